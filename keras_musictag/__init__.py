@@ -1,0 +1,66 @@
+"""keras_musictag: music auto-tagging models for Keras 3.
+
+    import keras_musictag as kmt
+    kmt.load("musicnn_mtt").tag("song.mp3", top=5)
+
+Importing the package imports neither Keras nor a backend; names are loaded when they are first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+# Public name -> module that defines it.
+_EXPORTS = {
+    "AudioSpec": "spec",
+    "MelSpec": "spec",
+    "ModelSpec": "spec",
+    "WeightsSource": "spec",
+    "WindowSpec": "spec",
+    "build_model": "registry",
+    "list_models": "registry",
+    "model_info": "registry",
+    "register_model": "registry",
+    "register_zoo": "registry",
+    "TagResult": "tagger",
+    "Tagger": "tagger",
+    "load": "tagger",
+    "Taggram": "taggram",
+    "MusicTagError": "errors",
+    "demo_clip": "demo",
+    "validate": "validation",
+}
+_MODULES = ("audio", "errors", "layers", "models")
+
+__all__ = ["__version__", *_EXPORTS, *_MODULES]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used (PEP 562)."""
+    if name in _EXPORTS:
+        value = getattr(importlib.import_module(f".{_EXPORTS[name]}", __name__), name)
+    elif name in _MODULES:
+        value = importlib.import_module(f".{name}", __name__)
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """Public names, for completion."""
+    return sorted(__all__)
+
+
+if TYPE_CHECKING:
+    from . import audio, errors, layers, models
+    from .demo import demo_clip
+    from .errors import MusicTagError
+    from .registry import build_model, list_models, model_info, register_model, register_zoo
+    from .spec import AudioSpec, MelSpec, ModelSpec, WeightsSource, WindowSpec
+    from .tagger import Tagger, TagResult, load
+    from .taggram import Taggram
+    from .validation import validate

@@ -1,0 +1,79 @@
+"""Model cards: the README.md of a zoo entry, a saved tagger or a Hub repository, generated from its spec."""
+
+from __future__ import annotations
+
+from .spec import ModelSpec
+
+
+def model_card(spec: ModelSpec) -> str:
+    """Markdown with the YAML front matter that the Hugging Face Hub reads.
+
+    Only what the spec knows is said; a figure without data set, split and n cannot get in (`ModelSpec` refuses it).
+
+    Example:
+        >>> import keras_musictag as kmt
+        >>> model_card(kmt.model_info("musicnn_mtt")).splitlines()[1]
+        'library_name: keras'
+    """
+    mel, audio = spec.mel, spec.audio
+    tags = ", ".join(spec.tags)
+    lines = [
+        "---",
+        "library_name: keras",
+        *([f"license: {spec.license.lower()}"] if spec.license else []),
+        "pipeline_tag: audio-classification",
+        "tags:",
+        "- music",
+        "- music-tagging",
+        "- keras_musictag",
+        "---",
+        "",
+        f"# {spec.name}",
+        "",
+        *([spec.description, ""] if spec.description else []),
+        "```python",
+        "import keras_musictag",
+        "",
+        f'keras_musictag.load("{spec.name}").tag("song.mp3", top=5)',
+        "```",
+        "",
+        "| | |",
+        "| --- | --- |",
+        f"| architecture | `{spec.architecture}` |",
+        *_rows(spec),
+        f"| input | {mel.n_mels} mels x {spec.window.frames} frames, {audio.sr} Hz, n_fft {mel.n_fft}, hop {mel.hop_length}, "
+        f"{_scaling(spec)}; {spec.window_seconds:.2f} s |",
+        f"| license of the weights | {spec.license or 'not stated'} |",
+        f"| trained on | {spec.trained_on or 'no weights yet'} |",
+        *([f"| paper | {spec.paper} |"] if spec.paper else []),
+        "",
+        f"Tags ({len(spec.tags)}): {tags}.",
+        "",
+    ]
+    if spec.weights is None:
+        lines += [f"There are no weights yet. {spec.weights_help}".strip(), ""]
+    if spec.metrics:
+        lines += ["| data set | split | n | ROC-AUC | PR-AUC | source |", "| --- | --- | --- | --- | --- | --- |"]
+        lines += [
+            f"| {m['dataset']} | {m['split']} | {m['n']} | {m.get('roc_auc', '')} | {m.get('pr_auc', '')} | {m['source']} |"
+            for m in spec.metrics
+        ]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _rows(spec: ModelSpec) -> list[str]:
+    claims = spec.claims
+    rows = []
+    if "parameters" in claims:
+        trainable = claims.get("trainable_parameters")
+        rows.append(f"| parameters | {claims['parameters']:,}" + (f" ({trainable:,} trainable) |" if trainable else " |"))
+    if spec.weights is not None and spec.weights.size:
+        rows.append(f"| weight file | {spec.weights.size / 1e6:.2f} MB, sha256 `{spec.weights.sha256}` |")
+    return rows
+
+
+def _scaling(spec: ModelSpec) -> str:
+    if spec.mel.scaling == "db":
+        return "dB"
+    return f"log10(1 + {spec.mel.gain:g} x power)" if spec.mel.scaling == "log10" else "power"
