@@ -240,7 +240,7 @@ class ModelSpec:
         license: SPDX identifier of the weights.
         paper: reference or URL.
         claims: figures that `keras-musictag validate` checks: `parameters`, `trainable_parameters`, `input_shape`,
-            `num_tags`, `layers`, `reduction` (`{"against": name, "percent": number}`).
+            `num_tags`, `layers` (widths by kind, `{"GRU": [86, 32]}`), `reduction` (`{"against": name, "percent": number}`).
         metrics: measured scores; each names at least `dataset`, `split`, `n` and `source`.
         root: folder that relative weight files are looked up in; not part of the JSON.
     """

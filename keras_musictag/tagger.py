@@ -349,7 +349,7 @@ class Tagger:
 
         # Called `head` by every builder: what enters the classifier is the embedding.
         features = self.core.get_layer("head").input
-        return KerasRuntime(self._from_waveform(keras.Model(self.core.input, features, name="features")))
+        return KerasRuntime(self._from_waveform(keras.Model(self.core.inputs, features, name="features")))
 
     def _from_waveform(self, network: keras.Model) -> keras.Model:
         """Put the preprocessing in front of a network that takes log-mels."""

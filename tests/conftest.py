@@ -1,0 +1,55 @@
+"""What several test files share. Development data is optional: tests that need it skip where it is absent."""
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import numpy as np
+import pytest
+
+SHARED = Path(__file__).parents[2] / "shared" / "data"
+
+
+def pytest_configure(config):
+    # TensorFlow and JAX warn about themselves at import; everything after that is an error (see pyproject.toml).
+    import warnings
+
+    import keras
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        keras.ops.zeros((1,))
+
+
+@pytest.fixture(autouse=True)
+def private_environment(monkeypatch, tmp_path):
+    """No test sees the user's caches or settings."""
+    for name in ("KERAS_MUSICTAG_MIRROR", "KERAS_MUSICTAG_OFFLINE", "HF_HUB_OFFLINE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("KERAS_MUSICTAG_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture(scope="session")
+def reference_clips():
+    """The two example clips of musicnn."""
+    clips = sorted((SHARED / "reference").glob("*.mp3"))
+    if not clips:
+        pytest.skip("development data is not here")
+    return clips
+
+
+@pytest.fixture
+def published_weights(monkeypatch):
+    """A mirror with the four published weight files."""
+    folder = SHARED / "weights"
+    if not folder.is_dir():
+        pytest.skip("development data is not here")
+    monkeypatch.setenv("KERAS_MUSICTAG_MIRROR", str(folder))
+    return folder
+
+
+@pytest.fixture
+def sine():
+    """Three seconds of 440 Hz at 16 kHz."""
+    return (0.5 * np.sin(2 * np.pi * 440 * np.arange(48_000) / 16_000)).astype("float32")

@@ -1,0 +1,120 @@
+"""Names, near misses, and models of other packages."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import keras_musictag as kmt
+from keras_musictag import registry
+from keras_musictag.errors import SpecError, UnknownModelError
+
+PLUGIN = Path(__file__).parent / "plugin"
+
+
+@pytest.fixture
+def clean_registry(monkeypatch):
+    kmt.list_models()
+    monkeypatch.setattr(registry, "_specs", dict(registry._specs))
+    monkeypatch.setattr(registry, "_builders", dict(registry._builders))
+
+
+def test_wildcards_and_pretrained():
+    assert kmt.list_models("*_cnn") == ["baseline_cnn", "large_cnn"]
+    assert {"musicnn_mtt", "large_cnn"} < set(kmt.list_models("*cnn*"))
+    assert kmt.list_models("*_mtt") == ["musicnn_mtt", "vgg_mtt"]
+    assert "musicnn_mtt" in kmt.list_models(pretrained=True)
+    assert all(kmt.model_info(name).weights for name in kmt.list_models(pretrained=True))
+
+
+def test_did_you_mean():
+    with pytest.raises(UnknownModelError, match=r"Unknown model 'musicnet_crn'\. Did you mean 'musicnet_crnn'"):
+        kmt.model_info("musicnet_crn")
+    with pytest.raises(LookupError, match="Known: baseline_cnn"):
+        kmt.load("resnet50")
+    with pytest.raises(UnknownModelError, match=r"Unknown architecture 'musicn'\. Did you mean 'musicnn'.*plug-in"):
+        kmt.build_model("musicn")
+
+
+def test_register_a_function_and_a_spec(clean_registry, sine):
+    spec = kmt.ModelSpec(
+        name="flat_3", architecture="flat", audio=kmt.AudioSpec(sr=16_000), mel=kmt.MelSpec(n_fft=512, hop_length=256, n_mels=8),
+        window=kmt.WindowSpec(frames=20), tags=("a", "b", "c"), config={"units": 4},
+    )  # fmt: skip
+
+    @kmt.register_model(spec=spec)
+    def flat(num_tags, *, input_shape, name, units):
+        import keras
+
+        layers = keras.layers
+        return keras.Sequential(
+            [keras.Input(input_shape), layers.Flatten(), layers.Dense(units), layers.Dense(num_tags, "sigmoid", name="head")],
+            name=name,
+        )
+
+    assert "flat_3" in kmt.list_models()
+    tagger = kmt.load("flat_3", weights=None)
+    assert set(tagger.tag(sine, sr=16_000)) == {"a", "b", "c"}
+    assert tagger.embed(sine, sr=16_000).shape == (4,)
+    with pytest.raises(SpecError, match=r"'flat_3' is of architecture 'flat', not 'other'"):
+
+        @kmt.register_model(spec=spec)
+        def other():
+            pass
+
+
+def test_names_are_not_taken_over(clean_registry):
+    with pytest.raises(SpecError, match="The architecture name 'musicnn' belongs to keras_musictag"):
+
+        @kmt.register_model
+        def musicnn():
+            pass
+
+    other = kmt.ModelSpec(**{**vars(kmt.model_info("tiny")), "architecture": "musicnn"})
+    with pytest.raises(SpecError, match="A different model is already registered as 'tiny'"):
+        registry._add_spec(other)
+
+
+def test_an_installed_plugin_is_listed_built_and_loaded(tmp_path):
+    """The real thing: pip installs a package that has an entry point, and a new process finds its model."""
+    subprocess.run(
+        [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--no-build-isolation",
+         "--target", str(tmp_path / "site"), str(PLUGIN)],
+        check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    code = """
+import json, numpy as np, keras_musictag as kmt
+from keras_musictag.errors import WeightsUnavailableError
+listed = "example_mean" in kmt.list_models()
+model = kmt.build_model("example_mean", num_tags=5)
+tagger = kmt.load("example_mean", weights=None)
+tags = tagger.tag(np.random.default_rng(0).uniform(-1, 1, 16000), sr=8000)
+try:
+    kmt.load("example_mean")
+    refused = False
+except WeightsUnavailableError:
+    refused = True
+checks = all(check.passed for check in kmt.validate("example_mean"))
+print(json.dumps([listed, model.output_shape, sorted(tags), refused, checks]))
+"""
+    path = os.pathsep.join([str(tmp_path / "site"), *filter(None, [os.environ.get("PYTHONPATH")])])
+    result = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path}
+    )
+    assert json.loads(result.stdout) == [True, [None, 5], ["bright", "busy", "loud"], True, True]
+
+
+def test_a_broken_plugin_does_not_take_the_zoo_down(tmp_path):
+    info = tmp_path / "broken-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[keras_musictag.models]\nbroken = no_such_module\n")
+    code = "import logging; logging.basicConfig(); import keras_musictag as kmt; print(len(kmt.list_models()))"
+    result = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(tmp_path)}
+    )
+    assert int(result.stdout) >= 8
+    assert "The plug-in broken (no_such_module) could not be loaded" in result.stderr
