@@ -27,7 +27,7 @@ _EXPORTS = {
     "register_zoo": "registry",
     "TagResult": "tagger",
     "Tagger": "tagger",
-    "load": "tagger",
+    "load": "loading",
     "Taggram": "taggram",
     "MusicTagError": "errors",
     "demo_clip": "demo",
@@ -55,12 +55,25 @@ def __dir__() -> list[str]:
     return sorted(__all__)
 
 
-if TYPE_CHECKING:
-    from . import audio, errors, layers, models
-    from .demo import demo_clip
-    from .errors import MusicTagError
-    from .registry import build_model, list_models, model_info, register_model, register_zoo
-    from .spec import AudioSpec, MelSpec, ModelSpec, WeightsSource, WindowSpec
-    from .tagger import Tagger, TagResult, load
-    from .taggram import Taggram
-    from .validation import validate
+if TYPE_CHECKING:  # the same names, for type checkers
+    from . import audio as audio
+    from . import errors as errors
+    from . import layers as layers
+    from . import models as models
+    from .demo import demo_clip as demo_clip
+    from .errors import MusicTagError as MusicTagError
+    from .loading import load as load
+    from .registry import build_model as build_model
+    from .registry import list_models as list_models
+    from .registry import model_info as model_info
+    from .registry import register_model as register_model
+    from .registry import register_zoo as register_zoo
+    from .spec import AudioSpec as AudioSpec
+    from .spec import MelSpec as MelSpec
+    from .spec import ModelSpec as ModelSpec
+    from .spec import WeightsSource as WeightsSource
+    from .spec import WindowSpec as WindowSpec
+    from .tagger import Tagger as Tagger
+    from .tagger import TagResult as TagResult
+    from .taggram import Taggram as Taggram
+    from .validation import validate as validate

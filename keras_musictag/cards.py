@@ -41,8 +41,8 @@ def model_card(spec: ModelSpec) -> str:
         "| --- | --- |",
         f"| architecture | `{spec.architecture}` |",
         *_rows(spec),
-        f"| input | {mel.n_mels} mels x {spec.window.frames} frames, {audio.sr} Hz, n_fft {mel.n_fft}, hop {mel.hop_length}, "
-        f"{_scaling(spec)}; {spec.window_seconds:.2f} s |",
+        f"| input | {mel.n_mels} mels x {spec.window.frames} frames, {audio.sr} Hz, n_fft {mel.n_fft}, "
+        f"hop {mel.hop_length}, {_scaling(spec)}; {spec.window_seconds:.2f} s |",
         f"| license of the weights | {spec.license or 'not stated'} |",
         f"| trained on | {spec.trained_on or 'no weights yet'} |",
         *([f"| paper | {spec.paper} |"] if spec.paper else []),
@@ -55,7 +55,9 @@ def model_card(spec: ModelSpec) -> str:
     if spec.metrics:
         lines += ["| data set | split | n | ROC-AUC | PR-AUC | source |", "| --- | --- | --- | --- | --- | --- |"]
         lines += [
-            f"| {m['dataset']} | {m['split']} | {m['n']} | {m.get('roc_auc', '')} | {m.get('pr_auc', '')} | {m['source']} |"
+            "| "
+            + " | ".join(str(m.get(key, "")) for key in ("dataset", "split", "n", "roc_auc", "pr_auc", "source"))
+            + " |"
             for m in spec.metrics
         ]
         lines.append("")
@@ -67,9 +69,13 @@ def _rows(spec: ModelSpec) -> list[str]:
     rows = []
     if "parameters" in claims:
         trainable = claims.get("trainable_parameters")
-        rows.append(f"| parameters | {claims['parameters']:,}" + (f" ({trainable:,} trainable) |" if trainable else " |"))
+        rows.append(
+            f"| parameters | {claims['parameters']:,}" + (f" ({trainable:,} trainable) |" if trainable else " |")
+        )
     if spec.weights is not None and spec.weights.size:
-        rows.append(f"| weight file | {spec.weights.size / 1e6:.2f} MB, sha256 `{spec.weights.sha256}` |")
+        rows.append(
+            f"| weight file | `{spec.weights.uri}`, {spec.weights.size / 1e6:.2f} MB, sha256 `{spec.weights.sha256}` |"
+        )
     return rows
 
 

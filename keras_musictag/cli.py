@@ -21,7 +21,7 @@ import click
 
 from . import __version__
 from .demo import demo_clip
-from .errors import MusicTagError
+from .errors import AudioError, MusicTagError
 from .registry import DEFAULT_MODEL, list_models, model_info
 
 if TYPE_CHECKING:
@@ -43,6 +43,8 @@ class _Group(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
+        except AudioError as error:
+            raise click.ClickException(str(error)) from error
         except MusicTagError as error:
             raise UsageProblem(str(error)) from error
 
@@ -56,9 +58,11 @@ def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.option("--version", is_flag=True, expose_value=False, is_eager=True, callback=_print_version, help="Show versions.")
+@click.option(
+    "--version", is_flag=True, expose_value=False, is_eager=True, callback=_print_version, help="Show versions."
+)
 def main() -> None:
-    """Tag music with Keras models: sound file in, tags with probabilities out.
+    r"""Tag music with Keras models: sound file in, tags with probabilities out.
 
     \b
     keras-musictag demo                      tag the bundled clip
@@ -71,7 +75,11 @@ def main() -> None:
 # === Options that several commands share ===
 
 _model_option = click.option(
-    "--model", "-m", default=DEFAULT_MODEL, show_default=True, help="Model name, saved folder, or hf://org/repo@revision."
+    "--model",
+    "-m",
+    default=DEFAULT_MODEL,
+    show_default=True,
+    help="Model name, saved folder, or hf://org/repo@revision.",
 )
 _format_option = click.option(
     "--format", "-f", "output", type=_FORMATS, default="text", show_default=True, help="How to print the result."
@@ -89,7 +97,9 @@ _duration_option = click.option("--duration", type=click.FloatRange(min=0, min_o
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
 @_model_option
 @click.option("--top", "-n", type=click.IntRange(min=1), default=10, show_default=True, help="Tags per file.")
-@click.option("--threshold", "-t", type=click.FloatRange(0, 1), default=0.0, help="Leave out tags below this probability.")
+@click.option(
+    "--threshold", "-t", type=click.FloatRange(0, 1), default=0.0, help="Leave out tags below this probability."
+)
 @_format_option
 @_json_option
 @_csv_option
@@ -120,7 +130,9 @@ def demo(model: str, top: int) -> None:
 @main.command()
 @click.argument("file", type=click.Path(path_type=Path))
 @_model_option
-@click.option("--hop", type=click.FloatRange(min=0, min_open=True), default=1.0, show_default=True, help="Seconds per step.")
+@click.option(
+    "--hop", type=click.FloatRange(min=0, min_open=True), default=1.0, show_default=True, help="Seconds per step."
+)
 @click.option("--top", "-n", type=click.IntRange(min=1), default=10, show_default=True, help="Tags to show or draw.")
 @click.option("--plot", type=click.Path(path_type=Path), help="Draw it to this file (png, svg, pdf).")
 @_offset_option
@@ -138,7 +150,9 @@ def taggram(
     """
     if plot is not None:
         _check_plot(plot)
-    result = _load(model).taggram(file, hop_seconds=hop, offset=offset, duration=duration)
+    tagger = _load(model)
+    with _stderr_on_failure(expected=AudioError):
+        result = tagger.taggram(file, hop_seconds=hop, offset=offset, duration=duration)
     if plot is not None:
         from .plots import save_figure
 
@@ -232,8 +246,7 @@ def _tag_files(tagger: Tagger, files: tuple[Path, ...], top: int, threshold: flo
     if output == "csv":
         rows.writerow(["file", "tag", "probability", "error"])
     failed = 0
-    progress = len(files) > 1 and sys.stderr.isatty() and not sys.stdout.isatty()
-    for result in tagger.tag_many(files, top=top, threshold=threshold, progress=progress):
+    for result in _with_progress(tagger.tag_many(files, top=top, threshold=threshold), len(files)):
         name = _printable(result.source)
         error = None if result.error is None else str(result.error)
         if error is not None:
@@ -250,6 +263,19 @@ def _tag_files(tagger: Tagger, files: tuple[Path, ...], top: int, threshold: flo
         elif result.tags is not None:
             _echo_tags(name, result.tags)
     return failed
+
+
+def _with_progress(results: Iterator[Any], total: int) -> Iterator[Any]:
+    """Pass results on, with a progress bar where nobody sees them arrive, and without the decoders' own notes."""
+    from tqdm.auto import tqdm
+
+    unseen = total > 1 and sys.stderr.isatty() and not sys.stdout.isatty()
+    with tqdm(total=total, unit="file", delay=2, disable=not unseen) as bar:
+        for _ in range(total):
+            with _stderr_on_failure():
+                result = next(results)
+            yield result
+            bar.update()
 
 
 def _rounded(tags: dict[str, float]) -> dict[str, float]:
@@ -298,7 +324,7 @@ def _check_plot(path: Path) -> None:
 
 def _load(model: str) -> Tagger:
     _import_backend()
-    from .tagger import load
+    from .loading import load
 
     return load(model)
 
@@ -311,8 +337,8 @@ def _import_backend() -> None:
 
 
 @contextlib.contextmanager
-def _stderr_on_failure() -> Iterator[None]:
-    """Hold back what is written to file descriptor 2, and show it only if the block fails."""
+def _stderr_on_failure(expected: type[Exception] | tuple[()] = ()) -> Iterator[None]:
+    """Hold back what C libraries write to file descriptor 2, and show it only if the block fails unexpectedly."""
     try:
         original = os.dup(2)
     except OSError:  # there is no standard error
@@ -324,6 +350,8 @@ def _stderr_on_failure() -> Iterator[None]:
         os.dup2(held.fileno(), 2)
         try:
             yield
+        except expected:
+            raise
         except BaseException:
             held.seek(0)
             os.write(original, held.read())

@@ -1,34 +1,54 @@
 """From a `WeightsSource` to a verified file on this disk.
 
-The order is: a file beside the spec; the local mirror (`KERAS_MUSICTAG_MIRROR`); the cache; the network. Whatever the
-door, the sha256 that the spec pins is checked before the file is used, at most once per process and state of the file.
+A file beside its spec is used where it is. One with an address of its own is looked for in the cache, in the mirror,
+at its address, in this order. Whatever the door, the sha256 that the spec pins is checked before the file is used, at
+most once per process and state of the file; a damaged copy in a cache is noticed and fetched again.
+
+A download goes to a temporary name and is renamed when it is verified. So processes that share a cache need no locks,
+a killed one leaves no half file under a name that is ever read, and what it does leave is swept up later.
 
 Environment:
     KERAS_MUSICTAG_CACHE: folder for files downloaded by URL; default is the user's cache folder. Files from the Hugging
-        Face Hub stay in the Hub's own cache.
-    KERAS_MUSICTAG_MIRROR: a folder, or the base URL of a plain file server, where weight files are looked up by name
-        and sha256 first. For machines without internet.
+        Face Hub stay in the Hub's own cache (HF_HOME).
+    KERAS_MUSICTAG_MIRROR: a folder, searched with its subfolders by file name and sha256; or the base URL of a plain
+        file server, asked by file name in place of an https address. For machines without internet.
     KERAS_MUSICTAG_OFFLINE, HF_HUB_OFFLINE: set to 1 to never touch the network.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import errno
 import functools
 import hashlib
 import logging
 import os
-import sys
+import re
+import time
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
-from .errors import CacheError, CorruptWeightsError, DownloadError, OfflineError, WeightsError
-from .spec import SPEC_FILE, ModelSpec, WeightsSource, parse_hub_uri
+from .errors import (
+    CacheError,
+    CorruptWeightsError,
+    DownloadError,
+    OfflineError,
+    SpecError,
+    WeightsError,
+    WeightsUnavailableError,
+)
+from .spec import SPEC_FILE, WEIGHTS_FILE, ModelSpec, WeightsSource, parse_hub_uri
 
 _log = logging.getLogger(__name__)
 
 _TIMEOUT = 30  # seconds without a byte before a connection counts as dead
+_CHUNK = 1 << 16  # bytes
+_PART = ".part"  # last letters of a file that is still being written
+_ABANDONED = 3600  # seconds; a live download writes a chunk far more often, so an older part belongs to no process
+_COMMIT = re.compile("[0-9a-f]{40}")  # a full one; anything else may move
 _TRUE = {"1", "true", "yes", "on"}
 
 
@@ -38,48 +58,61 @@ _TRUE = {"1", "true", "yes", "on"}
 def fetch_weights(spec: ModelSpec) -> Path:
     """The verified weight file of a spec.
 
+    Returns:
+        Path of a file with the pinned sha256. It may lie in a cache: read it, don't change it.
+
     Raises:
+        WeightsUnavailableError: the spec names no weights.
         CorruptWeightsError: the bytes are not the pinned ones.
         DownloadError, OfflineError: they cannot be had.
         CacheError: they cannot be stored.
     """
     source = spec.weights
     if source is None:
-        raise WeightsError(f"{spec.name!r} names no weights.")
+        raise WeightsUnavailableError(
+            f"There are no weights for {spec.name!r} yet. {spec.weights_help or 'Train some.'}"
+        )
     if source.kind == "file":
         return _beside_spec(source, spec.root)
-    mirrored = _from_mirror(source)
-    if mirrored is not None:
-        return mirrored
     if source.kind == "https":
-        return _download(source.uri, source)
-    repo, revision = parse_hub_uri(source.uri)
-    return _from_hub(repo, revision, source)
+        return _from_cache(source) or _from_mirror(source) or _download(source.uri, source)
+    return _from_mirror(source) or _from_hub(source)
 
 
 def fetch_hub_spec(uri: str) -> ModelSpec:
-    """Read the spec of `hf://org/repo@revision`; its weights are fetched when they are needed.
+    """Read the spec of `hf://org/repo@revision`; its weights are fetched when they are needed, from the same commit.
+
+    Args:
+        uri: address; without a revision the newest commit is taken, and a warning names it.
 
     Raises:
         SpecError: the address or the repository's `spec.json` is malformed.
-        DownloadError, OfflineError: the repository cannot be reached.
+        DownloadError, OfflineError: the repository cannot be reached, or there is no such thing.
+        CacheError: the Hub's cache cannot be written.
     """
     repo, revision = parse_hub_uri(uri)
     folder = _hub_file(repo, revision, SPEC_FILE).parent
-    if revision is None:
-        _log.warning("%s is not pinned to a revision; this is %s@%s.", uri, uri, folder.name)
-    spec = ModelSpec.from_folder(folder)
-    if spec.weights is not None and spec.weights.kind == "file":
-        # The snapshot folder is named after its commit: the weights come from the same one.
-        _from_hub(repo, folder.name, spec.weights, spec.weights.uri)
-    return spec
+    pinned = f"hf://{repo}@{folder.name}"  # the Hub's client names the folder after the commit
+    if revision in (None, "main"):
+        _log.warning("%s is not pinned and may change. This is %s: load that to get the same again.", uri, pinned)
+    try:
+        spec = ModelSpec.from_folder(folder)
+    except SpecError:
+        if not is_offline():
+            _forget(folder / SPEC_FILE)  # it may have rotted here; the next attempt will tell
+        raise
+    if spec.weights is None or spec.weights.kind != "file":
+        return spec
+    if spec.weights.uri != WEIGHTS_FILE:
+        raise SpecError(f"{pinned}: on the Hub, weights.uri must be {WEIGHTS_FILE!r}; got {spec.weights.uri!r}.")
+    return dataclasses.replace(spec, weights=dataclasses.replace(spec.weights, uri=pinned))
 
 
 def cache_folder() -> Path:
     """Where downloads by URL are kept."""
     configured = os.environ.get("KERAS_MUSICTAG_CACHE")
     if configured:
-        return Path(configured).expanduser()
+        return Path(os.path.expanduser(configured))
     import platformdirs
 
     return Path(platformdirs.user_cache_dir("keras_musictag", appauthor=False))
@@ -87,22 +120,42 @@ def cache_folder() -> Path:
 
 def is_offline() -> bool:
     """Whether the user has forbidden network access."""
-    return any(
-        os.environ.get(name, "").lower() in _TRUE for name in ("KERAS_MUSICTAG_OFFLINE", "HF_HUB_OFFLINE")
-    )
+    return any(os.environ.get(name, "").lower() in _TRUE for name in ("KERAS_MUSICTAG_OFFLINE", "HF_HUB_OFFLINE"))
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """Open a file for writing that takes its name when the block ends without an exception, and vanishes otherwise.
+
+    Raises:
+        OSError: it cannot be written; what was at `path` before is untouched.
+    """
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}{_PART}")
+    try:
+        with temporary.open("xb") as file:
+            yield file
+        temporary.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
 
 
 # === Checksums ===
 
 
 def sha256_of(path: Path) -> str:
-    """Hexadecimal sha256 of a file; cached until its size or time changes."""
+    """Hexadecimal sha256 of a file; remembered until the file is written again.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
     status = path.stat()
-    return _sha256(path, status.st_size, status.st_mtime_ns)
+    return _sha256(path, status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
 
 
 @functools.lru_cache(maxsize=256)
-def _sha256(path: Path, size: int, mtime_ns: int) -> str:
+def _sha256(path: Path, *state: int) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -112,147 +165,234 @@ def _check(path: Path, source: WeightsSource, advice: str) -> Path:
     if actual != source.sha256:
         raise CorruptWeightsError(
             f"{path} is not the file the spec pins: its sha256 is {actual}, expected {source.sha256} "
-            f"({path.stat().st_size} bytes). {advice}"
+            f"({path.stat().st_size} bytes, expected {source.size or 'any number'}). {advice}"
         )
     return path
 
 
-# === Doors ===
+# === Doors that need no network ===
 
 
 def _beside_spec(source: WeightsSource, root: Path | None) -> Path:
-    path = Path(source.uri) if Path(source.uri).is_absolute() else (root or Path()) / source.uri
+    path = (root or Path()) / source.uri  # an absolute path, allowed in specs made in code, replaces the root
     if not path.is_file():
-        raise WeightsError(f"The weight file {path} is missing; restore the folder it belongs to.")
+        raise WeightsError(f"The weight file {path} is missing. Restore the folder it belongs to.")
     return _check(path, source, "Restore the file, or save the tagger again.")
+
+
+def _cache_path(source: WeightsSource) -> Path:
+    # A name made of these characters is a plain file name on every system, whatever address it comes from.
+    if re.fullmatch(r"\w[\w.+=%-]*", source.filename) is None:
+        raise SpecError(f"weights.uri {source.uri!r} does not end in a plain file name; got {source.filename!r}.")
+    return cache_folder() / "weights" / source.sha256 / source.filename
+
+
+def _from_cache(source: WeightsSource) -> Path | None:
+    path = _cache_path(source)
+    with contextlib.suppress(OSError):  # not there or not readable: fetching it will say why
+        for part in path.parent.glob(f".*{_PART}"):
+            if time.time() - part.stat().st_mtime > _ABANDONED:
+                part.unlink()
+    with contextlib.suppress(OSError):
+        if sha256_of(path) == source.sha256:
+            return path
+        _log.warning("%s in the cache is damaged and will be fetched again.", path)
+    return None
 
 
 def _from_mirror(source: WeightsSource) -> Path | None:
     mirror = os.environ.get("KERAS_MUSICTAG_MIRROR")
     if not mirror:
         return None
-    if mirror.startswith(("http://", "https://")):
-        try:
-            return _download(f"{mirror.rstrip('/')}/{source.filename}", source)
-        except DownloadError as error:
-            _log.warning("The mirror has no %s (%s); trying the original address.", source.filename, error)
-            return None
-    folder = Path(mirror).expanduser()
-    if not folder.is_dir():
-        raise WeightsError(f"KERAS_MUSICTAG_MIRROR={mirror!r} is neither a folder nor an http(s) address.")
-    named = sorted(path for path in folder.rglob(source.filename) if path.is_file())
-    for path in named:
-        if sha256_of(path) == source.sha256:
-            return path
+    if not mirror.startswith(("http://", "https://")):
+        return _in_folder(source, mirror)
+    # Weights on the Hub are all of one name; HF_ENDPOINT is the mirror for them.
+    if source.kind == "hub" or is_offline():
+        return None
+    try:
+        return _download(f"{mirror.rstrip('/')}/{source.filename}", source)
+    except (DownloadError, CorruptWeightsError) as error:
+        _log.warning("The mirror did not deliver %s, trying %s. %s", source.filename, source.uri, error)
+        return None
+
+
+def _in_folder(source: WeightsSource, mirror: str) -> Path | None:
+    folder = os.path.expanduser(mirror)
+    if not os.path.isdir(folder):
+        raise WeightsError(
+            f"KERAS_MUSICTAG_MIRROR must be a folder or an http(s) address; got {mirror!r}, which is neither. "
+            "Correct or unset it."
+        )
+    named = [Path(parent, source.filename) for parent, _, files in os.walk(folder) if source.filename in files]
+    for path in sorted(named):
+        with contextlib.suppress(OSError):  # unreadable
+            if sha256_of(path) == source.sha256:
+                return path
     if named:
-        _log.warning("%s in the mirror has another sha256 than the spec pins; it is not used.", named[0])
+        _log.warning("%s in the mirror has another sha256 than the spec pins; it is not used.", min(named))
     return None
 
 
+# === By URL ===
+
+
 def _download(url: str, source: WeightsSource) -> Path:
-    """Fetch by URL into the cache: to a temporary name, checked, then renamed, so that processes can't disturb each other."""
-    folder = cache_folder() / "weights" / source.sha256
-    path = folder / source.filename
-    if path.is_file() and sha256_of(path) == source.sha256:
-        return path
+    """Fetch by URL into the cache."""
     if is_offline():
-        raise OfflineError(_offline_message(source, f"{path} is not there"))
-    import pooch
+        raise OfflineError(
+            f"{source.filename} is needed, {cache_folder()} has no intact copy, and offline mode is on. Unset "
+            "KERAS_MUSICTAG_OFFLINE and HF_HUB_OFFLINE once to fetch it, or point KERAS_MUSICTAG_MIRROR at a folder "
+            "that has it."
+        )
     import requests
 
-    pooch.get_logger().setLevel("WARNING")
-    downloader = pooch.HTTPDownloader(progressbar=sys.stderr.isatty(), timeout=_TIMEOUT)
-    with _cache_errors(folder):
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            pooch.retrieve(url, f"sha256:{source.sha256}", source.filename, folder, downloader=downloader)
-        except requests.HTTPError as error:
-            raise DownloadError(f"{url}: the server answered {error.response.status_code} {error.response.reason}.") from error
-        except requests.RequestException as error:
-            raise DownloadError(_no_network_message(url, source, error)) from error
-        except ValueError as error:  # pooch's word for a wrong checksum; it has removed the file
-            raise CorruptWeightsError(
-                f"What {url} sent has not the sha256 {source.sha256} that the spec pins ({error}). Nothing was kept; "
-                "try again, and if it persists, report it: the file at that address has changed."
-            ) from error
+    path = _cache_path(source)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as file:
+            _receive(url, source, file)
+    except requests.RequestException as error:  # an OSError too, so it must come first
+        raise DownloadError(
+            f"{url} could not be downloaded: {error}. Check the connection and try again; on a machine without "
+            f"internet, or if the file is gone, get {source.filename} elsewhere and point KERAS_MUSICTAG_MIRROR at its "
+            "folder."
+        ) from error
+    except OSError as error:
+        # Windows refuses to replace a file that another process has open: then that process was faster.
+        found = _from_cache(source)
+        if found is None:
+            raise _cache_error(path.parent, error, "KERAS_MUSICTAG_CACHE") from error
+        return found
     return path
 
 
-def _from_hub(repo: str, revision: str | None, source: WeightsSource, filename: str | None = None) -> Path:
-    """A weight file of a Hub repository; a copy that rotted in the Hub's cache is fetched again, once."""
-    filename = filename or source.filename
-    path = _hub_file(repo, revision, filename)
-    if sha256_of(path) != source.sha256 and not is_offline():
-        path = _hub_file(repo, revision, filename, force_download=True)
-        _sha256.cache_clear()
+def _receive(url: str, source: WeightsSource, file: BinaryIO) -> None:
+    """Stream a URL into a file, with a progress bar if there is a terminal.
+
+    Raises:
+        CorruptWeightsError: the bytes are not the pinned ones.
+        requests.RequestException: they could not be had.
+    """
+    import requests
+    from tqdm.auto import tqdm
+
+    digest, received = hashlib.sha256(), 0
+    with (
+        requests.get(url, stream=True, timeout=_TIMEOUT) as response,
+        tqdm(total=source.size, desc=source.filename, unit="B", unit_scale=True, disable=None) as bar,
+    ):
+        response.raise_for_status()
+        for chunk in response.iter_content(_CHUNK):
+            received += len(chunk)
+            if source.size is not None and received > source.size:
+                break  # whatever this is, it shall not fill the disk
+            digest.update(chunk)
+            file.write(chunk)
+            bar.update(len(chunk))
+    if digest.hexdigest() != source.sha256:
+        raise CorruptWeightsError(
+            f"What {url} sent has the sha256 {digest.hexdigest()}, expected {source.sha256} ({received} bytes, "
+            f"expected {source.size or 'any number'}). Nothing was kept. Try again; if it persists, a proxy sends "
+            "something else or the file has changed: report it."
+        )
+
+
+# === From the Hub ===
+
+
+def _from_hub(source: WeightsSource) -> Path:
+    """The weight file of a Hub repository; a copy that rotted in the Hub's cache is fetched again, once."""
+    repo, revision = parse_hub_uri(source.uri)
+    path = _hub_file(repo, revision, WEIGHTS_FILE)
+    if is_offline():
+        return _check(path, source, "Switch offline mode off once to fetch it again.")
+    if sha256_of(path) != source.sha256:
+        _log.warning("%s in the Hub's cache is not the file the spec pins; fetching it again.", path)
+        _forget(path)
+        path = _hub_file(repo, revision, WEIGHTS_FILE)
     try:
-        return _check(path, source, f"It was removed from the Hub's cache; {repo}@{revision} has changed or is damaged.")
+        return _check(
+            path, source, "It was removed from the cache. Try again; if it persists, tell the repository's owner."
+        )
     except CorruptWeightsError:
-        with contextlib.suppress(OSError):
-            path.resolve().unlink()
-            path.unlink()
+        _forget(path)
         raise
 
 
-def _hub_file(repo: str, revision: str | None, filename: str, *, force_download: bool = False) -> Path:
-    from huggingface_hub import errors as hub
-    from huggingface_hub import hf_hub_download
+def _forget(snapshot: Path) -> None:
+    """Remove a file from the Hub's cache: the content, and the link to it in the snapshot."""
+    with contextlib.suppress(OSError):  # a read-only cache
+        snapshot.resolve().unlink()
+        snapshot.unlink(missing_ok=True)
 
-    address = f"hf://{repo}" + (f"@{revision}" if revision else "")
+
+def _hub_file(repo: str, revision: str | None, filename: str) -> Path:
+    """A file of a repository, from the Hub's cache or the Hub, by its own client."""
+    from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
+
+    wanted = f"{filename} of hf://{repo}" + (f"@{revision}" if revision else "")
+    if re.search(r"^/|\.\.", revision or ""):  # the client makes a path of it
+        raise SpecError(f"{wanted}: {revision!r} is no branch, tag or commit.")
+    offline = is_offline()
     try:
-        with _cache_errors(Path(os.environ.get("HF_HOME", "~/.cache/huggingface"))):
-            local_only = is_offline()
-            return Path(
-                hf_hub_download(repo, filename, revision=revision, force_download=force_download, local_files_only=local_only)
-            )
-    except hub.GatedRepoError as error:
-        raise DownloadError(f"{address} is gated: accept its conditions on the Hub, then run `hf auth login`.") from error
-    except hub.RepositoryNotFoundError as error:  # the Hub also says so to whoever may not see the repository (401)
-        raise DownloadError(f"{address} does not exist, or is private: then run `hf auth login` first.") from error
-    except hub.RevisionNotFoundError as error:
-        raise DownloadError(f"{address}: the repository has no such revision.") from error
-    except hub.LocalEntryNotFoundError as error:
-        if is_offline():
-            raise OfflineError(f"{address}: {filename} is not in the Hub's cache, and offline mode is on. Unset "
-                               "HF_HUB_OFFLINE and KERAS_MUSICTAG_OFFLINE once to fetch it.") from error  # fmt: skip
-        raise DownloadError(f"{address}: the Hub cannot be reached and {filename} is not in its cache ({error}).") from error
-    except hub.EntryNotFoundError as error:
-        raise DownloadError(f"{address} has no file {filename}; it is not a tagger made by this package.") from error
-    except (hub.HfHubHTTPError, OSError) as error:
-        if isinstance(error, CacheError):
-            raise
-        raise DownloadError(f"{address}: {filename} could not be downloaded ({error}).") from error
-
-
-# === Messages ===
-
-
-@contextlib.contextmanager
-def _cache_errors(folder: Path) -> Iterator[None]:
-    """Turn failures to write into `CacheError`; let network failures (also OSErrors) pass."""
-    full = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the quota is used up"}
-    denied = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST}
-    try:
-        yield
-    except OSError as error:
-        reason = full.get(error.errno or 0) or ("it cannot be written" if error.errno in denied else None)
-        if reason is None or isinstance(error, WeightsError):
-            raise
-        raise CacheError(
-            f"Weights cannot be stored under {folder}: {reason} ({error}). Nothing was kept. "
-            "Choose another folder with KERAS_MUSICTAG_CACHE (or HF_HOME for the Hub)."
-        ) from error
-
-
-def _offline_message(source: WeightsSource, missing: str) -> str:
-    return (
-        f"{source.filename} is needed, {missing}, and offline mode is on. Unset KERAS_MUSICTAG_OFFLINE and "
-        "HF_HUB_OFFLINE once to fetch it, or point KERAS_MUSICTAG_MIRROR at a folder that has it."
+        # The downloader may call home even for a file it has; a commit never changes, so there is nothing to ask.
+        if offline or _COMMIT.fullmatch(revision or ""):
+            cached = try_to_load_from_cache(repo, filename, revision=revision)
+            if isinstance(cached, str):
+                return Path(cached)
+        if not offline:
+            return Path(hf_hub_download(repo, filename, revision=revision, library_name="keras_musictag"))
+    except Exception as error:  # the client lets pass what its HTTP library raises, and that library changes
+        raise _hub_error(error, wanted) from error
+    raise OfflineError(
+        f"{wanted} is needed, the Hub's cache {constants.HF_HUB_CACHE} has no copy, and offline mode is on. "
+        "Unset HF_HUB_OFFLINE and KERAS_MUSICTAG_OFFLINE once to fetch it."
     )
 
 
-def _no_network_message(url: str, source: WeightsSource, error: Exception) -> str:
-    return (
-        f"{url} could not be downloaded: {error}. Check the connection and try again; on a machine without internet, fetch "
-        f"{source.filename} elsewhere and point KERAS_MUSICTAG_MIRROR at its folder."
+def _hub_error(error: Exception, wanted: str) -> SpecError | WeightsError:
+    """What a failure of the Hub's client means to its user."""
+    from huggingface_hub import constants, errors
+
+    match error:
+        case errors.HFValidationError():
+            return SpecError(f"{wanted}: this is no address on the Hub ({_first_line(error)}).")
+        case OSError(errno=code) if code in _STORAGE:
+            return _cache_error(Path(constants.HF_HUB_CACHE), error, "HF_HOME")
+        case errors.LocalEntryNotFoundError():
+            problem = f"the Hub cannot be reached ({_first_line(error.__cause__ or error)}). Check the connection"
+        case errors.GatedRepoError():
+            problem = "the repository is gated. Accept its conditions on the Hub, then run `hf auth login`"
+        case errors.RepositoryNotFoundError():  # said also to whoever may not see the repository
+            problem = "the repository does not exist or is private. Check the name; if private, run `hf auth login`"
+        case errors.RevisionNotFoundError():
+            problem = "the repository has no such branch, tag or commit"
+        case errors.EntryNotFoundError():
+            problem = "there is no such file; the repository holds no tagger made by this package"
+        case errors.HfHubHTTPError() if error.response.status_code in (401, 403):
+            problem = f"access was refused ({_first_line(error)}). Check your token: run `hf auth login`"
+        case _:
+            problem = f"the download failed ({_first_line(error)}). Try again"
+    return DownloadError(f"{wanted} could not be downloaded: {problem}.")
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+# === Storage ===
+
+_REASONS = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EROFS: "the file system is read-only",
+}
+_STORAGE = {*_REASONS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.EFBIG, errno.EIO}
+
+
+def _cache_error(folder: Path, error: OSError, variable: str) -> CacheError:
+    reason = _REASONS.get(error.errno or 0, "it cannot be written")
+    return CacheError(
+        f"Weights cannot be stored under {folder}: {reason} ({error}). Nothing was kept. "
+        f"Make room there, or choose another folder with {variable}."
     )

@@ -196,8 +196,8 @@ class LogMelSpectrogram(keras.layers.Layer):
             raise ValueError(f"pad_mode must be 'constant' or 'reflect'; got {pad_mode!r}.")
         # MelSpec checks the numbers, so that the rules stand in one place.
         self.mel = MelSpec(
-            n_fft=n_fft, hop_length=hop_length, n_mels=n_mels, win_length=win_length, window=window, fmin=fmin, fmax=fmax,
-            htk=htk, norm=norm, power=power, scaling=scaling, ref=ref, amin=amin, top_db=top_db, gain=gain,
+            n_fft=n_fft, hop_length=hop_length, n_mels=n_mels, win_length=win_length, window=window, fmin=fmin,
+            fmax=fmax, htk=htk, norm=norm, power=power, scaling=scaling, ref=ref, amin=amin, top_db=top_db, gain=gain,
         )  # fmt: skip
         self.sr = sr
         self.center = center
@@ -259,7 +259,9 @@ class LogMelSpectrogram(keras.layers.Layer):
 
     def _check_shape(self, shape: tuple[int | None, ...]) -> None:
         if len(shape) != 2:
-            raise InvalidSamplesError(f"{type(self).__name__} takes waveforms of shape (batch, samples); got shape {tuple(shape)}.")
+            raise InvalidSamplesError(
+                f"{type(self).__name__} takes waveforms of shape (batch, samples); got shape {tuple(shape)}."
+            )
         least = 1 if self.center else self.mel.n_fft
         if shape[1] is not None and shape[1] < least:
             raise InvalidSamplesError(f"{type(self).__name__} needs at least {least} samples; got {shape[1]}.")

@@ -82,7 +82,9 @@ def register_model(builder: _F | None = None, *, spec: ModelSpec | Path | str | 
         name = function.__name__
         known = _builders.get(name)
         if name in _BUILT_IN and not function.__module__.startswith(f"{__package__}.models."):
-            raise SpecError(f"The architecture name {name!r} belongs to keras_musictag; name your function differently.")
+            raise SpecError(
+                f"The architecture name {name!r} belongs to keras_musictag; name your function differently."
+            )
         if known is not None and (known.__module__, known.__qualname__) != (function.__module__, function.__qualname__):
             raise SpecError(f"The architecture {name!r} is already registered by {known.__module__}.")
         _builders[name] = function

@@ -1,7 +1,7 @@
 """Running a model: `predict(batch)` on NumPy arrays, compiled once.
 
-`keras.Model.predict` builds a data pipeline for every call: 56 ms for one clip whose network takes 13. Calling the model
-inside a compiled function costs the network and little else.
+`keras.Model.predict` builds a data pipeline for every call: 56 ms for one clip whose network takes 13. Calling the
+model inside a compiled function costs the network and little else.
 """
 
 from __future__ import annotations

@@ -114,11 +114,15 @@ class MelSpec:
         _require_count("mel.n_mels", self.n_mels)
         if self.win_length is not None:
             _require_count("mel.win_length", self.win_length)
-            _require(self.win_length <= self.n_fft, f"mel.win_length {self.win_length} is longer than n_fft {self.n_fft}.")
+            _require(
+                self.win_length <= self.n_fft, f"mel.win_length {self.win_length} is longer than n_fft {self.n_fft}."
+            )
         _require_choice("mel.norm", self.norm, ("slaney", None))
         _require_choice("mel.scaling", self.scaling, (*get_args(Scaling), None))
         _require(self.power > 0, f"mel.power must be positive; got {self.power!r}.")
-        _require(self.amin > 0 and self.ref > 0, f"mel.amin and mel.ref must be positive; got {self.amin!r}, {self.ref!r}.")
+        _require(
+            self.amin > 0 and self.ref > 0, f"mel.amin and mel.ref must be positive; got {self.amin!r}, {self.ref!r}."
+        )
         _require(self.top_db is None or self.top_db >= 0, f"mel.top_db must not be negative; got {self.top_db!r}.")
         _require(self.fmin >= 0, f"mel.fmin must not be negative; got {self.fmin!r}.")
         _require(self.fmax is None or self.fmax > self.fmin, f"mel.fmax {self.fmax!r} is not above fmin {self.fmin!r}.")
@@ -169,7 +173,9 @@ class WeightsSource:
 
     def __post_init__(self) -> None:
         """Reject sources that are not pinned or reach outside their folder."""
-        _require(bool(self.uri) and isinstance(self.uri, str), f"weights.uri must be a non-empty string; got {self.uri!r}.")
+        _require(
+            bool(self.uri) and isinstance(self.uri, str), f"weights.uri must be a non-empty string; got {self.uri!r}."
+        )
         _require(
             isinstance(self.sha256, str) and _SHA256.fullmatch(self.sha256) is not None,
             f"weights.sha256 must be 64 lower-case hexadecimal digits; got {self.sha256!r}.",
@@ -186,7 +192,7 @@ class WeightsSource:
         if self.kind == "file":
             path = Path(self.uri)
             _require(
-                path.is_absolute() or path.name == self.uri and self.uri not in (".", ".."),
+                path.is_absolute() or (path.name == self.uri and self.uri not in (".", "..")),
                 f"weights.uri {self.uri!r} must be a plain file name beside spec.json, without folders.",
             )
         _require(not self.uri.startswith("http://"), f"weights.uri {self.uri!r} must use https.")
@@ -240,7 +246,7 @@ class ModelSpec:
         license: SPDX identifier of the weights.
         paper: reference or URL.
         claims: figures that `keras-musictag validate` checks: `parameters`, `trainable_parameters`, `input_shape`,
-            `num_tags`, `layers` (widths by kind, `{"GRU": [86, 32]}`), `reduction` (`{"against": name, "percent": number}`).
+            `num_tags`, `layers` (widths by kind, `{"GRU": [86, 32]}`), `reduction` (`{"against": name, "percent": n}`).
         metrics: measured scores; each names at least `dataset`, `split`, `n` and `source`.
         root: folder that relative weight files are looked up in; not part of the JSON.
     """
@@ -277,7 +283,10 @@ class ModelSpec:
         _require(not twice, f"Model {self.name!r} lists tags twice: {', '.join(twice)}.")
         for metric in self.metrics:
             missing = {"dataset", "split", "n", "source"} - set(metric)
-            _require(not missing, f"A metric of {self.name!r} does not say its {', '.join(sorted(missing))}: {dict(metric)!r}.")
+            _require(
+                not missing,
+                f"A metric of {self.name!r} does not say its {', '.join(sorted(missing))}: {dict(metric)!r}.",
+            )
 
     # --- derived numbers ---
 
@@ -302,7 +311,12 @@ class ModelSpec:
         """Plain dictionary, ready for `json.dump`."""
         fields = dataclasses.asdict(dataclasses.replace(self, root=None))
         del fields["root"]
-        return {"spec_version": SPEC_VERSION, **fields, "tags": list(self.tags), "metrics": [dict(m) for m in self.metrics]}
+        return {
+            "spec_version": SPEC_VERSION,
+            **fields,
+            "tags": list(self.tags),
+            "metrics": [dict(m) for m in self.metrics],
+        }
 
     def to_json(self) -> str:
         """The text of `spec.json`."""

@@ -1,34 +1,39 @@
 """Weight files to model variables and back: strict, by name and shape.
 
 A file must hold exactly the variables of the model, each under its `variable.path` and in its shape. Anything missing,
-left over or of another shape is an error that lists it; nothing is matched by order, nothing is skipped.
+left over or of another shape is an error that lists it; nothing is matched by order, nothing is skipped. Headers are
+compared before any array is read, so a file that declares absurd sizes costs nothing, and no variable is assigned
+before all values are known to be good.
 """
 
 from __future__ import annotations
 
 import os
 import re
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .errors import CacheError, CorruptWeightsError, WeightsMismatchError
+from .download import replacing, sha256_of
+from .errors import CacheError, CorruptWeightsError, WeightsError, WeightsMismatchError
 from .spec import WeightsSource
 
 if TYPE_CHECKING:
+    import h5py
     import keras
 
-_FLOATS = ("F16", "F32", "F64")
+_Shapes = Mapping[str, tuple[int, ...]]
+
+_FLOATS = ("F16", "F32", "F64", "float16", "float32", "float64")  # as safetensors and NumPy call them
 
 
 # === Public ===
 
 
 def load_weights(model: keras.Model, path: Path, *, file_format: str = "safetensors", architecture: str = "") -> None:
-    """Assign a weight file to a model.
+    """Assign a weight file to a model: all of it, or nothing.
 
     Args:
         model: built model.
@@ -37,33 +42,45 @@ def load_weights(model: keras.Model, path: Path, *, file_format: str = "safetens
         architecture: which published layer names to expect, `"musicnn"` or `"vgg"`; for `"musicnn_h5"` only.
 
     Raises:
-        CorruptWeightsError: the file cannot be read as that format.
+        CorruptWeightsError: the file cannot be read as that format, or holds NaN or infinity.
         WeightsMismatchError: names, shapes or types differ from the model's.
     """
-    shapes = {variable.path: tuple(variable.shape) for variable in model.weights}
+    variables = _variables(model)
+    shapes = {name: tuple(variable.shape) for name, variable in variables.items()}
     if file_format == "musicnn_h5":
         values = _read_musicnn_h5(path, shapes, architecture)
     else:
         values = _read_safetensors(path, shapes)
-    for variable in model.weights:
-        variable.assign(values[variable.path])
+    _require_finite(values, f"{path} holds NaN or infinity in", "It cannot be used; get an intact file.")
+    for name, variable in variables.items():
+        variable.assign(values[name])
 
 
 def save_weights(model: keras.Model, path: Path) -> WeightsSource:
-    """Write a model's variables as float32 safetensors, to a temporary name first.
+    """Write a model's variables as float32 safetensors, complete or not at all.
+
+    Args:
+        model: built model.
+        path: file to write or replace.
 
     Returns:
         `WeightsSource` for the written file.
 
     Raises:
+        CorruptWeightsError: a variable holds NaN or infinity.
         CacheError: the file cannot be written.
     """
     from keras import ops
     from safetensors.numpy import save
 
-    from .download import sha256_of
-
-    arrays = {v.path: np.ascontiguousarray(ops.convert_to_numpy(v), "float32") for v in model.weights}
+    # order="C" and not ascontiguousarray, which turns a scalar into one dimension.
+    arrays = {
+        name: np.asarray(ops.convert_to_numpy(variable), "float32", order="C")
+        for name, variable in _variables(model).items()
+    }
+    _require_finite(
+        arrays, "NaN or infinity in", "The training diverged: lower the learning rate. Nothing was written."
+    )
     write_atomically(path, save(arrays, metadata={"format": "keras_musictag"}))
     return WeightsSource(uri=path.name, sha256=sha256_of(path), size=path.stat().st_size)
 
@@ -74,41 +91,30 @@ def write_atomically(path: Path, content: bytes) -> None:
     Raises:
         CacheError: the folder cannot be written or the disk is full.
     """
-    temporary = None
     try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-            temporary = file.name
+        with replacing(path) as file:
             file.write(content)
             file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
+            os.fsync(file.fileno())  # else a power cut could leave the new name on an empty file
     except OSError as error:
-        if temporary is not None and os.path.exists(temporary):
-            os.unlink(temporary)
         raise CacheError(f"{path} cannot be written: {error}. Nothing was changed.") from error
 
 
-# === safetensors ===
+# === Checks ===
 
 
-def _read_safetensors(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="numpy") as file:
-            # Only the header has been read so far: nothing is allocated for a file that does not fit.
-            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-            _compare({name: tuple(s.get_shape()) for name, s in slices.items()}, shapes, path)
-            odd = sorted(name for name, s in slices.items() if s.get_dtype() not in _FLOATS)
-            if odd:
-                raise WeightsMismatchError(f"{path}: {', '.join(odd)} must be float16 or float32; got {slices[odd[0]].get_dtype()}.")
-            return {name: file.get_tensor(name).astype("float32", copy=False) for name in shapes}
-    except SafetensorError as error:
-        raise CorruptWeightsError(f"{path} is not a safetensors file: {error}") from error
+def _variables(model: keras.Model) -> dict[str, keras.Variable]:
+    variables = {variable.path: variable for variable in model.weights}
+    if len(variables) < len(model.weights):
+        paths = [variable.path for variable in model.weights]
+        twice = sorted({path for path in paths if paths.count(path) > 1})
+        raise WeightsMismatchError(
+            f"The model {model.name!r} has several variables named {_some(twice)}. Give its layers names of their own."
+        )
+    return variables
 
 
-def _compare(found: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]], path: Path) -> None:
+def _compare(found: _Shapes, expected: _Shapes, path: Path) -> None:
     missing = sorted(set(expected) - set(found))
     extra = sorted(set(found) - set(expected))
     wrong = [
@@ -124,11 +130,47 @@ def _compare(found: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[
     if wrong:
         problems.append(f"of another shape: {_some(wrong)}")
     if problems:
-        raise WeightsMismatchError(f"{path} does not fit the model; {'; '.join(problems)}. Is it another model's file?")
+        raise WeightsMismatchError(
+            f"{path} does not fit the model; {'; '.join(problems)}. Is it another model's file? (A model of your own "
+            "must name its layers: automatic names change from one build to the next.)"
+        )
+
+
+def _require_floats(types: Mapping[str, str], path: Path) -> None:
+    odd = sorted(name for name, kind in types.items() if kind not in _FLOATS)
+    if odd:
+        raise WeightsMismatchError(f"{path}: weights must be float16, float32 or float64; {odd[0]} is {types[odd[0]]}.")
+
+
+def _require_finite(values: Mapping[str, np.ndarray], problem: str, advice: str) -> None:
+    bad = sorted(name for name, value in values.items() if not np.isfinite(value).all())
+    if bad:
+        raise CorruptWeightsError(f"{problem} {_some(bad)}. {advice}")
 
 
 def _some(names: list[str], most: int = 5) -> str:
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+# === safetensors ===
+
+
+def _read_safetensors(path: Path, shapes: _Shapes) -> dict[str, np.ndarray]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as file:
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+            _compare({name: tuple(s.get_shape()) for name, s in slices.items()}, shapes, path)
+            _require_floats({name: s.get_dtype() for name, s in slices.items()}, path)
+            return {name: _float32(file.get_tensor(name)) for name in shapes}
+    except (SafetensorError, OSError) as error:
+        raise CorruptWeightsError(f"{path} cannot be read as a safetensors file: {error}. Get it again.") from error
+
+
+def _float32(array: np.ndarray) -> np.ndarray:
+    with np.errstate(over="ignore"):  # becomes infinity, which is refused by name
+        return array.astype("float32", copy=False)
 
 
 # === Published musicnn and VGG files ===
@@ -165,34 +207,53 @@ _VGG_LAYERS = {
 }
 _PUBLISHED = {"musicnn": _MUSICNN_LAYERS, "vgg": _VGG_LAYERS}
 
+# TensorFlow numbered variables of a name that it had seen before: "kernel_1" is still the kernel.
 _VARIABLE = re.compile(r"(?P<layer>[^/]+)/(?P<kind>kernel|bias|gamma|beta|moving_mean|moving_variance)(_\d+)?:0")
 
 
-def _read_musicnn_h5(path: Path, shapes: Mapping[str, tuple[int, ...]], architecture: str) -> dict[str, np.ndarray]:
+def _read_musicnn_h5(path: Path, shapes: _Shapes, architecture: str) -> dict[str, np.ndarray]:
     import h5py
 
     if architecture not in _PUBLISHED:
-        raise WeightsMismatchError(f"No published file is known for the architecture {architecture!r}.")
-    layers = _PUBLISHED[architecture]
-    values: dict[str, np.ndarray] = {}
+        raise WeightsMismatchError(
+            f"There are no published files for the architecture {architecture!r}, only for {', '.join(_PUBLISHED)}."
+        )
     try:
         with h5py.File(path, "r") as file:
-            group = file["model_weights"]
-            for layer in map(_text, group.attrs["layer_names"]):
-                for full_name in map(_text, group[layer].attrs["weight_names"]):
-                    match = _VARIABLE.fullmatch(full_name)
-                    if match is None or layer not in layers:
-                        raise WeightsMismatchError(f"{path}: the published {architecture} files have no {layer}/{full_name}.")
-                    name = f"{layers[layer]}/{match['kind']}"
-                    array = np.asarray(group[layer][full_name], "float32")
-                    # The mid-end was published as 2-D convolutions over one "pixel" column: (7, C, 1, 64) -> (7, C, 64).
-                    if len(shapes.get(name, ())) == 3 and array.ndim == 4 and array.shape[2] == 1:
-                        array = array[:, :, 0, :]
-                    values[name] = array
-    except (OSError, KeyError) as error:
-        raise CorruptWeightsError(f"{path} is not a Keras 2 HDF5 model file: {error}") from error
-    _compare({name: array.shape for name, array in values.items()}, shapes, path)
-    return values
+            datasets = _published_datasets(file["model_weights"], architecture, path)
+            found = {name: _as_here(dataset.shape, shapes.get(name, ())) for name, dataset in datasets.items()}
+            _compare(found, shapes, path)
+            _require_floats({name: dataset.dtype.name for name, dataset in datasets.items()}, path)
+            return {name: _float32(dataset[()]).reshape(shapes[name]) for name, dataset in datasets.items()}
+    except WeightsError:
+        raise
+    except (OSError, LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:  # h5py raises them all
+        raise CorruptWeightsError(
+            f"{path} cannot be read as a Keras 2 HDF5 model file: {error}. Get it again."
+        ) from error
+
+
+def _published_datasets(group: h5py.Group, architecture: str, path: Path) -> dict[str, h5py.Dataset]:
+    """Variable name here -> dataset; only headers are read."""
+    layers = _PUBLISHED[architecture]
+    datasets: dict[str, h5py.Dataset] = {}
+    for layer in map(_text, group.attrs["layer_names"]):
+        for full_name in map(_text, group[layer].attrs["weight_names"]):
+            match = _VARIABLE.fullmatch(full_name)
+            if match is None or match["layer"] != layer or layer not in layers:
+                raise WeightsMismatchError(f"{path}: the published {architecture} files have no {layer}: {full_name}.")
+            name = f"{layers[layer]}/{match['kind']}"
+            if name in datasets:
+                raise WeightsMismatchError(f"{path} has {layer}/{match['kind']} twice; which one is meant is unknown.")
+            datasets[name] = group[layer][full_name]
+    return datasets
+
+
+def _as_here(published: tuple[int, ...], here: tuple[int, ...]) -> tuple[int, ...]:
+    """The mid-end was published as 2-D convolutions over one column: `(7, C, 1, 64)` is `(7, C, 64)` here."""
+    if len(published) == 4 and len(here) == 3 and published[2] == 1:
+        return (*published[:2], published[3])
+    return tuple(published)
 
 
 def _text(name: Any) -> str:

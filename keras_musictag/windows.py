@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import numpy as np
 
@@ -25,7 +26,7 @@ class WindowBatch:
 
     Attributes:
         samples: float32 array `(windows, window_samples)`.
-        starts: int array `(windows,)`: the spectrogram frame each window begins at.
+        starts: int64 array `(windows,)`: the spectrogram frame each window begins at.
     """
 
     samples: np.ndarray
@@ -42,6 +43,9 @@ def cut(
 ) -> Iterator[WindowBatch]:
     """Cut consecutive blocks of a track into batches of windows.
 
+    The windows do not depend on where the blocks are split, nor on the batch size; little more than a batch of windows
+    and a block are in memory at a time.
+
     Args:
         blocks: float32 arrays `(samples,)` at the spec's rate, in order; of any lengths.
         spec: front end and window policy.
@@ -56,6 +60,7 @@ def cut(
     Raises:
         AudioTooShortError: fewer samples than one STFT window.
         SilentAudioError: at the end, when no sample reached one 16-bit step.
+        ValueError: a hop or a batch size below 1.
 
     Example:
         >>> import numpy as np, keras_musictag as kmt
@@ -64,81 +69,115 @@ def cut(
         >>> [batch.samples.shape for batch in cut([y], spec)]
         [(3, 48128)]
     """
-    cutter = _Cutter(spec, hop_frames or spec.window.frames, align=hop_frames is None and spec.window.remainder == "align")
-    peak = 0.0
+    _check_count("batch_size", batch_size)
+    if hop_frames is not None:
+        _check_count("hop_frames", hop_frames)
+    windows: list[np.ndarray] = []
+    starts: list[int] = []
+    for start, window in _windows(blocks, spec, hop_frames, name):
+        windows.append(window.copy())  # a view would keep its whole block in memory
+        starts.append(start)
+        if len(windows) == batch_size:
+            yield WindowBatch(np.stack(windows), np.asarray(starts, "int64"))
+            windows, starts = [], []
+    if windows:
+        yield WindowBatch(np.stack(windows), np.asarray(starts, "int64"))
+
+
+def _check_count(what: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
+        raise ValueError(f"{what} must be a whole number of at least 1; got {value!r}.")
+
+
+def _windows(
+    blocks: Iterable[np.ndarray], spec: ModelSpec, hop_frames: int | None, name: str
+) -> Iterator[tuple[int, np.ndarray]]:
+    """The frame each window begins at and its samples, as soon as they are all there."""
+    align = hop_frames is None and spec.window.remainder == "align"
+    hop = hop_frames or spec.window.frames
+    track = _Track(spec)
+    start, peak = 0, 0.0
     for block in blocks:
         if len(block):
             peak = max(peak, float(block.max()), -float(block.min()))
-            cutter.push(block)
-            yield from cutter.batches(batch_size, least=batch_size)
-    if cutter.samples < spec.mel.n_fft:
+        track.append(block)
+        while start <= track.last_start:
+            yield start, track.window(start)
+            start += hop
+        # The aligned window begins after the last regular one, so less than a hop before the next one would.
+        track.forget(start - hop if align else start)
+    if track.samples < spec.mel.n_fft:
         raise AudioTooShortError(
-            f"{name} is too short: {cutter.samples} samples at {spec.audio.sr} Hz, where one analysis frame needs "
-            f"{spec.mel.n_fft} ({1000 * spec.mel.n_fft / spec.audio.sr:.0f} ms)."
+            f"{name} is too short: {track.samples} samples at {spec.audio.sr} Hz, where one analysis frame needs "
+            f"{spec.mel.n_fft} ({1000 * spec.mel.n_fft / spec.audio.sr:.0f} ms). Give a longer sound."
         )
     if peak < _ONE_STEP:
-        raise SilentAudioError(f"{name} is silent: its peak {peak:.1e} is below one 16-bit step. There is nothing to tag.")
-    cutter.finish()
-    yield from cutter.batches(batch_size, least=1)
+        raise SilentAudioError(
+            f"{name} is silent: its peak of {peak:.1e} is below one 16-bit step, {_ONE_STEP:.1e}. "
+            "There is nothing to tag."
+        )
+    track.finish()
+    while start <= track.last_start:
+        yield start, track.window(start)
+        start += hop
+    if align and track.last_start > start - hop:
+        yield track.last_start, track.window(track.last_start)
 
 
-class _Cutter:
-    """A buffer of padded samples that begins at the next window not yet given out."""
+class _Track:
+    """The padded samples of a track from some frame on, as far as they have come.
 
-    def __init__(self, spec: ModelSpec, hop_frames: int, *, align: bool) -> None:
-        self.spec = spec
-        self.hop_frames = hop_frames
-        self.align = align
-        self.samples = 0  # of the track, without padding
-        self.pad = spec.mel.n_fft // 2
-        self.buffer = np.zeros(self.pad, "float32")
-        self.first = 0  # frame at which the buffer begins
-        self.next = 0  # frame at which the next window begins
-        self.aligned: int | None = None  # frame of the last, aligned window
+    Blocks are joined only when a window is due: joining at every block would copy a window for each one.
 
-    def push(self, block: np.ndarray) -> None:
+    Attributes:
+        samples: how many came, without padding.
+    """
+
+    def __init__(self, spec: ModelSpec) -> None:
+        self.samples = 0
+        self._spec = spec
+        self._pad = np.zeros(spec.mel.n_fft // 2, "float32")
+        self._pieces = [self._pad]
+        self._held = len(self._pad)  # samples in the pieces
+        self._first = 0  # frame at which they begin
+
+    @property
+    def last_start(self) -> int:
+        """The last frame at which a window that is all there can begin; negative if there is none."""
+        return self._first + (self._held - self._spec.window_samples) // self._spec.mel.hop_length
+
+    def append(self, block: np.ndarray) -> None:
+        """Add the next samples."""
+        self._pieces.append(block)
+        self._held += len(block)
         self.samples += len(block)
-        self.buffer = np.concatenate([self.buffer, block])
+
+    def window(self, start: int) -> np.ndarray:
+        """The window that begins at a frame, a view."""
+        return self._joined()[(start - self._first) * self._spec.mel.hop_length :][: self._spec.window_samples]
+
+    def forget(self, start: int) -> None:
+        """Drop what no window from frame `start` on needs."""
+        hop = self._spec.mel.hop_length
+        frames = min(start - self._first, self._held // hop)
+        if frames > 0:
+            self._pieces = [self._joined()[frames * hop :].copy()]
+            self._held -= frames * hop
+            self._first += frames
 
     def finish(self) -> None:
-        """Bring a short track up to one window, pad the end, and see whether a remainder is left."""
-        window, hop = self.spec.window, self.spec.mel.hop_length
-        needed = (window.frames - 1) * hop
-        if self.samples < needed:
-            track = self.buffer[self.pad :]
-            if window.short == "repeat":
-                track = np.tile(track, -(-needed // len(track)))[:needed]
-            else:
-                track = np.pad(track, (0, needed - len(track)))
-            self.buffer, self.samples = np.concatenate([self.buffer[: self.pad], track]), needed
-        self.buffer = np.concatenate([self.buffer, np.zeros(self.pad, "float32")])
-        frames = 1 + self.samples // hop
-        covered = (frames - window.frames) // self.hop_frames * self.hop_frames + window.frames
-        if self.align and covered < frames:
-            self.aligned = frames - window.frames
+        """Bring a short track up to one window, and pad the end."""
+        missing = self._spec.window_samples - 2 * len(self._pad) - self.samples
+        if missing > 0:  # then nothing was forgotten
+            track = self._joined()[len(self._pad) :]
+            # `resize` repeats from the beginning, as often as it takes.
+            self.append(
+                np.resize(track, missing) if self._spec.window.short == "repeat" else np.zeros(missing, "float32")
+            )
+        self._pieces.append(self._pad)
+        self._held += len(self._pad)
 
-    def batches(self, batch_size: int, *, least: int) -> Iterator[WindowBatch]:
-        """Give out full batches, and at the end (`least=1`) what remains."""
-        hop, length = self.spec.mel.hop_length, self.spec.window_samples
-        while True:
-            room = (len(self.buffer) - length) // hop + self.first  # last frame a window can begin at
-            ready = max(0, (room - self.next) // self.hop_frames + 1) if room >= self.next else 0
-            starts = [self.next + i * self.hop_frames for i in range(min(ready, batch_size))]
-            if len(starts) < batch_size and self.aligned is not None:
-                starts.append(self.aligned)
-                self.aligned = None
-            if len(starts) < least:
-                break
-            windows = np.stack([self.buffer[(s - self.first) * hop :][:length] for s in starts])
-            yield WindowBatch(windows, np.asarray(starts))
-            self.next += min(ready, batch_size) * self.hop_frames
-        # The aligned window, if there will be one, begins within one hop before the next regular one.
-        self._forget(self.next - self.hop_frames)
-
-    def _forget(self, frame: int) -> None:
-        """Drop samples before `frame`, in whole hops."""
-        hop = self.spec.mel.hop_length
-        frames = min(frame - self.first, len(self.buffer) // hop)
-        if frames > 0:
-            self.first += frames
-            self.buffer = self.buffer[frames * hop :]
+    def _joined(self) -> np.ndarray:
+        if len(self._pieces) > 1:
+            self._pieces = [np.concatenate(self._pieces)]
+        return self._pieces[0]

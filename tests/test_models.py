@@ -40,7 +40,7 @@ def test_a_constructor_returns_an_ordinary_model(architecture):
     batch = np.random.default_rng(0).normal(0, 1, (2, *model.input_shape[1:])).astype("float32")
     out = ops.convert_to_numpy(model(batch))
     assert out.shape == (2, 7)
-    assert (out > 0).all() and (out < 1).all()
+    assert (out >= 0).all() and (out <= 1).all()
     logits = build(num_tags=7, classifier_activation=None)
     assert logits.get_layer("head").activation is keras.activations.linear
 
@@ -79,9 +79,7 @@ def test_the_sequence_of_the_crnn_is_time_major():
 def test_musicnn_interleaves_maximum_and_mean():
     model = kmt.models.musicnn()
     features = np.random.default_rng(0).normal(size=(1, 187, 753)).astype("float32")
-    pair = [
-        model.get_layer(f"{kind}_column")(model.get_layer(f"{kind}_time")(features)) for kind in ("max", "mean")
-    ]
+    pair = [model.get_layer(f"{kind}_column")(model.get_layer(f"{kind}_time")(features)) for kind in ("max", "mean")]
     pooled = ops.convert_to_numpy(model.get_layer("pooled")(model.get_layer("max_and_mean")(pair)))[0]
     np.testing.assert_allclose(pooled[0::2], features[0].max(axis=0), atol=1e-6)
     np.testing.assert_allclose(pooled[1::2], features[0].mean(axis=0), atol=1e-6)
@@ -99,9 +97,7 @@ def test_weights_survive_saving_by_keras(architecture, tmp_path):
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras", safe_mode=True)
     batch = np.random.default_rng(0).normal(0, 1, (1, *model.input_shape[1:])).astype("float32")
-    np.testing.assert_allclose(
-        ops.convert_to_numpy(loaded(batch)), ops.convert_to_numpy(model(batch)), atol=1e-6
-    )
+    np.testing.assert_allclose(ops.convert_to_numpy(loaded(batch)), ops.convert_to_numpy(model(batch)), atol=1e-6)
 
 
 def test_a_step_of_training_changes_every_trainable_weight():
@@ -111,7 +107,9 @@ def test_a_step_of_training_changes_every_trainable_weight():
     rng = np.random.default_rng(0)
     model.train_on_batch(rng.normal(size=(8, 32, 63)).astype("float32"), rng.integers(0, 2, (8, 3)).astype("float32"))
     unchanged = [
-        v.path for v, old in zip(model.trainable_variables, before, strict=True) if np.array_equal(ops.convert_to_numpy(v), old)
+        v.path
+        for v, old in zip(model.trainable_variables, before, strict=True)
+        if np.array_equal(ops.convert_to_numpy(v), old)
     ]
     # A bias in front of batch norm has no gradient but for rounding.
     assert [path for path in unchanged if not path.startswith("conv")] == []
@@ -127,9 +125,15 @@ def test_the_zoo_is_complete():
 @pytest.mark.parametrize("name", ZOO)
 def test_claims_hold(name):
     checks = kmt.validate(name, weights=False)
-    assert {"layers", "input shape", "tags", "outputs", "parameters", "trainable parameters", "waveform to log-mel"} <= {
-        check.name for check in checks
-    }
+    assert {
+        "layers",
+        "input shape",
+        "tags",
+        "outputs",
+        "parameters",
+        "trainable parameters",
+        "waveform to log-mel",
+    } <= {check.name for check in checks}
     assert [check for check in checks if not check.passed] == []
 
 
@@ -141,7 +145,9 @@ def test_a_broken_claim_is_found(monkeypatch):
     spec = kmt.model_info("tiny")
     wrong = dataclasses.replace(spec, claims={**spec.claims, "parameters": 1, "layers": {"GRU": [17]}})
     monkeypatch.setitem(registry._specs, "tiny", wrong)
-    failed = {check.name: (check.expected, check.actual) for check in kmt.validate("tiny", weights=False) if not check.passed}
+    failed = {
+        check.name: (check.expected, check.actual) for check in kmt.validate("tiny", weights=False) if not check.passed
+    }
     assert failed == {"parameters": (1, 3829), "layers": ({"GRU": [17]}, {"GRU": [16]})}
 
 
@@ -158,7 +164,9 @@ def test_specs_are_complete(name):
         assert len(spec.tags) == 50
 
 
-@pytest.mark.parametrize(("names", "file"), [(("musicnn_mtt", "vgg_mtt", "musicnet_crnn"), "mtt50"), (("musicnn_msd", "vgg_msd"), "msd50")])
+@pytest.mark.parametrize(
+    ("names", "file"), [(("musicnn_mtt", "vgg_mtt", "musicnet_crnn"), "mtt50"), (("musicnn_msd", "vgg_msd"), "msd50")]
+)
 def test_tag_order_is_the_contract(names, file):
     from importlib import resources
 

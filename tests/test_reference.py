@@ -51,7 +51,7 @@ def test_vgg_was_trained_on_the_front_end_of_musicnn(data, published_weights):
 
 @pytest.mark.parametrize("name", ["vgg_mtt", "vgg_msd"])
 def test_vgg_agrees_with_musicnn(name, reference_clips, published_weights):
-    """Trained on the same data, the two should say much the same. Measured correlation over the 50 tags: 0.72 to 0.98."""
+    """Trained on the same data, the two should say much the same. Measured correlation over tags: 0.72 to 0.98."""
     other = kmt.load(name.replace("vgg", "musicnn"))
     tagger = kmt.load(name)
     for clip in reference_clips:

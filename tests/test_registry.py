@@ -41,9 +41,14 @@ def test_did_you_mean():
 
 def test_register_a_function_and_a_spec(clean_registry, sine):
     spec = kmt.ModelSpec(
-        name="flat_3", architecture="flat", audio=kmt.AudioSpec(sr=16_000), mel=kmt.MelSpec(n_fft=512, hop_length=256, n_mels=8),
-        window=kmt.WindowSpec(frames=20), tags=("a", "b", "c"), config={"units": 4},
-    )  # fmt: skip
+        name="flat_3",
+        architecture="flat",
+        audio=kmt.AudioSpec(sr=16_000),
+        mel=kmt.MelSpec(n_fft=512, hop_length=256, n_mels=8),
+        window=kmt.WindowSpec(frames=20),
+        tags=("a", "b", "c"),
+        config={"units": 4},
+    )
 
     @kmt.register_model(spec=spec)
     def flat(num_tags, *, input_shape, name, units):
@@ -51,7 +56,12 @@ def test_register_a_function_and_a_spec(clean_registry, sine):
 
         layers = keras.layers
         return keras.Sequential(
-            [keras.Input(input_shape), layers.Flatten(), layers.Dense(units), layers.Dense(num_tags, "sigmoid", name="head")],
+            [
+                keras.Input(input_shape),
+                layers.Flatten(),
+                layers.Dense(units),
+                layers.Dense(num_tags, "sigmoid", name="head"),
+            ],
             name=name,
         )
 
@@ -114,7 +124,11 @@ def test_a_broken_plugin_does_not_take_the_zoo_down(tmp_path):
     (info / "entry_points.txt").write_text("[keras_musictag.models]\nbroken = no_such_module\n")
     code = "import logging; logging.basicConfig(); import keras_musictag as kmt; print(len(kmt.list_models()))"
     result = subprocess.run(
-        [sys.executable, "-c", code], check=True, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(tmp_path)}
+        [sys.executable, "-c", code],
+        check=True,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
     )
     assert int(result.stdout) >= 8
     assert "The plug-in broken (no_such_module) could not be loaded" in result.stderr

@@ -69,11 +69,20 @@ def test_every_way_in_gives_the_same(tiny, song, tmp_path):
     soundfile.write(path, song, 16_000, subtype="FLOAT")
     expected = tiny.tag(song, sr=16_000)
     with open(path, "rb") as file:
-        for source in (path, str(path), file, io.BytesIO(path.read_bytes()), (song, 16_000), (song.astype("float64"), 16_000)):
+        for source in (
+            path,
+            str(path),
+            file,
+            io.BytesIO(path.read_bytes()),
+            (song, 16_000),
+            (song.astype("float64"), 16_000),
+        ):
             assert tiny.tag(source) == pytest.approx(expected, abs=1e-6)
     stereo = np.stack([song, song])
     assert tiny.tag(stereo, sr=16_000) == pytest.approx(expected, abs=1e-6)
-    assert tiny.tag(song, sr=16_000, offset=2.0, duration=2.0) == pytest.approx(tiny.tag(song[32_000:64_000], sr=16_000), abs=1e-6)
+    assert tiny.tag(song, sr=16_000, offset=2.0, duration=2.0) == pytest.approx(
+        tiny.tag(song[32_000:64_000], sr=16_000), abs=1e-6
+    )
 
 
 def test_tag_is_the_mean_over_windows(tiny, song):
@@ -144,7 +153,9 @@ def test_taggram_plot(tiny, song, tmp_path):
     pytest.importorskip("matplotlib")
     gram = tiny.taggram(song, sr=16_000, hop_seconds=0.5)
     ax = gram.plot(top=3)
-    assert [label.get_text() for label in ax.get_yticklabels()] == sorted(gram.tags, key=lambda tag: -gram[tag].mean())[:3]
+    assert [label.get_text() for label in ax.get_yticklabels()] == sorted(gram.tags, key=lambda tag: -gram[tag].mean())[
+        :3
+    ]
     left, right = ax.get_xlim()
     assert left < gram.times[0] < gram.times[-1] < right
     from keras_musictag.plots import save_figure
@@ -222,7 +233,9 @@ def test_damaged_folders(tiny, tmp_path):
     spec = json.loads((folder / "spec.json").read_text())
     spec["tags"] = [*spec["tags"], "one more"]
     (folder / "spec.json").write_text(json.dumps(spec))
-    with pytest.raises(WeightsMismatchError, match=r"of another shape: head/bias: \(5,\) in the file, \(6,\) in the model"):
+    with pytest.raises(
+        WeightsMismatchError, match=r"of another shape: head/bias: \(5,\) in the file, \(6,\) in the model"
+    ):
         kmt.load(folder)
     spec["architecture"] = "no_such_thing"
     (folder / "spec.json").write_text(json.dumps(spec))

@@ -22,7 +22,8 @@ def check_input(architecture: str, input_shape: tuple[int, int], least: tuple[in
     """
     if len(input_shape) != 2 or any(have < need for have, need in zip(input_shape, least, strict=True)):
         raise SpecError(
-            f"{architecture} pools over at least {least[0]} mels x {least[1]} frames; got input_shape={tuple(input_shape)}."
+            f"{architecture} pools over at least {least[0]} mels x {least[1]} frames; "
+            f"got input_shape={tuple(input_shape)}."
         )
 
 

@@ -82,7 +82,9 @@ def _midend(front: Any, filters: int) -> list[Any]:
     levels = [front]
     x = front
     for index in range(1, _MIDEND_LAYERS + 1):
-        y = layers.Conv1D(filters, 7, padding="same", activation="relu", data_format="channels_last", name=f"midend{index}")(x)
+        y = layers.Conv1D(
+            filters, 7, padding="same", activation="relu", data_format="channels_last", name=f"midend{index}"
+        )(x)
         y = layers.BatchNormalization(name=f"bn_midend{index}")(y)
         x = y if index == 1 else layers.Add(name=f"residual{index}")([y, x])
         levels.append(x)

@@ -1,7 +1,8 @@
 """The VGG-style baseline that was published beside musicnn.
 
 Pons & Serra, "musicnn: pre-trained convolutional neural networks for music audio tagging", ISMIR late-breaking 2019
-(https://arxiv.org/abs/1909.06654), after Choi et al. 2016; code and weights at https://github.com/jordipons/musicnn (ISC).
+(https://arxiv.org/abs/1909.06654), after Choi et al. 2016; code and weights at
+https://github.com/jordipons/musicnn (ISC).
 """
 
 from __future__ import annotations

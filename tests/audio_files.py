@@ -1,0 +1,96 @@
+"""Sound files made in the tests: signals, encoders, and WAV headers as one likes them."""
+
+import io
+import os
+import struct
+
+import numpy as np
+import pytest
+import soundfile
+
+posix = pytest.mark.skipif(os.name != "posix", reason="POSIX file names, pipes, permissions and programs")
+
+
+def save(path, data):
+    """The path, with the data in the file."""
+    path.write_bytes(data)
+    return path
+
+
+def signal(seconds=2.0, rate=44100, channels=1, seed=0):
+    """A chirp and a little noise per channel, float64 `(channels, samples)` within [-0.5, 0.5]."""
+    t = np.arange(round(seconds * rate)) / rate
+    rng = np.random.default_rng(seed)
+    tones = [0.3 * np.sin(2 * np.pi * 110 * (c + 1) * t * (1 + t / 10)) for c in range(channels)]
+    return np.stack(tones) + 0.02 * rng.uniform(-1, 1, (channels, len(t)))
+
+
+def encode(y, rate=44100, file_format="WAV", subtype=None):
+    """Bytes of a sound file with samples `y` `(channels, samples)`, written by libsndfile."""
+    file = io.BytesIO()
+    soundfile.write(file, np.atleast_2d(y).T, rate, format=file_format, subtype=subtype)
+    return file.getvalue()
+
+
+def av_encode(y, rate=44100, container="ipod", codec="alac", options=None):
+    """Bytes of a sound file with samples `y` `(channels, samples)`, written by FFmpeg; `ipod` is m4a."""
+    av = pytest.importorskip("av")
+    y = np.atleast_2d(y).astype("float32")
+    layout = {1: "mono", 2: "stereo"}[len(y)]
+    file = io.BytesIO()
+    with av.open(file, "w", format=container) as output:
+        stream = output.add_stream(codec, rate=rate, layout=layout, options=options or {})
+        stream.bit_rate = 128_000
+        for first in range(0, y.shape[1], 1024):
+            piece = np.ascontiguousarray(y[:, first : first + 1024])
+            frame = av.AudioFrame.from_ndarray(piece, format="fltp", layout=layout)
+            frame.sample_rate, frame.pts = rate, first
+            output.mux(stream.encode(frame))
+        output.mux(stream.encode(None))
+    return file.getvalue()
+
+
+def m4a(y, rate=44100, codec="alac"):
+    """An m4a file; AAC without the noise that its decoder would make up differently each time."""
+    return av_encode(y, rate, "ipod", codec, {"aac_pns": "0"} if codec == "aac" else None)
+
+
+def index_first(data):
+    """An m4a with its index (`moov`) before the sound, as for streaming: FFmpeg's `faststart`, with offsets moved."""
+    boxes, position = [], 0
+    while position < len(data):
+        length = int.from_bytes(data[position : position + 4], "big")
+        boxes.append(data[position : position + length])
+        position += length
+    (index,) = [box for box in boxes if box[4:8] == b"moov"]
+    others = [box for box in boxes if box[4:8] != b"moov"]
+    at = index.index(b"stco")  # type, 4 bytes of flags, number of offsets, offsets of 4 bytes
+    (count,) = struct.unpack_from(">I", index, at + 8)
+    offsets = struct.unpack_from(f">{count}I", index, at + 12)
+    moved = bytearray(index)
+    struct.pack_into(f">{count}I", moved, at + 12, *(offset + len(index) for offset in offsets))
+    return others[0] + bytes(moved) + b"".join(others[1:])
+
+
+def wav_header(data_bytes, *, rate=44100, channels=1, bits=16, riff_bytes=None):
+    """The 44 bytes before the samples of a PCM WAV that says it has `data_bytes` bytes of them."""
+    frame = channels * bits // 8
+    riff = min(data_bytes + 36, 0xFFFFFFFF) if riff_bytes is None else riff_bytes
+    fmt = struct.pack("<IHHIIHH", 16, 1, channels, rate, rate * frame, frame, bits)
+    return b"RIFF" + struct.pack("<I", riff) + b"WAVEfmt " + fmt + b"data" + struct.pack("<I", data_bytes)
+
+
+class CountingFile(io.BytesIO):
+    """A file that counts the bytes read from it."""
+
+    bytes_read = 0
+
+    def read(self, size=-1):
+        data = super().read(size)
+        self.bytes_read += len(data)
+        return data
+
+    def readinto(self, buffer):
+        count = super().readinto(buffer)
+        self.bytes_read += count
+        return count

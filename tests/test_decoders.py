@@ -1,0 +1,377 @@
+"""Decoders: what PyAV and librosa's fallback read, and files that are no sound, truncated, damaged or only look so."""
+
+import functools
+import io
+import os
+import re
+import sys
+import warnings
+
+import numpy as np
+import pytest
+import soundfile
+from audio_files import av_encode, encode, index_first, m4a, posix, save, signal, wav_header
+
+from keras_musictag import audio
+from keras_musictag.errors import (
+    AudioError,
+    AudioTooShortError,
+    TruncatedAudioError,
+    UnsupportedAudioError,
+)
+
+load = functools.partial(audio.load, target_sr=16000)
+
+
+# === Other decoders ===
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_m4a_is_lossless_where_its_codec_is(channels):
+    y = signal(channels=channels)
+    np.testing.assert_allclose(load(io.BytesIO(m4a(y)), target_sr=44100), y.mean(axis=0), atol=1e-6)
+
+
+def test_aac_begins_where_the_sound_does():
+    y = signal(3)[0]
+    decoded = load(io.BytesIO(m4a(y, codec="aac")), target_sr=44100)
+    assert len(decoded) - len(y) in range(0, 2048)  # the last frame is filled up
+    fit = [np.corrcoef(decoded[2000 + shift : 120_000 + shift], y[2000:120_000])[0, 1] for shift in range(-3, 4)]
+    assert np.argmax(fit) == 3
+    assert fit[3] > 0.99
+
+
+def test_tags_need_not_be_utf8():
+    data = m4a(signal())
+    assert data.count(b"Lavf") >= 1  # the encoder's name is the only tag
+    assert load(io.BytesIO(data.replace(b"Lavf", b"L\xe9vf"))).shape == (32000,)
+
+
+@pytest.mark.parametrize("name", ["list.ffconcat", "list.m3u8", "list.mp3"])
+@pytest.mark.parametrize("as_file", [False, True])
+def test_a_playlist_opens_no_other_file(tmp_path, monkeypatch, name, as_file):
+    pytest.importorskip("av")
+    monkeypatch.chdir(tmp_path)
+    save(tmp_path / "secret.m4a", m4a(signal()))
+    for text in (
+        "ffconcat version 1.0\nfile secret.m4a\n",
+        "#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:10,\nsecret.m4a\n#EXT-X-ENDLIST\n",
+    ):
+        path = save(tmp_path / name, text.encode())
+        with pytest.raises(UnsupportedAudioError, match="is not a sound file"):
+            load(io.BytesIO(path.read_bytes()) if as_file else path)
+
+
+def test_without_pyav_the_message_names_the_extra(tmp_path, monkeypatch):
+    path = save(tmp_path / "a.m4a", m4a(signal()))
+    monkeypatch.setitem(sys.modules, "av", None)
+    monkeypatch.setitem(sys.modules, "audioread", None)
+    message = (
+        r"a\.m4a' is not a sound file that an installed decoder can read \(libsndfile: Format not recognised; "
+        r"PyAV: not installed; librosa's fallback: not installed\)\. Check what it is, or convert it to WAV or FLAC\. "
+        r"For m4a, wma and video files: pip install 'keras_musictag\[av\]'\.$"
+    )
+    with pytest.raises(UnsupportedAudioError, match=message):
+        load(path)
+    with pytest.raises(UnsupportedAudioError, match="PyAV: not installed"):
+        load(io.BytesIO(path.read_bytes()))
+
+
+FFMPEG = """#!{python}
+import sys
+if "-version" in sys.argv:
+    sys.exit()
+name = sys.argv[sys.argv.index("-i") + 1]
+data = open(name, "rb").read()
+if not data.startswith(b"made up"):
+    sys.exit("Invalid data found when processing input")
+print("  Duration: 00:00:02.00, start: 0.000000, bitrate: 128 kb/s", file=sys.stderr)
+print("    Stream #0:0: Audio: none, 44100 Hz, 5.1, s16", file=sys.stderr, flush=True)
+sys.stdout.buffer.write(data[7:])
+"""
+
+
+@pytest.fixture
+def ffmpeg(tmp_path, monkeypatch):
+    """An ffmpeg program that reads a format of our own, six channels of 16-bit samples, and no PyAV."""
+    monkeypatch.setitem(sys.modules, "av", None)
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # its imports
+        audioread = pytest.importorskip("audioread")
+    monkeypatch.setattr(audioread, "BACKENDS", [])  # what was found without it
+    program = tmp_path / "bin" / "ffmpeg"
+    program.parent.mkdir()
+    program.write_text(FFMPEG.format(python=sys.executable))
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(program.parent) + os.pathsep + os.environ["PATH"])
+
+
+@posix
+def test_librosas_fallback(tmp_path, ffmpeg):
+    y = signal(channels=6)
+    integers = (y * 2**15).astype("<i2")
+    path = save(tmp_path / "a.xyz", b"made up" + integers.T.tobytes() + b"\1")  # and half a sample
+    expected = integers.mean(axis=0) / 2**15
+    np.testing.assert_allclose(load(path, target_sr=44100), expected, atol=1e-7)
+    part = load(path, target_sr=44100, offset=1.2345, duration=0.5)
+    np.testing.assert_allclose(part, expected[54441 : 54441 + 22050], atol=1e-7)
+    with pytest.raises(AudioTooShortError, match=r"no samples from 3 s on"):
+        load(path, offset=3)
+
+
+@posix
+def test_librosas_fallback_refuses(tmp_path, ffmpeg):
+    path = save(tmp_path / "a.xyz", b"something else")
+    with pytest.raises(UnsupportedAudioError, match="librosa's fallback: no ffmpeg program that reads it"):
+        load(path)
+    with pytest.raises(UnsupportedAudioError, match="librosa's fallback: takes paths, not file objects"):
+        load(io.BytesIO(b"something else"))
+
+
+# === No sound in it ===
+
+
+@pytest.mark.parametrize("as_file", [False, True])
+def test_empty_file(tmp_path, as_file):
+    path = save(tmp_path / "a.wav", b"")
+    with pytest.raises(AudioTooShortError, match=r"is empty \(0 bytes\)\. Get a complete copy\.$"):
+        load(io.BytesIO() if as_file else path)
+
+
+@pytest.mark.parametrize("data_bytes", [0, 88200])
+def test_wav_of_a_header_only(data_bytes):
+    with pytest.raises(AudioTooShortError, match=r"^The BytesIO object has no samples\. Get a complete copy\.$"):
+        load(io.BytesIO(wav_header(data_bytes)))
+
+
+JUNK = {
+    "text.mp3": b"Dear diary,\ntoday nothing happened.\n" * 100,
+    "text.wav": "naïve café\n".encode() * 100,
+    "page.flac": b"<!DOCTYPE html><html><body>404</body></html>",
+    "subtitles.m4a": b"1\n00:00:01,000 --> 00:00:02,000\nla la la\n\n" * 20,
+    "random.mp3": np.random.default_rng(1).bytes(100_000),
+    "random.wav": np.random.default_rng(2).bytes(3),
+    "zeros.ogg": bytes(100_000),
+    "picture.opus": b"\x89PNG\r\n\x1a\n" + bytes(1000),
+    "archive.m4a": b"PK\3\4" + bytes(1000),
+    "headerless.raw": np.random.default_rng(3).bytes(1000),
+}
+
+
+@pytest.mark.parametrize("name", JUNK)
+@pytest.mark.parametrize("as_file", [False, True])
+def test_no_sound_file(tmp_path, name, as_file):
+    path = save(tmp_path / name, JUNK[name])
+    what = "The BytesIO object" if as_file else f"'.*{re.escape(name)}'"
+    message = rf"^{what} is not a sound file .* \(libsndfile: .*; PyAV: .*\)\. Check what it is, or convert it to WAV"
+    with pytest.raises(UnsupportedAudioError, match=message):
+        load(io.BytesIO(JUNK[name]) if as_file else path)
+
+
+def test_a_film_without_sound():
+    av = pytest.importorskip("av")
+    file = io.BytesIO()
+    with av.open(file, "w", format="mp4") as output:
+        stream = output.add_stream("mpeg4", rate=25)
+        stream.width = stream.height = 16
+        stream.pix_fmt = "yuv420p"
+        for _ in range(3):
+            output.mux(stream.encode(av.VideoFrame(16, 16, "yuv420p")))
+        output.mux(stream.encode(None))
+    with pytest.raises(UnsupportedAudioError, match="PyAV: no sound in it"):
+        load(file)
+
+
+# === Truncated and damaged files ===
+
+
+@pytest.mark.parametrize(
+    ("file_format", "subtype"),
+    [
+        ("WAV", "PCM_16"),
+        ("WAV", "FLOAT"),
+        ("WAVEX", "PCM_24"),
+        ("RF64", "PCM_16"),
+        ("AIFF", "PCM_16"),
+        ("AU", "PCM_16"),
+        ("FLAC", "PCM_16"),
+        ("MP3", "MPEG_LAYER_III"),
+    ],
+)
+@pytest.mark.parametrize("as_file", [False, True])
+def test_truncated(tmp_path, file_format, subtype, as_file):
+    data = encode(signal(12, channels=2), file_format=file_format, subtype=subtype)
+    data = data[: len(data) // 3]
+    path = save(tmp_path / "a.sound", data)
+    source = io.BytesIO(data) if as_file else path
+    message = (
+        r"(a\.sound'|^The BytesIO object) is truncated or damaged: decoding stopped after [34]\.\d s of 12\.0 s "
+        r"\(.+\)\. Get a complete copy, or use what is there with duration=([34]\.\d)\.$"
+    )
+    with pytest.raises(TruncatedAudioError, match=message) as raised:
+        load(source)
+    duration = float(re.search(message, str(raised.value))[2])
+    assert 3.3 < duration < 4.2
+    assert load(source, duration=duration).shape == (round(duration * 16000),)  # the advice holds
+
+    with pytest.raises(
+        TruncatedAudioError, match=r"decoding stopped after [34]\.\d s .* with duration=([12]\.\d)\.$"
+    ) as raised:
+        load(source, offset=2, duration=5)
+    duration = float(re.search(r"duration=([\d.]+)\.$", str(raised.value))[1])
+    assert load(source, offset=2, duration=duration).shape == (round(duration * 16000),)
+
+    with pytest.raises(
+        TruncatedAudioError, match=r"nothing can be decoded from 7\.0 s on \(.+\)\. Get a complete copy\.$"
+    ):
+        load(source, offset=7)
+
+
+def test_truncated_mp3_of_the_reference(reference_clips):
+    clip = next(clip for clip in reference_clips if clip.name.startswith("TRWJ"))
+    data = clip.read_bytes()
+    assert load(io.BytesIO(data)).shape == (479159,)
+    with pytest.raises(TruncatedAudioError, match=r"stopped after 9\.8 s of 29\.9 s"):
+        load(io.BytesIO(data[: len(data) // 3]))
+
+
+def test_mp3_without_a_stated_length_is_never_called_truncated(reference_clips):
+    clip = next(clip for clip in reference_clips if clip.name.startswith("joram"))
+    assert soundfile.info(clip).frames - len(load(clip)) == 2356  # the estimate is 0.15 s too long
+    data = clip.read_bytes()
+    assert load(io.BytesIO(data[: len(data) // 3])).shape == (153792,)
+
+
+def test_mp3_length_is_believed_only_where_it_is_stated():
+    data = encode(signal(12), file_format="MP3")
+    at = data.index(b"Xing")
+    assert at < 100
+    third = slice(0, len(data) // 3)
+    id3 = b"ID3\4\0\0\0\0\x08\0" + bytes(1024)  # an empty tag of 8 * 128 bytes
+    for start in (b"", id3, id3 + id3):
+        with pytest.raises(TruncatedAudioError, match=r"stopped after [34]\.\d s of 12\.0 s"):
+            load(io.BytesIO(start + data[third]))
+    for unstated in (data.replace(b"Xing", b"\0\0\0\0"), data[: at + 7] + bytes([data[at + 7] & ~1]) + data[at + 8 :]):
+        assert len(load(io.BytesIO(unstated[third]))) > 16000  # as much as libsndfile guesses
+
+
+def test_hole_in_an_mp3(capfd):
+    data = encode(signal(12), file_format="MP3")
+    half = len(data) // 2
+    message = r"is truncated or damaged: decoding stopped after (\d\.\d) s of 12\.0 s .* with duration=(\d\.\d)\."
+    with pytest.raises(TruncatedAudioError, match=message) as raised:
+        load(io.BytesIO(data[:half] + bytes(3000) + data[half + 3000 :]))
+    assert 4 < float(re.search(message, str(raised.value))[2]) < 8
+
+
+@pytest.mark.parametrize("codec", ["aac", "alac"])
+def test_truncated_m4a(codec):
+    data = m4a(signal(6), codec=codec)
+    message = (
+        r"is truncated: the MP4 file ends before its index, so nothing of it can be decoded\. Get a complete copy\.$"
+    )
+    for part in (0.0005, 0.01, 0.34, 0.9, 0.98):
+        with pytest.raises(TruncatedAudioError, match=message):
+            load(io.BytesIO(data[: int(part * len(data))]))
+    data = index_first(data)
+    source = io.BytesIO(data[: len(data) // 2])
+    message = (
+        r"is truncated or damaged: decoding stopped after [23]\.\d s of 6\.0 s \(.*\)\. .* with duration=([23]\.\d)\.$"
+    )
+    with pytest.raises(TruncatedAudioError, match=message) as raised:
+        load(source)
+    duration = float(re.search(message, str(raised.value))[1])
+    assert load(source, duration=duration).shape == (round(duration * 16000),)
+
+
+def test_truncated_m4a_without_pyav(monkeypatch):
+    data = m4a(signal())
+    monkeypatch.setitem(sys.modules, "av", None)
+    with pytest.raises(TruncatedAudioError, match="ends before its index"):
+        load(io.BytesIO(data[: len(data) // 2]))
+    with pytest.raises(UnsupportedAudioError, match="PyAV: not installed"):
+        load(io.BytesIO(data))
+
+
+def test_m4a_that_ends_between_two_of_its_frames():
+    """Then FFmpeg finds nothing wrong; the length in the header says it."""
+    data = index_first(m4a(signal(6), codec="alac"))
+    at = data.index(b"mdat")
+    cut = data[: at + 4 + (len(data) - at) // 2]
+    sizes = data.index(b"stsz") + 16  # sizes of the frames
+    position, index = at + 4, 0
+    while True:
+        size = int.from_bytes(data[sizes + 4 * index : sizes + 4 * index + 4], "big")
+        if position + size > len(cut):
+            break
+        position, index = position + size, index + 1
+    with pytest.raises(TruncatedAudioError, match=r"stopped after [23]\.\d s of 6\.0 s \(the data ends\)"):
+        load(io.BytesIO(data[:position]))
+
+
+def test_damaged_files_raise_nothing_but_audio_errors():
+    """What comes out is a sound or an AudioError, and nothing is printed about exceptions that had to be ignored."""
+    rng = np.random.default_rng(0)
+    y = signal(0.5)
+    files = [encode(y, file_format=f) for f in ("WAV", "AIFF", "FLAC", "OGG", "AU", "CAF", "W64", "RF64")]
+    files += [
+        m4a(y, codec="aac"),
+        av_encode(y, container="asf", codec="wmav2"),
+        av_encode(y, container="matroska", codec="aac"),
+    ]
+    outcomes = set()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        for trial in range(600):
+            data = bytearray(files[trial % len(files)])
+            for _ in range(rng.integers(1, 20)):
+                data[int(len(data) * rng.uniform() ** 5)] = rng.integers(256)
+            del data[int(len(data) * rng.uniform(0.2, 2)) :]
+            try:
+                outcomes.add(load(io.BytesIO(bytes(data)), offset=rng.choice([0.0, 0.3])).dtype.name)
+            except AudioError as error:
+                outcomes.add(type(error).__name__)
+    assert outcomes >= {"float32", "TruncatedAudioError", "UnsupportedAudioError", "AudioTooShortError"}
+
+
+# === Only looks bad ===
+
+
+@pytest.mark.parametrize("data_bytes", [0xFFFFFFFF, 0, 0x7FFFFFFF, 0x80000000, 0x7FFFF000 - 36, 0xFFFFF000])
+@pytest.mark.parametrize("riff_bytes", [None, 0, 0xFFFFFFFF])
+@pytest.mark.parametrize("as_file", [False, True])
+def test_wav_written_to_a_pipe(tmp_path, data_bytes, riff_bytes, as_file):
+    y = (signal(3, channels=2) * 2**15).astype("<i2")
+    data = wav_header(data_bytes, channels=2, riff_bytes=riff_bytes) + y.T.tobytes()
+    path = save(tmp_path / "a.wav", data)
+    out = load(io.BytesIO(data) if as_file else path, target_sr=44100)
+    np.testing.assert_allclose(out, y.mean(axis=0) / 2**15, atol=1e-7)
+    part = load(io.BytesIO(data) if as_file else path, target_sr=44100, offset=1, duration=0.5)
+    np.testing.assert_array_equal(part, out[44100 : 44100 + 22050])
+
+
+def test_an_empty_wav_with_a_comment_after_it_is_empty():
+    comment = b"LIST\x0c\0\0\0INFOISFT\0\0\0\0"
+    with pytest.raises(AudioTooShortError, match="has no samples"):
+        load(io.BytesIO(wav_header(0) + comment))
+
+
+def test_flac_of_unknown_length():
+    data = bytearray(encode(signal(), file_format="FLAC"))
+    assert data[8 + 13] & 0xF == 0  # STREAMINFO: 36 bits of length after 20 bits of rate, 3 of channels, 5 of depth
+    data[8 + 14 : 8 + 18] = bytes(4)
+    assert load(io.BytesIO(bytes(data))).shape == (32000,)
+
+
+def test_a_few_samples_missing_are_no_truncation():
+    data = encode(signal(3))
+    assert load(io.BytesIO(data[: -2 * 44100 // 4])).shape == (44000,)
+
+
+@pytest.mark.parametrize(("rate", "channels"), [(192_000, 1), (44100, 8), (8000, 32)])
+def test_unusual_but_fine(rate, channels):
+    y = signal(0.5, rate, channels)
+    assert load(y, rate).shape == (8000,)
+    assert load(io.BytesIO(encode(y, rate))).shape == (8000,)

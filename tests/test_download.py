@@ -1,0 +1,374 @@
+"""Getting weight files by URL. Mirrors and files beside the spec are in test_mirror.py, the Hub is in test_hub.py.
+
+Servers are real and on the loopback; what is tested is the bytes that arrive, what is left on the disk, how many
+requests were made, and which exception says what.
+"""
+
+import errno
+import hashlib
+import os
+import shutil
+import signal
+import ssl
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from hub_server import Fault, HubServer
+from weight_files import CONTENT, NAME, OTHER, answer_https, files_in, rot, spec_of
+
+from keras_musictag import download
+from keras_musictag.errors import CacheError, CorruptWeightsError, DownloadError, OfflineError, SpecError
+
+FETCH = """
+import sys
+from keras_musictag import WeightsSource, download, model_info
+import dataclasses
+uri, sha256 = sys.argv[1:]
+spec = dataclasses.replace(model_info("tiny"), weights=WeightsSource(uri=uri, sha256=sha256))
+print(download.fetch_weights(spec))
+"""
+
+
+def start_fetching():
+    return subprocess.Popen(
+        [sys.executable, "-c", FETCH, "https://weights.example/model.h5", hashlib.sha256(CONTENT).hexdigest()],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def wait_until(condition, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.01)
+
+
+@pytest.fixture
+def server():
+    with HubServer() as server:
+        server.files[NAME] = CONTENT
+        yield server
+
+
+@pytest.fixture
+def https(server, monkeypatch):
+    answer_https(server, monkeypatch)
+    return server
+
+
+@pytest.fixture
+def cache():
+    return Path(os.environ["KERAS_MUSICTAG_CACHE"])
+
+
+# === By URL ===
+
+
+def test_a_download_is_verified_and_made_once(https, cache):
+    path = download.fetch_weights(spec_of())
+    assert path.read_bytes() == CONTENT
+    digest = hashlib.sha256(CONTENT).hexdigest()
+    assert files_in(cache) == [f"weights/{digest}/{NAME}"]
+    assert https.requests == [f"GET /files/{NAME}"]
+    download._sha256.cache_clear()  # as in another process
+    assert download.fetch_weights(spec_of()) == path
+    assert len(https.requests) == 1
+
+
+def test_two_files_of_one_name_do_not_meet_in_the_cache(https):
+    first = download.fetch_weights(spec_of())
+    https.files[NAME] = OTHER
+    second = download.fetch_weights(spec_of(content=OTHER))
+    assert (first.read_bytes(), second.read_bytes()) == (CONTENT, OTHER)
+
+
+def test_the_file_is_readable_for_all_whom_the_umask_allows(https):
+    before = os.umask(0o027)
+    try:
+        path = download.fetch_weights(spec_of())
+    finally:
+        os.umask(before)
+    assert path.stat().st_mode & 0o777 == 0o640
+
+
+@pytest.mark.parametrize(
+    ("fault", "error", "message"),
+    [
+        (Fault(status=404), DownloadError, r"could not be downloaded: 404 .*point KERAS_MUSICTAG_MIRROR"),
+        (Fault(status=500), DownloadError, r"could not be downloaded: 500 "),
+        (Fault(status=403), DownloadError, r"could not be downloaded: 403 "),
+        (Fault(cut=100_000), DownloadError, r"could not be downloaded: .*IncompleteRead.* try again"),
+        (Fault(cut=0), DownloadError, r"could not be downloaded: "),
+        (Fault(body=OTHER), CorruptWeightsError, r"has the sha256 \w{64}, expected \w{64}.* Nothing was kept"),
+        (Fault(body=b"<html>log in</html>"), CorruptWeightsError, r"19 bytes, expected 300000"),
+        (Fault(body=b""), CorruptWeightsError, r"0 bytes, expected 300000"),
+        (Fault(cut=65_536, declare=False), CorruptWeightsError, r"65536 bytes, expected 300000"),
+    ],
+)  # fmt: skip
+def test_a_bad_answer_is_an_error_and_leaves_nothing(https, cache, fault, error, message):
+    https.faults[NAME] = fault
+    with pytest.raises(error, match=message):
+        download.fetch_weights(spec_of())
+    assert files_in(cache) == []
+    https.faults.clear()  # the server is repaired
+    assert download.fetch_weights(spec_of()).read_bytes() == CONTENT
+
+
+def test_more_than_the_announced_size_is_not_stored(https, cache, monkeypatch):
+    https.faults[NAME] = Fault(body=CONTENT * 100, declare=False)
+    largest = 0
+    receive = download._receive
+
+    def watched(url, source, file):
+        nonlocal largest
+        try:
+            receive(url, source, file)
+        finally:
+            largest = file.tell()
+
+    monkeypatch.setattr(download, "_receive", watched)
+    with pytest.raises(CorruptWeightsError, match=r"bytes, expected 300000"):
+        download.fetch_weights(spec_of())
+    assert 0 < largest <= len(CONTENT)
+    assert files_in(cache) == []
+
+
+def test_nobody_listens(https):
+    https.shutdown()
+    https.server_close()
+    with pytest.raises(DownloadError, match=r"Connection refused.*Check the connection and try again"):
+        download.fetch_weights(spec_of())
+
+
+def test_a_server_that_falls_silent_is_given_up(https, cache, monkeypatch):
+    monkeypatch.setattr(download, "_TIMEOUT", 0.2)
+    https.faults[NAME] = Fault(stall=100_000)
+    with pytest.raises(DownloadError, match="Read timed out"):
+        download.fetch_weights(spec_of())
+    assert files_in(cache) == []
+
+
+def test_a_slow_server_is_waited_for(https):
+    https.faults[NAME] = Fault(pause=0.3)
+    assert download.fetch_weights(spec_of()).read_bytes() == CONTENT
+
+
+def test_an_untrusted_certificate_is_refused(server, tmp_path, monkeypatch, cache):
+    """The one test over real TLS: who sits in between is not believed, and a trusted certificate works."""
+    if shutil.which("openssl") is None:
+        pytest.skip("needs openssl to make a certificate")
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    make = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=127.0.0.1 -addext subjectAltName=IP:127.0.0.1"
+    subprocess.run([*make.split(), "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    spec = spec_of(f"https://127.0.0.1:{server.server_port}/files/{NAME}")
+    with pytest.raises(DownloadError, match=r"certificate verify failed"):
+        download.fetch_weights(spec)
+    assert files_in(cache) == []
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
+    assert download.fetch_weights(spec).read_bytes() == CONTENT
+
+
+def test_there_is_a_progress_bar_on_a_terminal_only(https, monkeypatch, capsys, cache):
+    download.fetch_weights(spec_of())
+    assert capsys.readouterr().err == ""
+    shutil.rmtree(cache)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    download.fetch_weights(spec_of())
+    bar = capsys.readouterr().err
+    assert NAME in bar
+    assert "300k/300k" in bar
+
+
+@pytest.mark.parametrize(
+    "end", ["", "..", "a b.h5", "..\\..\\evil.h5", "x.h5?token=1", "-rf", ".hidden"], ids=lambda end: end or "nothing"
+)
+def test_an_address_must_end_in_a_plain_file_name(https, cache, end):
+    with pytest.raises(SpecError, match="file name"):
+        download.fetch_weights(spec_of(f"https://weights.example/files/{end}"))
+    assert https.requests == []
+    assert not cache.exists()
+
+
+# === Processes that share a cache ===
+
+
+def test_processes_fetch_one_file_at_the_same_time(server, cache, monkeypatch):
+    monkeypatch.setenv("KERAS_MUSICTAG_MIRROR", f"{server.url}/files")
+    server.faults[NAME] = Fault(stall=100_000)
+    processes = [start_fetching() for _ in range(4)]
+    wait_until(lambda: server.stalled == 4)  # all are in the middle
+    server.release()
+    results = [(*process.communicate(timeout=60), process.returncode) for process in processes]
+    digest = hashlib.sha256(CONTENT).hexdigest()
+    path = cache / "weights" / digest / NAME
+    assert results == [(f"{path}\n", "", 0)] * 4
+    assert files_in(cache) == [f"weights/{digest}/{NAME}"]
+    assert path.read_bytes() == CONTENT
+
+
+def test_threads_fetch_one_file_at_the_same_time(https, cache):
+    https.faults[NAME] = Fault(stall=100_000)
+    found = []
+    threads = [threading.Thread(target=lambda: found.append(download.fetch_weights(spec_of()))) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    wait_until(lambda: https.stalled == 8)
+    https.release()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 8
+    assert len(set(found)) == 1
+    assert found[0].read_bytes() == CONTENT
+    assert len(files_in(cache)) == 1
+
+
+def test_a_killed_download_is_started_anew_and_swept_up(server, cache, monkeypatch):
+    monkeypatch.setenv("KERAS_MUSICTAG_MIRROR", f"{server.url}/files")
+    server.faults[NAME] = Fault(stall=200_000, times=1)
+    process = start_fetching()
+    wait_until(lambda: any(path.stat().st_size >= 131_072 for path in cache.rglob("*.part")))
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    (half,) = cache.rglob("*.part")
+
+    path = download.fetch_weights(spec_of())
+    assert path.read_bytes() == CONTENT
+    assert half.exists(), "a young part may belong to a process that lives"
+    assert len(server.requests) == 2
+
+    an_hour_ago = time.time() - download._ABANDONED - 1
+    os.utime(half, (an_hour_ago, an_hour_ago))
+    assert download.fetch_weights(spec_of()) == path
+    assert files_in(path.parent) == [NAME]
+    assert len(server.requests) == 2
+
+
+def test_an_interrupted_download_leaves_nothing(https, cache, monkeypatch):
+    def interrupted(url, source, file):
+        file.write(CONTENT[:1000])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(download, "_receive", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        download.fetch_weights(spec_of())
+    assert files_in(cache) == []
+
+
+def test_a_process_that_was_faster_and_has_the_file_open(https, cache, monkeypatch):
+    """Windows refuses to replace an open file; the file is good then, and what counts."""
+
+    def refuse(self, target):
+        target.write_bytes(CONTENT)
+        raise PermissionError(errno.EACCES, "Access is denied", str(target))
+
+    monkeypatch.setattr(Path, "replace", refuse)
+    path = download.fetch_weights(spec_of())
+    assert path.read_bytes() == CONTENT
+    assert files_in(path.parent) == [NAME]
+
+
+# === Rot, offline ===
+
+
+def test_a_rotten_file_in_the_cache_is_fetched_again(https, caplog):
+    path = download.fetch_weights(spec_of())
+    rot(path)
+    assert download.fetch_weights(spec_of()).read_bytes() == CONTENT
+    assert "is damaged and will be fetched again" in caplog.text
+    assert len(https.requests) == 2
+
+
+@pytest.mark.parametrize("variable", ["KERAS_MUSICTAG_OFFLINE", "HF_HUB_OFFLINE"])
+def test_offline_nothing_is_asked_and_what_is_cached_loads(https, monkeypatch, variable):
+    monkeypatch.setenv(variable, "1")
+    with pytest.raises(OfflineError, match=r"model\.h5 is needed, .* no intact copy, and offline mode is on\. Unset"):
+        download.fetch_weights(spec_of())
+    assert https.requests == []
+
+    monkeypatch.delenv(variable)
+    path = download.fetch_weights(spec_of())
+    monkeypatch.setenv(variable, "1")
+    assert download.fetch_weights(spec_of()) == path
+    rot(path)
+    with pytest.raises(OfflineError, match="no intact copy"):
+        download.fetch_weights(spec_of())
+    assert len(https.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("value", "offline"), [("1", True), ("true", True), ("ON", True), ("0", False), ("", False), ("no", False)]
+)
+def test_what_counts_as_offline(monkeypatch, value, offline):
+    monkeypatch.setenv("KERAS_MUSICTAG_OFFLINE", value)
+    assert download.is_offline() is offline
+
+
+# === Storage ===
+
+
+def test_the_cache_lies_below_a_file(https, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("not a folder")
+    monkeypatch.setenv("KERAS_MUSICTAG_CACHE", str(tmp_path / "file" / "cache"))
+    with pytest.raises(
+        CacheError, match=r"cannot be stored under .*file.*choose another folder with KERAS_MUSICTAG_CACHE"
+    ):
+        download.fetch_weights(spec_of())
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        (errno.EROFS, "the file system is read-only"),
+        (errno.ENOSPC, "the disk is full"),
+        (errno.EDQUOT, "the disk quota is used up"),
+        (errno.EACCES, "it cannot be written"),
+    ],
+)
+@pytest.mark.parametrize("step", ["mkdir", "open", "replace"])
+def test_what_is_wrong_with_the_cache_is_said(https, monkeypatch, cache, code, reason, step):
+    original = getattr(Path, step)
+
+    def fail(self, *args, **kwargs):
+        if str(self).startswith(str(cache)):
+            raise OSError(code, os.strerror(code), str(self))
+        return original(self, *args, **kwargs)
+
+    monkeypatch.setattr(Path, step, fail)
+    with pytest.raises(CacheError, match=f"{reason} .*Nothing was kept"):
+        download.fetch_weights(spec_of())
+    assert not cache.exists() or files_in(cache) == []
+
+
+@pytest.fixture
+def tiny_disk(tmp_path):
+    """A real file system of 128 KiB, full after two chunks."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=128k", "tmpfs", str(folder)]
+    if not sys.platform.startswith("linux") or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("only root may mount a small disk")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def test_a_disk_that_runs_full(https, tiny_disk, monkeypatch):
+    monkeypatch.setenv("KERAS_MUSICTAG_CACHE", str(tiny_disk))
+    with pytest.raises(CacheError, match=r"the disk is full .*Nothing was kept\. Make room there"):
+        download.fetch_weights(spec_of())
+    assert files_in(tiny_disk) == []
+
+
+def test_the_cache_of_the_user(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("KERAS_MUSICTAG_CACHE", "~/weights")
+    assert download.cache_folder() == tmp_path / "weights"
+    monkeypatch.delenv("KERAS_MUSICTAG_CACHE")
+    assert download.cache_folder().name == "keras_musictag"
