@@ -28,7 +28,9 @@ WEIGHTS_FILE = "weights.safetensors"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_HUB = re.compile(r"hf://(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
+# Names and revisions as the Hub allows them: no part begins with a dot, so none can climb out of a folder.
+_HUB = re.compile(r"hf://(?P<repo>\w[\w.-]*/\w[\w.-]*)(?:@(?P<revision>\w[\w.-]*(?:/\w[\w.-]*)*))?")
+_HTTPS = re.compile(r"https://[^/?#\s]+(?:/[^?#\s]*)?/(?P<file>\w[\w.+-]*)")
 
 
 def _require(condition: bool, message: str) -> None:
@@ -196,6 +198,11 @@ class WeightsSource:
                 f"weights.uri {self.uri!r} must be a plain file name beside spec.json, without folders.",
             )
         _require(not self.uri.startswith("http://"), f"weights.uri {self.uri!r} must use https.")
+        if self.kind == "https":
+            _require(
+                _HTTPS.fullmatch(self.uri) is not None,
+                f"weights.uri {self.uri!r} must end in a plain file name, without query or fragment.",
+            )
 
     @property
     def kind(self) -> Literal["file", "hub", "https"]:

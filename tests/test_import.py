@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-HEAVY = ("tensorflow", "keras", "jax", "torch", "librosa", "matplotlib", "sklearn", "huggingface_hub", "pooch")
+HEAVY = ("tensorflow", "keras", "jax", "torch", "librosa", "matplotlib", "sklearn", "huggingface_hub", "requests")
 
 
 def _run(code: str) -> subprocess.CompletedProcess:

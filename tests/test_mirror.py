@@ -165,9 +165,9 @@ def test_an_absolute_path_is_for_specs_made_in_code(tmp_path):
         ("http://weights.example/files/model.h5", "must use https"),
         ("hf://org/repo", "not pinned"),
         ("hf://org", "looks like hf://org/repo"),
-        ("hf://../..@main", "no address on the Hub"),
-        ("hf://org/repo@../../../etc", "no branch, tag or commit"),
-        ("hf://org/repo@/etc", "no branch, tag or commit"),
+        ("hf://../..@main", "looks like hf://org/repo"),
+        ("hf://org/repo@../../../etc", "looks like hf://org/repo"),
+        ("hf://org/repo@/etc", "looks like hf://org/repo"),
         ("", "non-empty"),
     ],
 )

@@ -62,6 +62,13 @@ def test_derived_numbers():
         (("weights", "uri"), "hf://org/repo", r"is not pinned: add the commit"),
         (("weights", "uri"), "hf://org/../x@1", r"A Hub address looks like"),
         (("weights", "uri"), "..", r"must be a plain file name"),
+        (("weights", "uri"), "hf://org/repo@../main", r"A Hub address looks like"),
+        (("weights", "uri"), "hf://org/repo@/main", r"A Hub address looks like"),
+        (("weights", "uri"), "hf://../repo@main", r"A Hub address looks like"),
+        (("weights", "uri"), "https://example.org/w.h5?download=1", r"must end in a plain file name"),
+        (("weights", "uri"), "https://example.org/", r"must end in a plain file name"),
+        (("weights", "uri"), "https://example.org/..", r"must end in a plain file name"),
+        (("weights", "uri"), "https://example.org/a\\b.h5", r"must end in a plain file name"),
         (("weights", "format"), "pickle", r"weights\.format must be one of"),
     ],
 )
@@ -117,6 +124,7 @@ def test_folders_without_a_spec(tmp_path):
 def test_hub_addresses():
     assert parse_hub_uri("hf://org/repo@0123abc") == ("org/repo", "0123abc")
     assert parse_hub_uri("hf://org/repo") == ("org/repo", None)
+    assert parse_hub_uri("hf://org/repo@refs/pr/1") == ("org/repo", "refs/pr/1")
     for bad in ("hf://repo", "hf://org/repo/file", "org/repo", "hf://org/repo@"):
         with pytest.raises(SpecError, match="A Hub address looks like"):
             parse_hub_uri(bad)
