@@ -33,7 +33,7 @@ _EXPORTS = {
     "demo_clip": "demo",
     "validate": "validation",
 }
-_MODULES = ("audio", "errors", "layers", "models")
+_MODULES = ("audio", "errors", "layers", "metrics", "models")
 
 __all__ = ["__version__", *_EXPORTS, *_MODULES]
 
@@ -59,6 +59,7 @@ if TYPE_CHECKING:  # the same names, for type checkers
     from . import audio as audio
     from . import errors as errors
     from . import layers as layers
+    from . import metrics as metrics
     from . import models as models
     from .demo import demo_clip as demo_clip
     from .errors import MusicTagError as MusicTagError

@@ -9,11 +9,11 @@ half; PR-AUC is average precision, the sum of precision times the step in recall
 
 The intervals are percentile intervals moved by twice the bootstrap's own bias. ROC-AUC has next to none. Average
 precision is biased upwards, in the sample and again by as much in each resample of it, where a positive drawn twice
-helps itself; in a mean over tags the noise averages out and this bias does not. Simulated with 50 tags, 1-20 % positive,
-groups of 4, nominal 95 %: plain percentile intervals held the true macro PR-AUC in 63 % of 150 test sets of 4,000 clips
-and 18 % of 300 of 1,000 clips; moved, in 97 % and 84 %, and with groups ignored in 91 % and 77 %. Macro ROC-AUC: 98 %
-and 94 %. Single tags come to 93 % and 90 % either way, the rarest (10 positives in 1,000 clips) to 81-83 %: few
-positives make intervals too short, which is why every row says how many there are.
+helps itself; in a mean over tags the noise averages out and this bias does not. Simulated with 50 tags, 1-20 %
+positive, groups of 4, nominal 95 %: plain percentile intervals held the true macro PR-AUC in 63 % of 150 test sets of
+4,000 clips and 18 % of 300 of 1,000 clips; moved, in 97 % and 84 %, and with groups ignored in 91 % and 77 %. Macro
+ROC-AUC: 98 % and 94 %. Single tags come to 93 % and 90 % either way, the rarest (10 positives in 1,000 clips) to
+81-83 %: few positives make intervals too short, which is why every row says how many there are.
 """
 
 from __future__ import annotations

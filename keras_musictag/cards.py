@@ -83,3 +83,29 @@ def _scaling(spec: ModelSpec) -> str:
     if spec.mel.scaling == "db":
         return "dB"
     return f"log10(1 + {spec.mel.gain:g} x power)" if spec.mel.scaling == "log10" else "power"
+
+
+def write_cards() -> list[str]:
+    """Write the card of every zoo entry beside its spec; returns the names of those that changed.
+
+    Raises:
+        CacheError: the zoo cannot be written.
+    """
+    from .registry import zoo_folder
+    from .weights import write_atomically
+
+    changed = []
+    for path in sorted(zoo_folder().glob("*/spec.json")):
+        spec = ModelSpec.from_folder(path.parent)
+        card = path.with_name("README.md")
+        text = model_card(spec)
+        if not card.is_file() or card.read_text(encoding="utf-8") != text:
+            write_atomically(card, text.encode())
+            changed.append(spec.name)
+    return changed
+
+
+if __name__ == "__main__":
+    import click
+
+    click.echo(f"Cards written: {', '.join(write_cards()) or 'none, all are current'}.")
