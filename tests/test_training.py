@@ -1,0 +1,202 @@
+"""The training loop: it learns, it resumes exactly, it stops when told, it keeps the best."""
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+import keras_musictag as kmt
+from keras_musictag.training import BEST, CHECKPOINT, LOG, TrainingError, TrainingSpec, fit, prepare
+
+pytestmark = pytest.mark.contract
+
+
+class Bands:
+    """Two tags: energy in the low or in the high bands. A batch depends on its step alone."""
+
+    def __getitem__(self, step):
+        rng = np.random.default_rng((7, step))
+        y = rng.integers(0, 2, (16, 2)).astype("float32")
+        x = rng.normal(0, 0.5, (16, 32, 63)).astype("float32")
+        x[:, :16] += y[:, :1, None]
+        x[:, 16:] += y[:, 1:, None]
+        return x, y
+
+
+def score(model):
+    x, y = Bands()[10**6]
+    p = ops.convert_to_numpy(model(x, training=False))
+    return {"score": float(((p > 0.5) == y).mean())}
+
+
+def network():
+    keras.utils.set_random_seed(3)
+    model = kmt.models.tiny(num_tags=2)
+    prepare(model, bn_momentum=0.8)  # the moving statistics have 40 steps to settle
+    return model
+
+
+def spec(**changes):
+    settings = {
+        "steps": 40,
+        "validate_every": 10,
+        "checkpoint_every": 10,
+        "warmup_steps": 5,
+        "learning_rate": 1e-2,
+        "average": 0.8,
+    }
+    return TrainingSpec(**{**settings, **changes})
+
+
+def weights(model):
+    return np.concatenate([ops.convert_to_numpy(v).ravel() for v in model.weights])
+
+
+def test_it_learns_and_keeps_the_best(tmp_path):
+    model = network()
+    before = score(model)["score"]
+    state = fit(model, Bands(), spec(), tmp_path, validate=score, progress=False)
+    assert state.step == 40 and 0 <= state.waiting < 1
+    assert state.best == score(model)["score"] > max(0.95, before)
+    rows = list(csv.DictReader((tmp_path / LOG).read_text().splitlines()))
+    assert [int(float(row["step"])) for row in rows] == [10, 20, 30, 40]
+    assert float(rows[-1]["loss"]) < float(rows[0]["loss"])
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name != "cache") == [BEST, CHECKPOINT, LOG]
+
+
+class Interrupted(Exception):
+    pass
+
+
+class Failing(Bands):
+    def __init__(self, at):
+        self.at = at
+
+    def __getitem__(self, step):
+        if step == self.at:
+            raise Interrupted
+        return super().__getitem__(step)
+
+
+@pytest.mark.parametrize("at", [5, 10, 27])
+def test_a_resumed_run_ends_with_the_same_weights(tmp_path, at):
+    whole = network()
+    expected = fit(whole, Bands(), spec(), tmp_path / "whole", validate=score, progress=False)
+    with pytest.raises(Interrupted):
+        fit(network(), Failing(at), spec(), tmp_path / "parts", validate=score, progress=False)
+    resumed = network()
+    resumed.get_layer("head").bias.assign([9.0, -9.0])  # whatever it starts from must not matter
+    if at < 10:  # nothing was saved yet: the run starts over
+        resumed = network()
+    state = fit(resumed, Bands(), spec(), tmp_path / "parts", validate=score, progress=False)
+    assert (state.step, state.best, state.best_step) == (expected.step, expected.best, expected.best_step)
+    # Measured: bit for bit on all three backends; threads may change the order of additions elsewhere.
+    np.testing.assert_allclose(weights(resumed), weights(whole), atol=1e-4)
+    assert (tmp_path / "parts" / LOG).read_text().splitlines()[0].startswith("step,loss,waiting,score")
+
+
+def test_kill_9_costs_at_most_one_interval(tmp_path):
+    """A real process, really killed, in the middle of a step."""
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("once is enough")
+    code = """
+import sys, time
+sys.path.insert(0, sys.argv[2])
+from test_training import *
+class Slow(Bands):
+    def __getitem__(self, step):
+        time.sleep(0.05)
+        print(step, flush=True)
+        return super().__getitem__(step)
+fit(network(), Slow(), spec(), sys.argv[1], validate=score, progress=False)
+"""
+    command = [sys.executable, "-c", code, str(tmp_path / "run"), os.path.dirname(__file__)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    for line in process.stdout:
+        if int(line) == 25:
+            process.send_signal(signal.SIGKILL)
+            break
+    process.wait()
+    process.stdout.close()
+    resumed, whole = network(), network()
+    steps = []
+
+    class Counted(Bands):
+        def __getitem__(self, step):
+            steps.append(step)
+            return super().__getitem__(step)
+
+    fit(resumed, Counted(), spec(), tmp_path / "run", validate=score, progress=False)
+    assert steps == list(range(20, 40))
+    fit(whole, Bands(), spec(), tmp_path / "whole", validate=score, progress=False)
+    np.testing.assert_allclose(weights(resumed), weights(whole), atol=1e-4)
+
+
+def test_equal_seeds_give_equal_weights(tmp_path):
+    runs = []
+    for name in ("a", "b"):
+        model = network()
+        fit(model, Bands(), spec(steps=10), tmp_path / name, validate=score, progress=False)
+        runs.append(weights(model))
+    np.testing.assert_allclose(runs[0], runs[1], atol=1e-6)
+
+
+def test_patience(tmp_path):
+    state = fit(
+        network(),
+        Bands(),
+        spec(validate_every=2, patience=3),
+        tmp_path,
+        validate=lambda model: {"score": 0.5},
+        progress=False,
+    )
+    assert (state.step, state.best_step, state.stale) == (8, 2, 3)
+
+
+def test_ctrl_c_keeps_what_there_is(tmp_path):
+    class Stopped(Bands):
+        def __getitem__(self, step):
+            if step == 23:
+                raise KeyboardInterrupt
+            return super().__getitem__(step)
+
+    state = fit(network(), Stopped(), spec(), tmp_path, validate=score, progress=False)
+    assert state.step == 23
+    assert fit(network(), Bands(), spec(), tmp_path, validate=score, progress=False).step == 40
+
+
+def test_bad_runs_are_named(tmp_path):
+    fit(network(), Bands(), spec(steps=10), tmp_path, validate=score, progress=False)
+    with pytest.raises(TrainingError, match="holds a run with other settings"):
+        fit(network(), Bands(), spec(steps=11), tmp_path, validate=score, progress=False)
+
+    class NotANumber(Bands):
+        def __getitem__(self, step):
+            x, y = super().__getitem__(step)
+            return x * np.nan, y
+
+    with pytest.raises(TrainingError, match=r"The loss is nan at step 0\. The last checkpoint is good"):
+        fit(network(), NotANumber(), spec(), tmp_path / "nan", validate=score, progress=False)
+    with pytest.raises(TrainingError, match=r"validate\(\) must return 'score'; got auc"):
+        fit(network(), Bands(), spec(), tmp_path / "auc", validate=lambda model: {"auc": 1.0}, progress=False)
+    with pytest.raises(TrainingError, match="steps must be a whole number of at least 1; got 0"):
+        spec(steps=0)
+    with pytest.raises(TrainingError, match="average must be at least 0 and below 1; got 1"):
+        spec(average=1)
+    with pytest.raises(TrainingError, match="must be between 0 and learning_rate"):
+        spec(final_learning_rate=1.0)
+
+
+def test_prepare():
+    model = kmt.models.tiny(num_tags=2)
+    prepare(model, prior=np.array([0.25, 0.0]), dropout=0.5, bn_momentum=0.9)
+    bias = ops.convert_to_numpy(model.get_layer("head").bias)
+    assert 1 / (1 + np.exp(-bias[0])) == pytest.approx(0.25) and np.isfinite(bias).all()
+    assert [layer.rate for layer in model.layers if type(layer).__name__ == "Dropout"] == [0.05]
+    assert {layer.momentum for layer in model.layers if type(layer).__name__ == "BatchNormalization"} == {0.9}
