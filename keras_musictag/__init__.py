@@ -33,7 +33,7 @@ _EXPORTS = {
     "demo_clip": "demo",
     "validate": "validation",
 }
-_MODULES = ("audio", "errors", "layers", "metrics", "models")
+_MODULES = ("audio", "datasets", "errors", "layers", "metrics", "models")
 
 __all__ = ["__version__", *_EXPORTS, *_MODULES]
 
@@ -57,6 +57,7 @@ def __dir__() -> list[str]:
 
 if TYPE_CHECKING:  # the same names, for type checkers
     from . import audio as audio
+    from . import datasets as datasets
     from . import errors as errors
     from . import layers as layers
     from . import metrics as metrics

@@ -1,0 +1,300 @@
+"""Large public files: downloads that go on where they broke off, and archives in parts that are unpacked in place.
+
+What is incomplete has another name: a download is `<name>.part` until it is complete and checked, an unpacked file
+takes its name when its checksum was right. So a killed process loses at most the file it was unpacking.
+"""
+
+from __future__ import annotations
+
+import bisect
+import contextlib
+import io
+import itertools
+import logging
+import re
+import shutil
+import stat
+import time
+import zipfile
+import zlib
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from ..download import is_offline, replacing, sha256_of
+from ..errors import CacheError, DownloadError, OfflineError
+from .rows import DataError
+
+_log = logging.getLogger(__name__)
+
+_TIMEOUT = 30  # seconds without a byte before a connection counts as dead
+_CHUNK = 1 << 15  # bytes; as much is lost at most where a connection drops
+_ATTEMPTS = 5  # in a row without a new byte
+_PAUSE = 1.0  # seconds before the second attempt; doubled with each
+_RETRIED = {408, 425, 429}  # of the statuses below 500; from there on all
+
+
+class _BrokeOff(Exception):
+    """The connection ended early; what has come is kept."""
+
+
+# === Downloads ===
+
+
+def fetch(url: str, path: Path, *, sha256: str | None = None, begins: Sequence[bytes] = ()) -> None:
+    """Download a file, going on with `<path>.part` if an earlier attempt left one and the file has not changed since.
+
+    Args:
+        url: http or https address.
+        path: where to; written only when all of it is there.
+        sha256: what it must hash to, if that is known.
+        begins: what it may begin with, if that is known.
+
+    Raises:
+        DownloadError: the server refuses, or breaks off again and again; what has come is kept for the next attempt.
+        DataError: the server sends something else. Nothing is kept.
+        OfflineError: offline mode is on.
+        CacheError: it cannot be stored.
+    """
+    import requests
+
+    if is_offline():
+        raise OfflineError(
+            f"{path.name} is needed and offline mode is on. Unset KERAS_MUSICTAG_OFFLINE and HF_HUB_OFFLINE, or "
+            f"download {url} elsewhere and put it into {path.parent}."
+        )
+    part = path.with_name(f"{path.name}.part")
+    failures = 0
+    while True:
+        before = _size(part)
+        try:
+            _receive(url, part)
+            break
+        except (requests.RequestException, _BrokeOff) as error:
+            status = getattr(getattr(error, "response", None), "status_code", 500)
+            failures = 1 if _size(part) > before else failures + 1
+            if failures >= _ATTEMPTS or (status < 500 and status not in _RETRIED):
+                raise DownloadError(
+                    f"{url} could not be downloaded: {error}. {_size(part):,} bytes are kept in {part}; check the "
+                    "connection and run it again to go on from there."
+                ) from error
+            _log.warning("%s broke off (%s); going on.", url, error)
+            time.sleep(_PAUSE * 2 ** (failures - 1))
+        except CacheError:
+            raise
+        except OSError as error:
+            raise CacheError(
+                f"{part} cannot be written: {error}. Make room there, or choose another folder."
+            ) from error
+    _check(url, part, sha256, begins)
+    part.replace(path)
+    _validator_of(part).unlink(missing_ok=True)
+
+
+def remote_size(url: str) -> int | None:
+    """Bytes of the file at an address, `None` where the server does not say.
+
+    Raises:
+        DownloadError: it cannot be reached or refuses.
+    """
+    import requests
+
+    try:
+        response = requests.head(url, timeout=_TIMEOUT, allow_redirects=True, headers={"Accept-Encoding": "identity"})
+        response.raise_for_status()
+    except requests.RequestException as error:
+        raise DownloadError(f"{url} cannot be asked for its size: {error}. Check the connection.") from error
+    length = response.headers.get("Content-Length", "")
+    return int(length) if length.isdigit() else None
+
+
+def _receive(url: str, part: Path) -> None:
+    """Bring `part` nearer to completion with one request; returns when it is complete."""
+    import requests
+    from tqdm.auto import tqdm
+
+    headers = {"Accept-Encoding": "identity"}  # lengths and ranges count the bytes of the file itself
+    start = _size(part)
+    if start:
+        headers["Range"] = f"bytes={start}-"
+        with contextlib.suppress(OSError):  # then the whole file comes if it has changed
+            headers["If-Range"] = _validator_of(part).read_text(encoding="latin-1")
+    with requests.get(url, headers=headers, stream=True, timeout=_TIMEOUT) as response:
+        content_range = re.fullmatch(r"bytes (?:(\d+)-\d+|\*)/(\d+)", response.headers.get("Content-Range", ""))
+        if response.status_code == 416 and start:
+            if content_range is not None and int(content_range[2]) == start:
+                return  # it was complete already
+            part.unlink()
+            raise _BrokeOff("what was there is longer than the file")
+        response.raise_for_status()
+        if response.headers.get("Content-Type", "").startswith("text/html"):
+            raise DataError(f"{url} sent a web page instead of the file. Open it in a browser to see what it says.")
+        if response.status_code == 206:
+            if content_range is None or content_range[1] != str(start):
+                part.unlink()
+                raise _BrokeOff("the server sent another part than asked for")
+            total: int | None = int(content_range[2])
+        else:
+            start, length = 0, response.headers.get("Content-Length", "")
+            total = int(length) if length.isdigit() else None
+        _require_room(part.parent, (total or 0) - start)
+        if start == 0:
+            _remember_validator(part, response.headers)
+        bar = tqdm(
+            total=total, initial=start, desc=part.stem, unit="B", unit_scale=True, unit_divisor=1024, disable=None
+        )
+        with bar, part.open("ab" if start else "wb") as file:
+            for chunk in response.iter_content(_CHUNK):
+                file.write(chunk)
+                bar.update(len(chunk))
+    if total is not None and _size(part) != total:
+        raise _BrokeOff(f"{_size(part):,} of {total:,} bytes came")
+
+
+def _validator_of(part: Path) -> Path:
+    return part.with_name(f"{part.name}.version")
+
+
+def _remember_validator(part: Path, headers: Any) -> None:
+    """Keep what identifies this version of the file; a weak ETag does not vouch for bytes, a date does."""
+    etag = headers.get("ETag", "")
+    validator = etag if etag.startswith('"') else headers.get("Last-Modified", "")
+    path = _validator_of(part)
+    if validator:
+        path.write_text(validator, encoding="latin-1")
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _check(url: str, part: Path, sha256: str | None, begins: Sequence[bytes]) -> None:
+    """Raise, and remove what came, if it is not the file it should be."""
+    problem = ""
+    with part.open("rb") as file:
+        head = file.read(16)
+    if begins and not head.startswith(tuple(begins)):
+        problem = f"begins with {head!r}, expected {' or '.join(map(repr, begins))}"
+    elif sha256 is not None and sha256_of(part) != sha256:
+        problem = f"has the sha256 {sha256_of(part)}, expected {sha256}"
+    if problem:
+        size = _size(part)
+        part.unlink()
+        _validator_of(part).unlink(missing_ok=True)
+        raise DataError(
+            f"What {url} sent ({size:,} bytes) {problem}. Nothing was kept. Try again; if it persists, a proxy sends "
+            "something else or the file has changed: report it."
+        )
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def _require_room(folder: Path, needed: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise CacheError(f"{folder} has {free:,} bytes free and {needed:,} are needed. Make room, or choose another.")
+
+
+# === Archives ===
+
+
+class _Joined(io.RawIOBase):
+    """Files read one after the other as if they were one: an archive in parts need not be copied together."""
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self._files = [path.open("rb") for path in paths]
+        self._starts = [0, *itertools.accumulate(path.stat().st_size for path in paths)]
+        self._position = 0
+
+    def readable(self) -> bool:
+        """Always."""
+        return True
+
+    def seekable(self) -> bool:
+        """Always."""
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Go to a position of the whole."""
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._starts[-1]}[whence]
+        if base + offset < 0:
+            raise OSError("there is nothing before the beginning")
+        self._position = base + offset
+        return self._position
+
+    def readinto(self, buffer: Any) -> int:
+        """Read up to the end of the part that the position is in."""
+        if self._position >= self._starts[-1]:
+            return 0
+        number = bisect.bisect_right(self._starts, self._position) - 1
+        file = self._files[number]
+        file.seek(self._position - self._starts[number])
+        wanted = min(len(buffer), self._starts[number + 1] - self._position)
+        count = file.readinto(memoryview(buffer)[:wanted])
+        self._position += count
+        return count
+
+    def close(self) -> None:
+        """Close the parts."""
+        for file in self._files:
+            file.close()
+        super().close()
+
+
+def unzip(parts: Sequence[Path], folder: Path) -> int:
+    """Unpack a zip archive that was cut into parts. Files that are there in their right size are not unpacked again.
+
+    Args:
+        parts: the pieces in their order.
+        folder: where to; no file of the archive can get outside of it.
+
+    Returns:
+        Number of files unpacked now.
+
+    Raises:
+        DataError: the parts are no archive or are damaged, or it has names that lead out of the folder.
+        CacheError: a file cannot be written.
+    """
+    from tqdm.auto import tqdm
+
+    names = ", ".join(part.name for part in parts)
+    advice = f"Delete {names} in {parts[0].parent} and download again."
+    count = 0
+    try:
+        with io.BufferedReader(_Joined(parts)) as file, zipfile.ZipFile(file) as archive:
+            members = [member for member in archive.infolist() if not member.is_dir()]
+            targets = [(member, folder / _safe(member, names)) for member in members]  # all of them before any is made
+            wanted = [(member, path) for member, path in targets if not _has_size(path, member.file_size)]
+            _require_room(folder, sum(member.file_size for member, _ in wanted))
+            for member, path in tqdm(wanted, desc="unpacking", unit="file", disable=None):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with archive.open(member) as packed, replacing(path) as unpacked:
+                    shutil.copyfileobj(packed, unpacked, _CHUNK)
+                count += 1
+    except (zipfile.BadZipFile, zipfile.LargeZipFile, zlib.error, EOFError, RuntimeError) as error:
+        # RuntimeError: an unknown method or a password is asked for. Damage can look like either.
+        raise DataError(f"{names} are no intact zip archive: {error}. {advice}") from error
+    except CacheError:
+        raise
+    except OSError as error:
+        raise CacheError(f"{folder} cannot be written: {error}. Make room there, or choose another folder.") from error
+    return count
+
+
+def _safe(member: zipfile.ZipInfo, names: str) -> Path:
+    """The path of a member within the folder."""
+    path = PurePosixPath(member.filename)
+    is_link = stat.S_ISLNK(member.external_attr >> 16)
+    if path.is_absolute() or ".." in path.parts or re.search(r"[\\:\0]", member.filename) or is_link or not path.parts:
+        raise DataError(
+            f"{names} hold {member.filename!r}, which leads out of the folder. This is not the published archive; "
+            "nothing was unpacked."
+        )
+    return Path(*path.parts)
+
+
+def _has_size(path: Path, size: int) -> bool:
+    return path.is_file() and path.stat().st_size == size

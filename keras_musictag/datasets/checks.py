@@ -1,0 +1,237 @@
+"""What can be wrong with a manifest, found before any training: see `Manifest.validate`.
+
+First each row by itself (tags, then the file), then rows against each other (the same sound in two splits), then the
+tags of the rows that are left. Files are looked at in threads: decoders and digests release Python's lock.
+"""
+
+from __future__ import annotations
+
+import collections
+import hashlib
+import os
+import stat
+import unicodedata
+from collections.abc import Callable, Hashable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from .. import audio
+from ..errors import AudioError, AudioTooShortError
+from .manifest import Manifest
+from .report import Problem, Report
+from .rows import DataError, Row
+
+_Part = tuple[Path, float, float | None]  # file, start, duration
+_Fault = tuple[str, str]  # kind, reason
+_Key = TypeVar("_Key", bound=Hashable)
+_Result = TypeVar("_Result")
+
+_TOLERATED_SECONDS = 0.1  # what encoders' delay and padding can take from a length, as in audio.py
+_DECODED_RATE = 16_000  # Hz; what is decoded to be judged is thrown away, so cheaply
+_ONE_STEP = 2.0**-15  # of 16-bit sound; what never reaches it is silence
+
+# Who keeps a sound that several splits have: scores on an evaluation set stay comparable, training loses a row.
+_KEEPS = ("test", "valid", "train")
+
+
+def validate(
+    manifest: Manifest, *, decode: bool, workers: int, strict: bool, allow_untagged: bool, min_rows: int
+) -> Report:
+    """See `Manifest.validate`."""
+    if workers < 1:
+        raise DataError(f"workers must be at least 1; got {workers!r}.")
+    found: list[tuple[int, _Fault]] = []
+    for number, row in enumerate(manifest):
+        found += [(number, fault) for fault in _tag_faults(row, manifest, allow_untagged)]
+    parts = [(row.path, row.start, row.duration) for row in manifest]
+    faults = _parallel(lambda part: _file_fault(part, decode), parts, workers, "files")
+    found += [(number, fault) for number, part in enumerate(parts) if (fault := faults[part]) is not None]
+    sound = [number for number, part in enumerate(parts) if faults[part] is None]
+    found += _duplicates(manifest, sound, workers)
+    bad = {number for number, _ in found}
+    ok = Manifest(tuple(row for number, row in enumerate(manifest) if number not in bad), manifest.tags)
+    rows = [
+        Problem(row=number, path=manifest[number].path, where=manifest[number].where, kind=fault[0], reason=fault[1])
+        for number, fault in sorted(found, key=lambda pair: pair[0])
+    ]
+    tags = [Problem(kind=kind, reason=reason) for kind, reason in (*_same_names(manifest), *_tag_counts(ok, min_rows))]
+    report = Report(checked=len(manifest), ok=ok, problems=(*rows, *tags), notes=_notes(ok))
+    if strict and not report.passed:
+        raise DataError(f"The manifest has problems. {report}\nCorrect them, or go on with validate().ok.")
+    return report
+
+
+# === Rows by themselves ===
+
+
+def _tag_faults(row: Row, manifest: Manifest, allow_untagged: bool) -> list[_Fault]:
+    unknown = [tag for tag in row.tags if tag not in manifest.tags]
+    if unknown:
+        return [("unknown tag", f"tags that the manifest does not have: {', '.join(map(repr, unknown))}")]
+    if not allow_untagged and not row.tags and not any(row.targets or ()):
+        return [("no tags", "it has none of the tags; if that is meant, pass allow_untagged=True")]
+    return []
+
+
+def _file_fault(part: _Part, decode: bool) -> _Fault | None:
+    """What is wrong with a file, or with the part of it that is asked for."""
+    path, start, duration = part
+    try:
+        status = os.stat(path)
+        if stat.S_ISDIR(status.st_mode):
+            return "folder", "it is a folder, not a sound file"
+        if not stat.S_ISREG(status.st_mode):
+            return "missing", "it is not a regular file (a pipe, a socket or a device)"
+        with open(path, "rb") as file:
+            file.read(1)
+    except FileNotFoundError:
+        hint = "; its name has backslashes: was the manifest made on Windows?" if "\\" in path.name else ""
+        return "missing", f"there is no such file{hint}"
+    except (OSError, ValueError) as error:  # ValueError: an embedded null character
+        return "missing", f"it cannot be opened ({getattr(error, 'strerror', None) or error})"
+    if status.st_size == 0:
+        return "zero bytes", "the file is empty (0 bytes); get a complete copy"
+    seconds = None if decode else audio.duration_of(path)
+    if not seconds:  # told by no header that libsndfile reads
+        return _decoded_fault(path, start, duration)
+    return _length_fault(seconds, start, duration)
+
+
+def _length_fault(seconds: float, start: float, duration: float | None) -> _Fault | None:
+    if start >= seconds:
+        return "too short", f"it lasts {seconds:.2f} s, and its part is to start at {start:.2f} s"
+    if duration is not None and start + duration > seconds + _TOLERATED_SECONDS:
+        return "too short", f"it lasts {seconds:.2f} s, and its part is to end at {start + duration:.2f} s"
+    return None
+
+
+def _decoded_fault(path: Path, start: float, duration: float | None) -> _Fault | None:
+    """Decode all of the part that is asked for."""
+    samples, peak = 0, 0.0
+    try:
+        for block in audio.stream(path, target_sr=_DECODED_RATE, resampler="soxr_qq", offset=start, duration=duration):
+            samples += len(block)
+            peak = max(peak, float(np.abs(block).max(initial=0)))
+    except AudioTooShortError as error:
+        return "too short", str(error)
+    except AudioError as error:
+        return "undecodable", str(error)
+    if peak < _ONE_STEP:
+        return "silent", "there is no sound in it: no sample reaches one 16-bit step"
+    # Without a duration, all there is was asked for.
+    return None if duration is None else _length_fault(start + samples / _DECODED_RATE, start, duration)
+
+
+def _parallel(
+    function: Callable[[_Key], _Result], keys: Iterable[_Key], workers: int, what: str
+) -> dict[_Key, _Result]:
+    """The results by key, each computed once; with a progress bar if there is a terminal."""
+    from tqdm.auto import tqdm
+
+    keys = list(dict.fromkeys(keys))
+    with ThreadPoolExecutor(workers) as pool:
+        results = tqdm(pool.map(function, keys), total=len(keys), desc=f"checking {what}", disable=None)
+        return dict(zip(keys, results, strict=True))
+
+
+# === Rows against each other ===
+
+
+def _duplicates(manifest: Manifest, numbers: list[int], workers: int) -> list[tuple[int, _Fault]]:
+    """Rows whose file, or a copy of it, another split has too; only files of one size are read."""
+    sizes: dict[int, set[Path]] = collections.defaultdict(set)
+    splits: dict[int, set[str]] = collections.defaultdict(set)
+    decided = [number for number in numbers if manifest[number].split]
+    for number in decided:
+        row = manifest[number]
+        size = row.path.stat().st_size
+        sizes[size].add(row.path)
+        splits[size].add(row.split)
+    suspects = [path for size, paths in sizes.items() if len(splits[size]) > 1 for path in sorted(paths)]
+    digests = _parallel(_digest, suspects, workers, "copies")
+    by_content: dict[Any, list[int]] = collections.defaultdict(list)
+    for number in decided:
+        if manifest[number].path in digests:
+            by_content[digests[manifest[number].path]].append(number)
+    found: list[tuple[int, _Fault]] = []
+    for same in by_content.values():
+        keeper = min(same, key=lambda number: (_KEEPS.index(manifest[number].split), number))
+        kept = manifest[keeper]
+        found += [
+            (
+                number,
+                (
+                    "duplicate",
+                    f"the same file is in the split {kept.split} too (row {keeper}, {kept.path.name}); remove it from "
+                    f"{manifest[number].split}",
+                ),
+            )
+            for number in same
+            if manifest[number].split != kept.split
+        ]
+    return found
+
+
+def _digest(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
+
+
+# === Tags ===
+
+
+def _same_names(manifest: Manifest) -> list[_Fault]:
+    """Tags that a person would take for one: they differ in case, in spaces or in the way an accent is encoded."""
+    written: dict[str, list[str]] = collections.defaultdict(list)
+    for tag in dict.fromkeys((*manifest.tags, *(tag for row in manifest for tag in row.tags))):
+        written[" ".join(unicodedata.normalize("NFKC", tag).casefold().split())].append(tag)
+    return [
+        ("tag case", f"the tags {', '.join(map(repr, tags))} differ only in how they are written; choose one spelling")
+        for tags in written.values()
+        if len(tags) > 1
+    ]
+
+
+def _tag_counts(manifest: Manifest, min_rows: int) -> list[_Fault]:
+    """Tags that cannot be learned from the rows that are fine."""
+    if not len(manifest):
+        return []
+    has = manifest.targets() > 0
+    split = np.array([row.split for row in manifest])
+    learned = split == "train" if (split != "").any() else np.ones(len(split), bool)
+    of = "in train" if (split != "").any() else "in all"
+    faults = []
+    for column, tag in enumerate(manifest.tags):
+        rows = int(has[learned, column].sum())
+        elsewhere = sorted({str(name) for name in split[~learned & has[:, column]] if name})
+        if rows == 0 and elsewhere:
+            faults.append(
+                ("tag not in train", f"the tag {tag!r} is only in {' and '.join(elsewhere)}: it cannot be learned")
+            )
+        elif rows < min_rows:
+            faults.append(
+                (
+                    "rare tag",
+                    f"the tag {tag!r} has {rows} rows {of}, fewer than {min_rows}; add some, leave it out with "
+                    "with_tags(), or pass min_rows",
+                )
+            )
+    return faults
+
+
+def _notes(manifest: Manifest) -> tuple[str, ...]:
+    """Groups on two sides of a split: some published splits are like that."""
+    splits: dict[str, set[str]] = collections.defaultdict(set)
+    for row in manifest:
+        if row.group and row.split:
+            splits[row.group].add(row.split)
+    shared = sorted(group for group, names in splits.items() if len(names) > 1)
+    if not shared:
+        return ()
+    return (
+        f"{len(shared)} of {len(splits)} groups (artists, albums) are in more than one split, e.g. {shared[0]!r}; "
+        "grouped_split() keeps each on one side",
+    )

@@ -1,0 +1,367 @@
+"""Tables and folders -> `Manifest`. What cannot be understood is listed line by line, and then nothing is loaded.
+
+A reader turns its format into records (column name -> cell) and `_manifest` does the rest, so that the formats cannot
+drift apart. The formats are described at `Manifest.from_csv` and its neighbours.
+"""
+
+from __future__ import annotations
+
+import csv
+import importlib
+import io
+import json
+import math
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..errors import MissingExtraError
+from .manifest import Manifest
+from .rows import SPLITS, DataError, Row
+
+Record = tuple[str, Mapping[str, Any]]  # where it was read, and column -> cell
+_Path = str | os.PathLike[str] | None
+
+# Field -> names of its column, the first that is there counts.
+COLUMNS = {
+    "file": ("file", "path", "filename", "filepath", "audio"),
+    "start": ("start", "offset"),
+    "duration": ("duration",),
+    "split": ("split", "subset"),
+    "tags": ("tags", "tag", "labels", "label"),
+    "targets": ("targets",),
+    "group": ("group", "artist", "album"),
+    "source": ("source",),
+    "licence": ("licence", "license"),
+}
+RESERVED = {name for names in COLUMNS.values() for name in names}
+TAG_PREFIX = "tag:"  # of a tag column that would be taken for another one
+TAG_SEPARATOR = "|"
+
+SPLIT_NAMES = {
+    "": "",
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("valid", "val", "validation", "dev"), "valid"),
+    **dict.fromkeys(("test", "testing", "eval", "evaluation"), "test"),
+}
+_SHOWN = 20  # problems listed in a message
+
+
+def load(path: Path, **options: Any) -> Manifest:
+    """Choose the reader by what is there: see `Manifest.load`."""
+    if path.is_dir():
+        return Manifest.from_folders(path, **options)
+    kinds: dict[str, Callable[..., Manifest]] = {
+        **dict.fromkeys((".csv", ".tsv", ".txt"), Manifest.from_csv),
+        **dict.fromkeys((".jsonl", ".ndjson"), Manifest.from_jsonl),
+        **dict.fromkeys((".parquet", ".pq"), Manifest.from_parquet),
+    }
+    kind = kinds.get(path.suffix.lower())
+    if kind is None:
+        raise DataError(
+            f"A manifest is a folder of folders or a file that ends in {', '.join(kinds)}; got {str(path)!r}. Save it "
+            "as one of these (a spreadsheet: as CSV UTF-8), or call the from_ method of its format."
+        )
+    return kind(path, **options)
+
+
+# === CSV ===
+
+
+def read_csv(path: Path, *, tags: Sequence[str] | None, root: _Path, encoding: str) -> Manifest:
+    """See `Manifest.from_csv`."""
+    text = decode_text(path, encoding)
+    first, _, rest = text.partition("\n")
+    first, skipped = first.rstrip("\r"), 0
+    if first.lower().startswith("sep=") and len(first) == 5:  # Excel's own way to say it
+        delimiter, text, skipped = first[4], rest, 1
+    else:
+        delimiter = _delimiter(first, path)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    try:
+        columns = [name.strip() for name in next(reader, [])]
+        records = list(_csv_records(reader, columns, path, skipped))
+    except csv.Error as error:
+        raise DataError(
+            f"{path} line {reader.line_num + skipped} is not well-formed: {error}. Most often a quotation mark is not "
+            "closed; inside a quoted cell it is written twice."
+        ) from error
+    return _manifest(path, columns, records, tags, root, decimal_comma=delimiter == ";")
+
+
+def decode_text(path: Path, encoding: str) -> str:
+    """The text of a file, or an error that says which line is not in that encoding and which one may be right."""
+    data = _read(path)
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff") and encoding == "utf-8-sig":
+        raise DataError(f"{path} is UTF-16 text, not UTF-8. Save it as UTF-8, or pass encoding='utf-16'.")
+    try:
+        text = data.decode(encoding)
+    except LookupError as error:
+        raise DataError(f"There is no encoding {encoding!r}. Try 'utf-8', 'cp1252' or 'utf-16'.") from error
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        # Bytes that Windows' Western alphabet leaves undefined; ISO Latin-1 gives a meaning to every byte.
+        guess = "latin-1" if set(data) & {0x81, 0x8D, 0x8F, 0x90, 0x9D} else "cp1252"
+        wanted = "UTF-8" if encoding == "utf-8-sig" else encoding
+        raise DataError(
+            f"{path} line {line} is not {wanted}: byte 0x{data[error.start]:02x}. Save the file as UTF-8, or try "
+            f"encoding={guess!r}."
+        ) from error
+    if "\0" in text:
+        line = text.count("\n", 0, text.index("\0")) + 1
+        raise DataError(f"{path} line {line} has a zero byte: it is no text. If it is UTF-16, pass encoding='utf-16'.")
+    return text
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise DataError(f"{path} cannot be read ({reason}). Check the path and the permissions.") from error
+
+
+def _delimiter(header: str, path: Path) -> str:
+    """The separator that makes a column for the file appear in the header: tags may be full of the others."""
+    best = ("", 0)
+    for delimiter in ("\t", ";", ",") if path.suffix.lower() == ".tsv" else (",", ";", "\t"):
+        try:
+            cells = next(csv.reader([header], delimiter=delimiter), [])
+        except csv.Error:
+            continue
+        if len(cells) > best[1] and {cell.strip().lower() for cell in cells} & set(COLUMNS["file"]):
+            best = (delimiter, len(cells))
+    if not best[1]:
+        raise DataError(
+            f"{path} has no column for the file: its first line is {header.strip()[:200]!r}. The first line must name "
+            "the columns, with commas, semicolons or tabs between them, e.g. file,tags."
+        )
+    return best[0]
+
+
+def _csv_records(reader: Any, columns: list[str], path: Path, skipped: int) -> Iterator[Record]:
+    problems = []
+    for cells in reader:
+        if not any(cell.strip() for cell in cells):
+            continue
+        where = f"{path.name}:{reader.line_num + skipped}"
+        if len(cells) != len(columns):
+            problems.append(f"{where}: {len(cells)} cells for {len(columns)} columns")
+            continue
+        yield where, dict(zip(columns, cells, strict=True))
+    _raise(path, problems)
+
+
+# === JSON lines and Parquet ===
+
+
+def read_jsonl(path: Path, *, tags: Sequence[str] | None, root: _Path) -> Manifest:
+    """See `Manifest.from_jsonl`."""
+    text = decode_text(path, "utf-8-sig")
+    records: list[Record] = []
+    problems = []
+    columns: dict[str, None] = {}
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip():
+            continue
+        where = f"{path.name}:{number}"
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError as error:
+            problems.append(f"{where}: not JSON ({error})")
+            continue
+        if not isinstance(record, dict):
+            problems.append(f"{where}: a JSON object is expected, not {type(record).__name__}")
+        elif not records and set(record) == {"tags"}:  # the first line, which says the order
+            tags = record["tags"] if tags is None else tags
+        else:
+            records.append((where, record))
+            columns.update(dict.fromkeys(record))
+    _raise(path, problems)
+    if not records and tags is None:
+        raise DataError(f'{path} is empty. Write a line for each sound, e.g. {{"file": "a.wav", "tags": ["rock"]}}.')
+    return _manifest(path, list(columns), records, tags, root)
+
+
+def read_parquet(path: Path, *, tags: Sequence[str] | None, root: _Path) -> Manifest:
+    """See `Manifest.from_parquet`."""
+    try:
+        arrow, parquet = (importlib.import_module(name) for name in ("pyarrow", "pyarrow.parquet"))
+    except ImportError as error:
+        raise MissingExtraError("pyarrow", "parquet", "Reading Parquet files") from error
+    data = _read(path)
+    try:
+        table = parquet.read_table(io.BytesIO(data))
+    except (arrow.ArrowInvalid, OSError) as error:
+        raise DataError(f"{path} is not a Parquet file: {error}. Write it again.") from error
+    records = [(f"{path.name} row {number}", record) for number, record in enumerate(table.to_pylist())]
+    return _manifest(path, list(table.column_names), records, tags, root)
+
+
+# === Records -> rows ===
+
+
+def _manifest(
+    path: Path,
+    columns: list[str],
+    records: Iterable[Record],
+    tags: Sequence[str] | None,
+    root: _Path,
+    *,
+    decimal_comma: bool = False,
+) -> Manifest:
+    """Rows of records; `columns` are all that occur."""
+    base = Path(os.path.abspath(path.parent if root is None else root))
+    fields = _fields(path, columns)
+    in_columns = bool(columns) and not {"tags", "targets"} & set(fields)
+    tag_columns = _tag_columns(path, columns, fields, tags) if in_columns else {}
+    names = tuple(tag_columns) if in_columns else tuple(tags or ())
+    understood, problems = [], []
+    for where, record in records:
+        try:
+            row = _common(record, fields, base, decimal_comma) | {"where": where}
+            if in_columns:
+                row["targets"] = [_number(record[column], tag, decimal_comma) for tag, column in tag_columns.items()]
+            else:
+                row["tags"], row["targets"] = _tags_of(record, fields)
+            understood.append(row)
+        except DataError as error:
+            problems.append(f"{where}: {error}")
+    _raise(path, problems)
+    if in_columns and all(value in (0, 1) for row in understood for value in row["targets"]):
+        for row in understood:  # certain, not soft
+            row["tags"] = tuple(tag for tag, value in zip(names, row.pop("targets"), strict=True) if value)
+    elif not in_columns:
+        names = _align(understood, names, path)
+    rows = []
+    for row in understood:
+        try:
+            rows.append(Row(**row))
+        except DataError as error:
+            problems.append(f"{row['where']}: {error}")
+    _raise(path, problems)
+    return Manifest(tuple(rows), names)
+
+
+def _raise(path: Path, problems: Sequence[str]) -> None:
+    if problems:
+        more = [f"... and {len(problems) - _SHOWN} more"] if len(problems) > _SHOWN else []
+        raise DataError(
+            "\n  ".join([f"{path} has {len(problems)} line(s) that cannot be used:", *problems[:_SHOWN], *more])
+            + "\nNothing was loaded. Correct them and try again."
+        )
+
+
+def _fields(path: Path, columns: list[str]) -> dict[str, str]:
+    """Field -> the name of its column here."""
+    twice = sorted({name for name in columns if name and columns.count(name) > 1})
+    if twice:
+        raise DataError(f"{path} has columns of the same name: {', '.join(map(repr, twice))}. Rename or remove one.")
+    known = {column.strip().lower(): column for column in columns}
+    fields = {}
+    for field, names in COLUMNS.items():
+        found = [name for name in names if name in known]
+        if found:
+            fields[field] = known[found[0]]
+    if "file" not in fields and columns:
+        raise DataError(
+            f"{path} has no column for the file; its columns are {', '.join(map(repr, columns[:10]))}. Name one 'file'."
+        )
+    return fields
+
+
+def _tag_columns(
+    path: Path, columns: list[str], fields: Mapping[str, str], tags: Sequence[str] | None
+) -> dict[str, str]:
+    """Tag -> the name of its column, in the order of the tags."""
+    found = {}
+    for column in columns:
+        if column.startswith(TAG_PREFIX):
+            found[column.removeprefix(TAG_PREFIX)] = column
+        elif column and column not in fields.values() and (tags is not None or column.lower() not in RESERVED):
+            found.setdefault(column, column)
+    if tags is None:
+        tags = tuple(found)
+    missing = [tag for tag in tags if tag not in found]
+    if missing or not tags:
+        wanted = f"for the tags {', '.join(map(repr, missing[:10]))}" if missing else "with tags"
+        raise DataError(
+            f"{path} has no column {wanted}; its columns are {', '.join(map(repr, columns[:10]))}. Add a column "
+            "'tags', with | between tags, or a column per tag."
+        )
+    return {tag: found[tag] for tag in tags}
+
+
+def _common(record: Mapping[str, Any], fields: Mapping[str, str], base: Path, decimal_comma: bool) -> dict[str, Any]:
+    """All but the tags, as arguments of `Row`."""
+    cells = {field: record.get(column) for field, column in fields.items()}
+    file = _text(cells.get("file"))
+    if not file:
+        raise DataError("no file is named")
+    split = _text(cells.get("split"))
+    if split.lower() not in SPLIT_NAMES:
+        raise DataError(f"the split must be {', '.join(SPLITS)} or empty; got {split!r}")
+    row: dict[str, Any] = {"path": base / file, "split": SPLIT_NAMES[split.lower()]}
+    for field in ("start", "duration"):
+        if not _blank(cells.get(field)):
+            row[field] = _number(cells[field], field, decimal_comma, most=math.inf)
+    return row | {field: _text(cells.get(field)) for field in ("group", "source", "licence")}
+
+
+def _tags_of(record: Mapping[str, Any], fields: Mapping[str, str]) -> tuple[tuple[str, ...], Any]:
+    """Names of a record's tags, and its soft targets: `None`, a list, or a number by tag."""
+    targets = record.get(fields.get("targets", ""))
+    if targets is not None:
+        if isinstance(targets, dict):
+            return (), {tag: _number(value, tag) for tag, value in targets.items()}
+        if isinstance(targets, list):
+            return (), [_number(value, f"target {at}") for at, value in enumerate(targets)]
+        raise DataError(f"targets must be numbers by tag, or a list of numbers; got {targets!r}")
+    tags = record.get(fields.get("tags", ""))
+    if _blank(tags):
+        return (), None
+    names = tags.split(TAG_SEPARATOR) if isinstance(tags, str) else tags
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise DataError(f"tags must be names with {TAG_SEPARATOR} between them, or a list of names; got {tags!r}")
+    return tuple(dict.fromkeys(name.strip() for name in names if name.strip())), None
+
+
+def _align(rows: list[dict[str, Any]], names: tuple[str, ...], path: Path) -> tuple[str, ...]:
+    """Bring targets that are given by tag into the order of the tags; returns that order."""
+    by_tag = [row for row in rows if isinstance(row["targets"], dict)]
+    if not names:
+        names = tuple(sorted({tag for row in by_tag for tag in row["targets"]} | {t for r in rows for t in r["tags"]}))
+    problems = []
+    for row in by_tag:
+        unknown = [tag for tag in row["targets"] if tag not in names]
+        if unknown:
+            problems.append(f"{row['where']}: targets for unknown tags {', '.join(map(repr, unknown))}")
+        row["targets"] = [row["targets"].get(tag, 0.0) for tag in names]
+    _raise(path, problems)
+    return names
+
+
+def _blank(value: Any) -> bool:
+    return (
+        value is None or (isinstance(value, str) and not value.strip()) or (isinstance(value, float) and value != value)
+    )
+
+
+def _text(value: Any) -> str:
+    return "" if _blank(value) else str(value).strip()
+
+
+def _number(value: Any, what: str, decimal_comma: bool = False, most: float = 1.0) -> float:
+    """A number from 0 to `most`; an empty cell is 0, but NaN is what a diverged teacher says."""
+    if _blank(value) and not isinstance(value, float):
+        return 0.0
+    try:
+        number = float(value.strip().replace(",", ".") if decimal_comma and isinstance(value, str) else value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not 0 <= number <= most:
+        limit = "a number of seconds" if most > 1 else "a number from 0 to 1"
+        hint = "" if most > 1 else "; if the column is no tag, name those that are with tags=[...]"
+        raise DataError(f"{what} must be {limit}, got {value!r}{hint}")
+    return number

@@ -1,0 +1,102 @@
+"""One sound and what is known of it: the row of a `Manifest`."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import math
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import MusicTagError
+
+AnyPath = str | os.PathLike[str]
+
+SPLITS = ("train", "valid", "test")
+
+
+class DataError(MusicTagError, ValueError):
+    """Data that cannot be used as it is: a malformed table, an incomplete data set, rows that contradict each other."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Row:
+    """One sound, or a part of one.
+
+    Attributes:
+        path: the sound file; made absolute.
+        start: seconds of the file to skip.
+        duration: seconds to use, `None` for all the rest.
+        split: `"train"`, `"valid"`, `"test"`, or `""` where nobody has decided.
+        tags: names of the tags it has, where they are known for certain.
+        targets: instead of `tags`, a number from 0 to 1 for each of the manifest's tags, in their order.
+        group: artist, album or whatever must not be on two sides of a split.
+        source: where it comes from, e.g. a data set and its identifier there.
+        licence: of the sound.
+        where: file and line that the row was read from, for messages; rows that differ only in this are equal.
+
+    Raises:
+        DataError: a value that no sound can have.
+
+    Example:
+        >>> Row(path=Path("song.mp3"), tags=("rock", "loud"), split="train").duration is None
+        True
+    """
+
+    path: Path
+    start: float = 0.0
+    duration: float | None = None
+    split: str = ""
+    tags: tuple[str, ...] = ()
+    targets: tuple[float, ...] | None = None
+    group: str = ""
+    source: str = ""
+    licence: str = ""
+    where: str = dataclasses.field(default="", compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Make the path absolute and check the rest."""
+        object.__setattr__(self, "path", Path(os.path.abspath(self.path)))
+        if not _is_seconds(self.start) or self.start < 0:
+            raise DataError(f"start must be a number of seconds, 0 or more; got {self.start!r}.")
+        if self.duration is not None and (not _is_seconds(self.duration) or self.duration <= 0):
+            raise DataError(
+                f"duration must be a number of seconds above 0, or nothing for the rest; got {self.duration!r}."
+            )
+        if self.split not in ("", *SPLITS):
+            raise DataError(f"split must be {', '.join(SPLITS)} or nothing; got {self.split!r}.")
+        if isinstance(self.tags, str):
+            raise DataError(f"tags must be a tuple of names; got the text {self.tags!r}. Put it into a tuple.")
+        object.__setattr__(self, "tags", tag_names(self.tags))
+        if self.targets is not None:
+            if self.tags:
+                raise DataError(f"A row has either tags or targets; got both: {self.tags!r} and {self.targets!r}.")
+            values = tuple(float(value) for value in self.targets)
+            wrong = [value for value in values if not 0 <= value <= 1]
+            if wrong:
+                raise DataError(f"targets must be numbers from 0 to 1; got {wrong[0]!r}.")
+            object.__setattr__(self, "targets", values)
+
+
+def _is_seconds(value: Any) -> bool:
+    return (
+        isinstance(value, (int, float, np.integer, np.floating))
+        and not isinstance(value, bool)
+        and math.isfinite(float(value))
+    )
+
+
+def tag_names(tags: Iterable[str]) -> tuple[str, ...]:
+    """The names as a tuple, if each is one and none comes twice."""
+    names = tuple(tags)
+    for name in names:
+        if not isinstance(name, str) or not name.strip() or name != name.strip():
+            raise DataError(f"A tag must be a name without spaces around it; got {name!r}. Correct or remove it.")
+    twice = [name for name, count in collections.Counter(names).items() if count > 1]
+    if twice:
+        raise DataError(f"Tags come more than once: {', '.join(map(repr, twice))}. Name each once.")
+    return names

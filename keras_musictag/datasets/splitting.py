@@ -1,0 +1,113 @@
+"""Train, valid and test such that nothing is on two sides: see `Manifest.grouped_split`.
+
+Groups are handed out one by one, those that hold the largest share of some tag first, each to the split where it
+lessens the distance to the wanted shares most: a greedy form of iterative stratification (Sechidis, Tsoumakas and
+Vlahavas, "On the stratification of multi-label data", ECML PKDD 2011).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from .manifest import Manifest
+from .rows import SPLITS, DataError, Row
+
+Fractions = Mapping[str, float] | Sequence[float]
+
+
+def grouped_split(manifest: Manifest, fractions: Fractions, *, seed: int, by: Callable[[Row], str] | None) -> Manifest:
+    """See `Manifest.grouped_split`."""
+    wanted = _fractions(fractions)
+    groups = _groups(manifest, by)
+    if len(groups) < len(wanted):
+        raise DataError(
+            f"{len(wanted)} splits need at least as many groups; the {len(manifest)} rows make {len(groups)}. Use "
+            "fewer splits, or finer groups with by=."
+        )
+    targets = np.concatenate([manifest.targets(), np.ones((len(manifest), 1))], axis=1)  # last: the rows themselves
+    sums = np.stack([targets[rows].sum(0) for rows in groups])
+    chosen = _assign(sums, np.array(list(wanted.values())), np.random.default_rng(seed))
+    names = list(wanted)
+    split_of = {row: names[choice] for rows, choice in zip(groups, chosen, strict=True) for row in rows}
+    rows = tuple(dataclasses.replace(row, split=split_of[number]) for number, row in enumerate(manifest))
+    return Manifest(rows, manifest.tags)
+
+
+def _fractions(fractions: Fractions) -> dict[str, float]:
+    """Split -> share, without those of 0."""
+    if not isinstance(fractions, Mapping):
+        if len(fractions) > len(SPLITS):
+            raise DataError(f"fractions are for {', '.join(SPLITS)}; got {len(fractions)} numbers: {fractions!r}.")
+        fractions = dict(zip(SPLITS, fractions, strict=False))
+    unknown = sorted(set(fractions) - set(SPLITS))
+    if unknown:
+        raise DataError(f"fractions are for {', '.join(SPLITS)}; got {', '.join(map(repr, unknown))}.")
+    shares = [float(share) for share in fractions.values()]
+    if not all(0 <= share <= 1 for share in shares) or not math.isclose(sum(shares), 1, abs_tol=1e-6):
+        raise DataError(f"fractions must not be negative and must add up to 1; got {dict(fractions)!r}.")
+    return {split: float(fractions[split]) for split in SPLITS if fractions.get(split)}
+
+
+def _groups(manifest: Manifest, by: Callable[[Row], str] | None) -> list[list[int]]:
+    """Numbers of the rows that belong together, each group and all groups in an order that is not the rows'.
+
+    By default rows of one file belong together even where their groups differ, so groups that share a file become one.
+    """
+    parent: dict[tuple[str, str], tuple[str, str]] = {}
+
+    def root(key: tuple[str, str]) -> tuple[str, str]:
+        parent.setdefault(key, key)
+        while parent[key] != key:
+            parent[key] = parent[parent[key]]
+            key = parent[key]
+        return key
+
+    def keys(row: Row) -> list[tuple[str, str]]:
+        if by is not None:
+            return [("by", by(row))]
+        return [("file", str(row.path)), *([("group", row.group)] if row.group else [])]
+
+    for row in manifest:
+        first, *others = (root(key) for key in keys(row))
+        for other in others:
+            first, other = max(first, other), min(first, other)
+            parent[first] = other
+    members: dict[tuple[str, str], list[int]] = {}
+    for number, row in enumerate(manifest):
+        members.setdefault(root(keys(row)[0]), []).append(number)
+    return [members[key] for key in sorted(members)]
+
+
+def _assign(sums: np.ndarray, fractions: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """Choose a split for every group.
+
+    Args:
+        sums: float array (groups, tags + 1): how much of each tag, and how many rows, a group has.
+        fractions: float array (splits,): wanted shares.
+        random: breaks ties between groups.
+
+    Returns:
+        int array (groups,): index of the split.
+    """
+    shares = sums / np.maximum(sums.sum(0), 1e-12)  # of all there is of a tag, so that rare tags count as much
+    weight = np.ones(shares.shape[1])
+    weight[-1] = max(1, len(weight) - 1)  # the sizes of the splits matter as much as all tags together
+    has = np.zeros((len(fractions), shares.shape[1]))
+    chosen = np.zeros(len(sums), int)
+    order = random.permutation(len(sums))
+    order = order[np.argsort(-shares[order].max(1), kind="stable")]
+    for done, group in enumerate(order):
+        share = shares[group]
+        # How much (has + share - wanted)^2 exceeds (has - wanted)^2, summed over tags.
+        cost = (weight * share * (share + 2 * (has - fractions[:, None]))).sum(1)
+        empty = has[:, -1] == 0
+        if empty.sum() == len(order) - done:  # one group left for each split that has none
+            cost[~empty] = np.inf
+        choice = int(np.argmin(cost))
+        chosen[group] = choice
+        has[choice] += share
+    return chosen
