@@ -18,7 +18,6 @@ import json
 import logging
 import math
 import os
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -42,6 +41,9 @@ class TrainingError(MusicTagError, ValueError):
 
 class Batches(Protocol):
     """Training data: the batch of a step is a function of the step alone."""
+
+    def __len__(self) -> int:
+        """Steps there are; at least those of the run."""
 
     def __getitem__(self, step: int) -> tuple[np.ndarray, np.ndarray]:
         """Inputs `(batch, mels, frames)` and targets `(batch, tags)` of a step."""
@@ -112,21 +114,14 @@ class RunState:
         best: best score so far.
         best_step: when that was.
         stale: validations since then.
-        waited: seconds spent waiting for data.
-        worked: seconds spent in optimizer steps.
+        waiting: share of the time that the network waited for data, 0 to 1, since the run was last started.
     """
 
     step: int = 0
     best: float = -math.inf
     best_step: int = 0
     stale: int = 0
-    waited: float = 0.0
-    worked: float = 0.0
-
-    @property
-    def waiting(self) -> float:
-        """Share of the time that the network waited for data."""
-        return self.waited / max(1e-9, self.waited + self.worked)
+    waiting: float = 0.0
 
 
 # === Preparing a network ===
@@ -186,6 +181,10 @@ def fit(
     """
     import keras
 
+    from .pipeline import TimedBatches
+
+    if len(batches) < spec.steps:
+        raise TrainingError(f"There are batches for {len(batches)} steps; the run needs {spec.steps}.")
     run = _Run(model, spec, Path(folder))
     keras.utils.set_random_seed(spec.seed)
     model.compile(optimizer=_optimizer(spec), loss=loss)
@@ -193,14 +192,19 @@ def fit(
     run.resume()
     try:
         with _bar(spec, run.state, progress) as bar:
-            while run.state.step < spec.steps and not run.exhausted:
-                bar.set_postfix_str(f"{run.advance(batches)}, waiting {run.state.waiting:.0%}", refresh=False)
+            timed = TimedBatches(batches, start=run.state.step)
+            for inputs, targets in timed:
+                loss = run.advance(inputs, targets)
+                run.state.waiting = timed.starved
+                bar.set_postfix_str(f"loss {loss:.4f}, waiting {timed.starved:.0%}", refresh=False)
                 bar.update()
                 step = run.state.step
                 if step % spec.validate_every == 0 or step == spec.steps:
                     run.check(validate)
                 if step % spec.checkpoint_every == 0 or step == spec.steps:
                     run.save()
+                if step == spec.steps or run.exhausted:
+                    break
     except KeyboardInterrupt:
         _log.warning("Stopped at step %d of %d; start again to go on.", run.state.step, spec.steps)
         run.save()
@@ -243,11 +247,8 @@ class _Run:
         """Whether patience has run out."""
         return self.spec.patience is not None and self.state.stale >= self.spec.patience
 
-    def advance(self, batches: Batches) -> str:
-        """One optimizer step; returns the loss as text."""
-        started = time.perf_counter()
-        inputs, targets = batches[self.state.step]
-        ready = time.perf_counter()
+    def advance(self, inputs: np.ndarray, targets: np.ndarray) -> float:
+        """One optimizer step; returns the mean of the latest losses."""
         loss = float(self.model.train_on_batch(inputs, targets))
         if not math.isfinite(loss):
             raise TrainingError(
@@ -256,10 +257,8 @@ class _Run:
             )
         self._average()
         self.state.step += 1
-        self.state.waited += ready - started
-        self.state.worked += time.perf_counter() - ready
         self.losses.append(loss)
-        return f"loss {np.mean(self.losses[-50:]):.4f}"
+        return float(np.mean(self.losses[-50:]))
 
     def _average(self) -> None:
         decay = min(self.spec.average, (1 + self.state.step) / (10 + self.state.step))

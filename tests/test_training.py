@@ -20,6 +20,9 @@ pytestmark = pytest.mark.contract
 class Bands:
     """Two tags: energy in the low or in the high bands. A batch depends on its step alone."""
 
+    def __len__(self):
+        return 40
+
     def __getitem__(self, step):
         rng = np.random.default_rng((7, step))
         y = rng.integers(0, 2, (16, 2)).astype("float32")
@@ -119,7 +122,7 @@ fit(network(), Slow(), spec(), sys.argv[1], validate=score, progress=False)
     command = [sys.executable, "-c", code, str(tmp_path / "run"), os.path.dirname(__file__)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     for line in process.stdout:
-        if int(line) == 25:
+        if int(line) == 29:  # read ahead of the steps by at most four: between 24 and 28 are done
             process.send_signal(signal.SIGKILL)
             break
     process.wait()
@@ -185,6 +188,8 @@ def test_bad_runs_are_named(tmp_path):
         fit(network(), NotANumber(), spec(), tmp_path / "nan", validate=score, progress=False)
     with pytest.raises(TrainingError, match=r"validate\(\) must return 'score'; got auc"):
         fit(network(), Bands(), spec(), tmp_path / "auc", validate=lambda model: {"auc": 1.0}, progress=False)
+    with pytest.raises(TrainingError, match="There are batches for 40 steps; the run needs 41"):
+        fit(network(), Bands(), spec(steps=41), tmp_path / "long", validate=score, progress=False)
     with pytest.raises(TrainingError, match="steps must be a whole number of at least 1; got 0"):
         spec(steps=0)
     with pytest.raises(TrainingError, match="average must be at least 0 and below 1; got 1"):
