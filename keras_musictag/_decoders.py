@@ -28,8 +28,8 @@ Blocks = Iterator[np.ndarray]
 Decoded = Iterator[tuple[int, Blocks]]  # what the function under a context manager yields, once
 
 BLOCK_VALUES = 2**20  # samples times channels decoded at once, 4 MB of float32: 12 s of 44.1 kHz stereo
+UNKNOWN_FRAMES = 2**62  # libsndfile says 2**63 - 1 of a FLAC written to a pipe
 
-_UNKNOWN_FRAMES = 2**62  # libsndfile says 2**63 - 1 of a FLAC written to a pipe
 _HELD_FRAMES = 1024  # of FFmpeg, passed on together: 24 s of AAC
 
 # A file counts as truncated when more than this is missing. Encoders' delay and padding account for up to 0.1 s.
@@ -128,6 +128,7 @@ def soundfile_decoder(path: Any, offset: float, duration: float | None) -> Decod
                 file = stack.enter_context(opened(path))
                 position = unclosed_wav(file)
                 if position is not None:  # the length that libsndfile takes as "up to the end"
+                    file.seek(0)
                     sound = stack.enter_context(_Sound(_Quiet(file, position, b"\xff\xff\xff\xff")))
         except (soundfile.LibsndfileError, TypeError, ValueError) as error:
             reason = getattr(error, "error_string", "") or str(error) or repr(error)
@@ -172,11 +173,12 @@ def _soundfile_blocks(sound: _Sound, path: Any, offset: float, duration: float |
     rate, declared = sound.samplerate, _declared_frames(sound, path)
     start, wanted = frames_in(offset, rate), _wanted(duration, rate)
     block = max(1, BLOCK_VALUES // sound.channels)
+    there = min(wanted, sound.frames - start)  # libsndfile gives no more, but fills the rest of an array with zeros
     decoded = 0
     try:
         _seek(sound, start, block)
-        while decoded < wanted:
-            step = int(min(block, wanted - decoded))
+        while decoded < there:
+            step = int(min(block, there - decoded))
             y = sound.read(step, dtype="float32", always_2d=True)
             if len(y):
                 decoded += len(y)
@@ -206,7 +208,7 @@ def _seek(sound: _Sound, frame: int, block: int) -> None:
     """Go to `frame`, or to the end if that is nearer; decode up to it where the format cannot seek."""
     if frame <= 0:
         return
-    if super(_Sound, sound).seekable() and sound.frames < _UNKNOWN_FRAMES:
+    if super(_Sound, sound).seekable() and sound.frames < UNKNOWN_FRAMES:
         sound.seek(min(frame, sound.frames))
         return
     while frame > 0:
@@ -220,7 +222,7 @@ def _declared_frames(sound: _Sound, path: Any) -> int:
     """Frames the header promises, 0 where it makes no promise that can be held against the file."""
     if sound.format == "MP3":
         with opened(path) as file:
-            if not mp3_states_length(file):
+            if not mp3_states_length(file):  # a guess; libsndfile, and so librosa, reads no further than that
                 return 0
     cut_down = _CUT_DOWN.search(sound.extra_info)
     if cut_down is not None:
@@ -233,7 +235,7 @@ def _declared_frames(sound: _Sound, path: Any) -> int:
     cut_down = _CUT_DOWN_RF64.search(sound.extra_info)
     if cut_down is not None:
         return int(cut_down[2])
-    return sound.frames if sound.frames < _UNKNOWN_FRAMES else 0
+    return sound.frames if sound.frames < UNKNOWN_FRAMES else 0
 
 
 # === PyAV ===
@@ -315,7 +317,10 @@ def _mono_frame(frame: Any) -> np.ndarray:
 
 @contextlib.contextmanager
 def audioread_decoder(path: Any, offset: float, duration: float | None) -> Decoded:
-    """Decode with what librosa falls back to: audioread, and through it an ffmpeg program or the system's decoders."""
+    """Decode with what librosa falls back to: audioread, and through it an ffmpeg program or the system's decoders.
+
+    Samples come as 16-bit integers, and audioread reads ahead without limit: memory is not bounded here.
+    """
     if hasattr(path, "read"):
         raise DecodeFailed("takes paths, not file objects")
     with contextlib.ExitStack() as stack:

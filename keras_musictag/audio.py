@@ -23,6 +23,7 @@ import soxr
 
 from ._decoders import (
     BLOCK_VALUES,
+    UNKNOWN_FRAMES,
     Blocks,
     DecodeFailed,
     audioread_decoder,
@@ -137,7 +138,7 @@ def duration_of(path: str | os.PathLike[str]) -> float | None:
         info = soundfile.info(native_path(path))
     except (soundfile.LibsndfileError, OSError, TypeError, ValueError):
         return None
-    return float(info.duration) if info.frames < 2**62 else None
+    return float(info.duration) if info.frames < UNKNOWN_FRAMES else None
 
 
 # === Files ===

@@ -66,7 +66,7 @@ def test_equal_to_librosa_on_real_files(reference_clips):
         np.testing.assert_allclose(load(clip, target_sr=12000), expected, atol=1e-6, rtol=0)  # measured: 2.4e-7
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None, derandomize=True)
 @given(
     samples=st.integers(1, 5000),
     rate=st.sampled_from([8000, 11025, 16000, 22050, 44100, 48000, 96000, 192000]),
@@ -253,7 +253,9 @@ def test_block_size_changes_nothing(monkeypatch, file_format, target):
     np.testing.assert_allclose(np.concatenate(blocks), whole, atol=3e-7, rtol=0)
 
 
-@pytest.mark.parametrize(("offset", "duration"), [(0.0, 0.5), (1.2345, 1.0), (2.5, None), (0.29, 0.29), (2.75, 9.0)])
+@pytest.mark.parametrize(
+    ("offset", "duration"), [(0.0, 0.5), (1.2345, 1.0), (2.5, None), (0.3333, 0.3333), (2.75, 9.0)]
+)
 @pytest.mark.parametrize("file_format", ["WAV", "FLAC", "OGG", "MP3"])
 def test_parts_are_librosas(tmp_path, file_format, offset, duration):
     path = save(tmp_path / "a", encode(signal(3, channels=2), file_format=file_format))

@@ -1,4 +1,4 @@
-"""Every bad sound has its own error and message; what only looks bad is read."""
+"""Every source that is no sound, and every impossible argument, has its own error and message."""
 
 import contextlib
 import functools
@@ -10,13 +10,14 @@ import tempfile
 
 import numpy as np
 import pytest
-from audio_files import encode, m4a, posix, save, signal
+from audio_files import encode, m4a, posix, save, signal, wav_header
 
 from keras_musictag import audio
 from keras_musictag.errors import (
     AudioNotFoundError,
     AudioTooShortError,
     InvalidSamplesError,
+    UnsupportedAudioError,
 )
 
 load = functools.partial(audio.load, target_sr=16000)
@@ -88,6 +89,60 @@ def test_no_permission():
             assert load(path).shape == (32000,)
 
 
+# === No sound in it ===
+
+
+@pytest.mark.parametrize("as_file", [False, True])
+def test_empty_file(tmp_path, as_file):
+    path = save(tmp_path / "a.wav", b"")
+    with pytest.raises(AudioTooShortError, match=r"is empty \(0 bytes\)\. Get a complete copy\.$"):
+        load(io.BytesIO() if as_file else path)
+
+
+@pytest.mark.parametrize("data_bytes", [0, 88200])
+def test_wav_of_a_header_only(data_bytes):
+    with pytest.raises(AudioTooShortError, match=r"^The BytesIO object has no samples\. Get a complete copy\.$"):
+        load(io.BytesIO(wav_header(data_bytes)))
+
+
+JUNK = {
+    "text.mp3": b"Dear diary,\ntoday nothing happened.\n" * 100,
+    "text.wav": "naïve café\n".encode() * 100,
+    "page.flac": b"<!DOCTYPE html><html><body>404</body></html>",
+    "subtitles.m4a": b"1\n00:00:01,000 --> 00:00:02,000\nla la la\n\n" * 20,
+    "random.mp3": np.random.default_rng(1).bytes(100_000),
+    "random.wav": np.random.default_rng(2).bytes(3),
+    "zeros.ogg": bytes(100_000),
+    "picture.opus": b"\x89PNG\r\n\x1a\n" + bytes(1000),
+    "archive.m4a": b"PK\3\4" + bytes(1000),
+    "headerless.raw": np.random.default_rng(3).bytes(1000),
+}
+
+
+@pytest.mark.parametrize("name", JUNK)
+@pytest.mark.parametrize("as_file", [False, True])
+def test_no_sound_file(tmp_path, name, as_file):
+    path = save(tmp_path / name, JUNK[name])
+    what = "The BytesIO object" if as_file else f"'.*{re.escape(name)}'"
+    message = rf"^{what} is not a sound file .* \(libsndfile: .*; PyAV: .*\)\. Check what it is, or convert it to WAV"
+    with pytest.raises(UnsupportedAudioError, match=message):
+        load(io.BytesIO(JUNK[name]) if as_file else path)
+
+
+def test_a_film_without_sound():
+    av = pytest.importorskip("av")
+    file = io.BytesIO()
+    with av.open(file, "w", format="mp4") as output:
+        stream = output.add_stream("mpeg4", rate=25)
+        stream.width = stream.height = 16
+        stream.pix_fmt = "yuv420p"
+        for _ in range(3):
+            output.mux(stream.encode(av.VideoFrame(16, 16, "yuv420p")))
+        output.mux(stream.encode(None))
+    with pytest.raises(UnsupportedAudioError, match="PyAV: no sound in it"):
+        load(file)
+
+
 # === Samples ===
 
 
@@ -112,6 +167,13 @@ def test_infinities_that_cancel_and_doubles_too_large_for_float32():
         load(np.array([[0, np.inf, 0], [0, -np.inf, 0]]), 16000)
     with pytest.raises(InvalidSamplesError, match="NaN or infinite, the first one at sample 2"):
         load(np.array([0, 0, 1e300]), 16000)
+
+
+def test_samples_are_counted_from_the_beginning_of_the_sound():
+    y = np.zeros(3_000_000, "float32")  # several blocks
+    y[2_500_000] = np.nan
+    with pytest.raises(InvalidSamplesError, match=r"the first one at sample 2500000\."):
+        load(y, 44100)
 
 
 def test_integers_cast_to_float():
