@@ -1,0 +1,198 @@
+"""Distillation: a student learns to give the probabilities that a teacher gives, no labels needed.
+
+The teacher tags every track once, window by window (its own, shorter windows), and the result is kept on disk. The
+target of a student's window is the mean over the teacher's windows that lie inside it, so both have heard the same
+seconds. After Hinton, Vinyals & Dean, "Distilling the knowledge in a neural network", 2015
+(https://arxiv.org/abs/1503.02531), at temperature 1.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .errors import MusicTagError
+from .tagger import Tagger
+from .training import RunState, TrainingError, TrainingSpec, fit, prepare
+from .weights import write_atomically
+
+if TYPE_CHECKING:
+    import keras
+
+    from .augment import Augmentation
+    from .datasets import Manifest
+    from .features import FeatureCache
+    from .pipeline import EvaluationWindows
+
+
+class TeacherTargets:
+    """A teacher's probabilities for any part of a manifest's tracks.
+
+    Args:
+        teacher: tags in the same order as the student.
+        manifest: rows; targets are asked for by row number.
+        folder: where the teacher's probabilities are kept, by content of the file, teacher and hop.
+        frame_seconds: length of one of the student's frames.
+        hop_seconds: from one of the teacher's windows to the next.
+    """
+
+    def __init__(
+        self,
+        teacher: Tagger,
+        manifest: Manifest,
+        folder: str | os.PathLike[str],
+        *,
+        frame_seconds: float,
+        hop_seconds: float = 1.0,
+    ) -> None:
+        """Nothing is computed yet; see `fill`."""
+        if teacher.spec.weights is None:
+            raise TrainingError(f"{teacher!r} has no weights of its own to teach.")
+        self.teacher, self.manifest = teacher, manifest
+        self.frame_seconds, self.hop_seconds = frame_seconds, hop_seconds
+        self.folder = Path(folder) / f"{teacher.spec.weights.sha256[:16]}-{hop_seconds:g}"
+        self._known: dict[Path, tuple[np.ndarray, np.ndarray]] = {}
+
+    def fill(self, progress: bool = False) -> list[tuple[Path, MusicTagError]]:
+        """Let the teacher hear every file that it has not heard yet.
+
+        Returns:
+            (path, error) for every file that it could not tag.
+        """
+        from tqdm.auto import tqdm
+
+        bad = []
+        paths = list(dict.fromkeys(row.path for row in self.manifest))
+        for path in tqdm(paths, unit="file", desc=self.teacher.spec.name, disable=not progress, delay=2):
+            try:
+                self._windows(Path(path))
+            except MusicTagError as error:
+                bad.append((Path(path), error))
+        return bad
+
+    def __call__(self, row: int, start_frame: int, frames: int) -> np.ndarray:
+        """Mean probabilities `(tags,)` over the teacher's windows inside the student's; the nearest if none is."""
+        starts, probabilities = self._windows(Path(self.manifest[row].path))
+        first = start_frame * self.frame_seconds
+        last = first + frames * self.frame_seconds - self.teacher.spec.window_seconds
+        slack = self.hop_seconds / 100
+        inside = (starts >= first - slack) & (starts <= last + slack)
+        if not inside.any():
+            inside = np.arange(len(starts)) == np.argmin(np.abs(starts - (first + last) / 2))
+        return probabilities[inside].mean(axis=0, dtype="float32")
+
+    def of_rows(self) -> np.ndarray:
+        """Mean probabilities of every row's part of its track, `(rows, tags)`."""
+        out = []
+        for number, row in enumerate(self.manifest):
+            seconds = row.duration if row.duration is not None else 1e9
+            first, frames = (round(value / self.frame_seconds) for value in (row.start, seconds))
+            out.append(self(number, first, frames))
+        return np.stack(out)
+
+    def _windows(self, path: Path) -> tuple[np.ndarray, np.ndarray]:
+        """Beginnings `(t,)` in seconds and probabilities `(t, tags)` of the teacher's windows of a track."""
+        if path not in self._known:
+            from .download import sha256_of
+
+            file = self.folder / f"{sha256_of(path)}.npy" if path.is_file() else None
+            if file is not None and file.is_file():
+                rows = np.load(file, allow_pickle=False)
+                self._known[path] = rows[:, 0], rows[:, 1:]
+            else:
+                gram = self.teacher.taggram(path, hop_seconds=self.hop_seconds)
+                rows = np.column_stack([gram.starts, gram.probabilities]).astype("float32")
+                self._known[path] = rows[:, 0], rows[:, 1:]
+                buffer = io.BytesIO()
+                np.save(buffer, rows)
+                self.folder.mkdir(parents=True, exist_ok=True)
+                write_atomically(self.folder / f"{sha256_of(path)}.npy", buffer.getvalue())
+        return self._known[path]
+
+
+def distil(
+    student: Tagger,
+    teacher: Tagger,
+    train: Manifest,
+    validation: Manifest,
+    folder: str | os.PathLike[str],
+    *,
+    cache: FeatureCache,
+    training: TrainingSpec,
+    batch_size: int = 16,
+    augment: Augmentation | None = None,
+    dropout: float = 1.0,
+    bn_momentum: float | None = 0.95,
+    hop_seconds: float = 1.0,
+    workers: int = 1,
+    progress: bool = True,
+) -> tuple[Tagger, RunState]:
+    """Train `student` to agree with `teacher`; goes on where a killed run stopped.
+
+    Args:
+        student: usually `load(name, weights=None)`; trained in place.
+        teacher: with the same tags in the same order.
+        train, validation: tracks; labels are ignored. They should share no artist.
+        folder: of the run; the teacher's probabilities are kept in its parent's `teacher/`, shared between runs.
+        cache: log-mels of the student's front end.
+        training: settings of the loop. `monitor="score"` is the mean per-tag correlation with the teacher.
+        batch_size: windows per step.
+        augment: applied to each batch.
+        dropout: factor on the network's dropout rates.
+        bn_momentum: momentum of moving statistics; 0.95 settles within a few hundred steps.
+        hop_seconds: of the teacher's windows.
+        workers: threads that read batches.
+        progress: show bars.
+
+    Returns:
+        The trained tagger, holding the best averaged weights, and where the run ended.
+
+    Raises:
+        TrainingError: the tags differ, or files cannot be read (drop them first: `Manifest.validate`).
+    """
+    from .pipeline import EvaluationWindows, WindowBatches
+
+    if student.tags != teacher.tags:
+        raise TrainingError(
+            f"Student and teacher must have the same tags in the same order; got {len(student.tags)} and "
+            f"{len(teacher.tags)}, the first ones {student.tags[:3]} and {teacher.tags[:3]}."
+        )
+    spec = student.spec
+    frame_seconds = spec.mel.hop_length / spec.audio.sr
+    targets = {}
+    for part, manifest in (("train", train), ("validation", validation)):
+        targets[part] = TeacherTargets(
+            teacher, manifest, Path(folder).parent / "teacher", frame_seconds=frame_seconds, hop_seconds=hop_seconds
+        )
+        bad = targets[part].fill(progress) + cache.fill([row.path for row in manifest], progress=progress)
+        if bad:
+            raise TrainingError(f"{len(bad)} files of {part} cannot be used, the first one: {bad[0][1]}")
+    batches = WindowBatches(
+        train, spec, cache, batch_size=batch_size, steps=training.steps, seed=training.seed, targets=targets["train"],
+        augment=augment, workers=workers,
+    )  # fmt: skip
+    prepare(student.core, prior=targets["train"].of_rows().mean(axis=0), dropout=dropout, bn_momentum=bn_momentum)
+    windows = EvaluationWindows(validation, spec, cache, batch_size=batch_size)
+    expected = targets["validation"].of_rows()
+
+    def validate(model: keras.Model) -> dict[str, float]:
+        return _agreement(model, windows, expected, student.tags)
+
+    state = fit(student.core, batches, training, folder, validate=validate, progress=progress)
+    taught = f"Distilled from {teacher.spec.name} on {len(train)} tracks without labels; {spec.trained_on}".rstrip("; ")
+    return Tagger(dataclasses.replace(spec, trained_on=taught), core=student.core), state
+
+
+def _agreement(
+    model: keras.Model, windows: EvaluationWindows, expected: np.ndarray, tags: tuple[str, ...]
+) -> dict[str, float]:
+    from .metrics import agreement
+
+    outputs = np.concatenate([np.asarray(model.predict_on_batch(windows[i][0])) for i in range(len(windows))])
+    result = agreement(windows.mean_per_row(outputs), expected, tags)
+    return {"score": result.correlation, "roc_auc_top_tenth": result.roc_auc}

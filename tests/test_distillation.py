@@ -1,0 +1,98 @@
+"""A student hears the same seconds as its teacher, and comes to agree with it."""
+
+import keras
+import numpy as np
+import pytest
+import soundfile
+
+import keras_musictag as kmt
+from keras_musictag.datasets import Manifest
+from keras_musictag.distillation import TeacherTargets, distil
+from keras_musictag.pipeline import FeatureCache
+from keras_musictag.training import TrainingError, TrainingSpec
+
+
+@pytest.fixture
+def tracks(tmp_path):
+    """Twelve tracks of four seconds: tones or noise, or one after the other."""
+    rng = np.random.default_rng(0)
+    t = np.arange(32_000) / 16_000
+    folder = tmp_path / "tracks"
+    folder.mkdir()
+    rows = ["file,tags"]
+    for i in range(12):
+        tone = 0.4 * np.sin(2 * np.pi * rng.uniform(200, 2000) * t)
+        noise = 0.3 * rng.standard_normal(t.size)
+        first, second = ((tone, tone), (noise, noise), (tone, noise))[i % 3]
+        soundfile.write(folder / f"{i}.wav", np.concatenate([first, second]), 16_000)
+        rows.append(f"{i}.wav,unlabelled")
+    (folder / "tracks.csv").write_text("\n".join(rows) + "\n")
+    return Manifest.from_csv(folder / "tracks.csv")
+
+
+@pytest.fixture(scope="module")
+def teacher():
+    return kmt.load("tiny")
+
+
+def test_targets_are_those_of_the_seconds_heard(tracks, teacher, tmp_path):
+    frame = 256 / 16_000
+    targets = TeacherTargets(teacher, tracks, tmp_path / "teacher", frame_seconds=frame, hop_seconds=0.5)
+    assert targets.fill() == []
+    column = teacher.tags.index("noise")
+    changing = next(i for i, row in enumerate(tracks) if str(row.path).endswith("/2.wav"))
+    early, late = targets(changing, 0, round(1.5 / frame)), targets(changing, round(2.5 / frame), round(1.5 / frame))
+    assert early[column] < 0.3 and late[column] > 0.7
+    inside = teacher.taggram(tracks[changing].path, hop_seconds=0.5)
+    np.testing.assert_allclose(
+        targets(changing, 0, round(1.6 / frame)), inside.probabilities[:2].mean(axis=0), atol=1e-6
+    )
+    whole = targets.of_rows()
+    np.testing.assert_allclose(whole[changing], inside.probabilities.mean(axis=0), atol=1e-6)
+    assert targets(changing, 10**6, 10).shape == (5,)  # beyond the end: the nearest window
+
+
+def test_the_teacher_hears_a_file_once(tracks, teacher, tmp_path, monkeypatch):
+    TeacherTargets(teacher, tracks, tmp_path / "teacher", frame_seconds=0.016).fill()
+    again = TeacherTargets(teacher, tracks, tmp_path / "teacher", frame_seconds=0.016)
+    monkeypatch.setattr(kmt.Tagger, "taggram", None)
+    assert again.fill() == [] and again.of_rows().shape == (12, 5)
+
+
+def test_bad_files_are_reported(tracks, teacher, tmp_path):
+    tracks[3].path.write_bytes(b"not sound" * 100)
+    targets = TeacherTargets(teacher, tracks, tmp_path / "teacher", frame_seconds=0.016)
+    ((path, error),) = targets.fill()
+    assert path.name == "3.wav" and "not a sound file" in str(error)
+
+
+def test_a_student_comes_to_agree(tracks, teacher, tmp_path):
+    keras.utils.set_random_seed(0)
+    student = kmt.load("tiny", weights=None)
+    settings = TrainingSpec(
+        steps=120, validate_every=40, checkpoint_every=40, warmup_steps=5, learning_rate=1e-2, average=0.9
+    )
+    parts = {"train": tracks[:9], "validation": tracks[9:]}
+    tagger, state = distil(
+        student, teacher, *parts.values(), tmp_path / "run",
+        cache=FeatureCache(tmp_path / "mels", student.spec), training=settings, batch_size=8, bn_momentum=0.8,
+        progress=False,
+    )  # fmt: skip
+    # The correlation is a mean over five tags, of which three vary by little among these sounds.
+    assert state.step == 120 and state.best > 0.5
+    tone, noise = parts["validation"][0].path, parts["validation"][1].path
+    assert tagger.tag(tone)["noise"] < 0.3 < 0.7 < tagger.tag(noise)["noise"]
+    assert tagger.spec.trained_on.startswith("Distilled from tiny on 9 tracks")
+    folder = tagger.save(tmp_path / "saved")
+    assert kmt.load(folder).tag(noise) == pytest.approx(tagger.tag(noise), abs=1e-6)
+
+
+def test_other_tags_are_refused(tracks, teacher, tmp_path):
+    student = kmt.load("musicnet_crnn", weights=None)
+    with pytest.raises(TrainingError, match="must have the same tags in the same order; got 50 and 5"):
+        distil(
+            student, teacher, tracks, tracks, tmp_path / "run",
+            cache=FeatureCache(tmp_path / "mels", student.spec), training=TrainingSpec(steps=1),
+        )  # fmt: skip
+    with pytest.raises(TrainingError, match="has no weights of its own to teach"):
+        TeacherTargets(student, tracks, tmp_path, frame_seconds=0.02)
