@@ -5,10 +5,11 @@ from __future__ import annotations
 from .spec import ModelSpec
 
 
-def model_card(spec: ModelSpec) -> str:
+def model_card(spec: ModelSpec, name: str | None = None) -> str:
     """Markdown with the YAML front matter that the Hugging Face Hub reads.
 
-    Only what the spec knows is said; a figure without data set, split and n cannot get in (`ModelSpec` refuses it).
+    `name` is what `load` is called with in the example, `spec.name` unless told otherwise. Only what the spec knows is
+    said; a figure without data set, split and n cannot get in (`ModelSpec` refuses it).
 
     Example:
         >>> import keras_musictag as kmt
@@ -34,7 +35,7 @@ def model_card(spec: ModelSpec) -> str:
         "```python",
         "import keras_musictag",
         "",
-        f'keras_musictag.load("{spec.name}").tag("song.mp3", top=5)',
+        f'keras_musictag.load("{name or spec.name}").tag("song.mp3", top=5)',
         "```",
         "",
         "| | |",
@@ -44,7 +45,7 @@ def model_card(spec: ModelSpec) -> str:
         f"| input | {mel.n_mels} mels x {spec.window.frames} frames, {audio.sr} Hz, n_fft {mel.n_fft}, "
         f"hop {mel.hop_length}, {_scaling(spec)}; {spec.window_seconds:.2f} s |",
         f"| license of the weights | {spec.license or 'not stated'} |",
-        f"| trained on | {spec.trained_on or 'no weights yet'} |",
+        f"| trained on | {spec.trained_on or ('not stated' if spec.weights else 'no weights yet')} |",
         *([f"| paper | {spec.paper} |"] if spec.paper else []),
         "",
         f"Tags ({len(spec.tags)}): {tags}.",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import importlib.metadata
+import io
 import json
 import os
 import sys
@@ -25,7 +26,7 @@ from .errors import AudioError, MusicTagError
 from .registry import DEFAULT_MODEL, list_models, model_info
 
 if TYPE_CHECKING:
-    from .tagger import Tagger
+    from .tagger import Tagger, TagResult
 
 _BAR = 24  # characters of a full bar
 _FORMATS = click.Choice(["text", "json", "csv"])
@@ -45,14 +46,21 @@ class _Group(click.Group):
             return super().invoke(ctx)
         except AudioError as error:
             raise click.ClickException(str(error)) from error
-        except MusicTagError as error:
+        except BrokenPipeError:  # `... | head`: click ends quietly
+            raise
+        except (MusicTagError, ImportError, OSError, ValueError) as error:
             raise UsageProblem(str(error)) from error
 
 
 def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
     if wanted and not ctx.resilient_parsing:
         backend = os.environ.get("KERAS_BACKEND", "tensorflow")
-        versions = [f"{name} {importlib.metadata.version(name)}" for name in ("keras", backend)]
+        versions = []
+        for name in ("keras", backend):
+            try:
+                versions.append(f"{name} {importlib.metadata.version(name)}")
+            except importlib.metadata.PackageNotFoundError:
+                versions.append(f"{name} not installed")
         click.echo(f"keras_musictag {__version__} ({', '.join(versions)}, Python {sys.version.split()[0]})")
         ctx.exit()
 
@@ -62,14 +70,17 @@ def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None
     "--version", is_flag=True, expose_value=False, is_eager=True, callback=_print_version, help="Show versions."
 )
 def main() -> None:
-    r"""Tag music with Keras models: sound file in, tags with probabilities out.
+    """Tag music with Keras models: sound file in, tags with probabilities out.
 
     \b
     keras-musictag demo                      tag the bundled clip
     keras-musictag tag *.mp3 --top 5         tag files of your own
     keras-musictag taggram song.mp3          tags over time
     keras-musictag models                    what there is
-    """
+    """  # noqa: D301 (click's mark is the character \\b, so the string must not be raw)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal or pipe that knows no block characters gets "?"
+            stream.reconfigure(errors="replace")
 
 
 # === Options that several commands share ===
@@ -100,10 +111,20 @@ _duration_option = click.option("--duration", type=click.FloatRange(min=0, min_o
 @click.option(
     "--threshold", "-t", type=click.FloatRange(0, 1), default=0.0, help="Leave out tags below this probability."
 )
+@_offset_option
+@_duration_option
 @_format_option
 @_json_option
 @_csv_option
-def tag(files: tuple[Path, ...], model: str, top: int, threshold: float, output: str) -> None:
+def tag(
+    files: tuple[Path, ...],
+    model: str,
+    top: int,
+    threshold: float,
+    offset: float,
+    duration: float | None,
+    output: str,
+) -> None:
     """Tag sound FILES.
 
     JSON output is one object per line and file; CSV has the columns file, tag, probability, error. A file that cannot
@@ -111,7 +132,8 @@ def tag(files: tuple[Path, ...], model: str, top: int, threshold: float, output:
     code is 1.
     """
     tagger = _load(model)
-    failed = _tag_files(tagger, files, top, threshold, output)
+    results = tagger.tag_many(files, top=top, threshold=threshold, offset=offset, duration=duration)
+    failed = _print_results(results, len(files), tagger.spec.name, output)
     if failed:
         if len(files) > 1:
             click.echo(f"{failed} of {len(files)} files could not be tagged.", err=True)
@@ -122,8 +144,10 @@ def tag(files: tuple[Path, ...], model: str, top: int, threshold: float, output:
 @_model_option
 @click.option("--top", "-n", type=click.IntRange(min=1), default=8, show_default=True, help="Tags to show.")
 def demo(model: str, top: int) -> None:
-    """Tag the bundled clip: 15 seconds of synthesised instruments."""
-    _tag_files(_load(model), (demo_clip(),), top, 0.0, "text")
+    """Tag the bundled clip: 16 seconds of synthesised instruments."""
+    tagger = _load(model)
+    if _print_results(tagger.tag_many([demo_clip()], top=top), 1, tagger.spec.name, "text"):
+        sys.exit(1)
     click.echo("Now one of yours: keras-musictag tag SONG.mp3", err=True)
 
 
@@ -169,7 +193,7 @@ def taggram(
         _echo_taggram(result, top)
 
 
-@main.command()
+@main.command(short_help="List models.")
 @click.argument("pattern", default="*")
 @click.option("--pretrained", is_flag=True, help="Only models that have weights.")
 @click.option("--json", "as_json", is_flag=True, help="Print specs as JSON, one per line.")
@@ -240,13 +264,13 @@ def validate(names: tuple[str, ...], no_weights: bool, as_json: bool) -> None:
 # === Printing ===
 
 
-def _tag_files(tagger: Tagger, files: tuple[Path, ...], top: int, threshold: float, output: str) -> int:
-    """Tag and print one file after another; returns how many failed."""
-    rows = csv.writer(sys.stdout, lineterminator="\n")
-    if output == "csv":
+def _print_results(results: Iterator[TagResult], total: int, model: str, output: str) -> int:
+    """Print one result after another as they come; returns how many failed."""
+    rows = csv.writer(sys.stdout, lineterminator="\n") if output == "csv" else None
+    if rows is not None:
         rows.writerow(["file", "tag", "probability", "error"])
     failed = 0
-    for result in _with_progress(tagger.tag_many(files, top=top, threshold=threshold), len(files)):
+    for result in _with_progress(results, total):
         name = _printable(result.source)
         error = None if result.error is None else str(result.error)
         if error is not None:
@@ -254,18 +278,18 @@ def _tag_files(tagger: Tagger, files: tuple[Path, ...], top: int, threshold: flo
             click.echo(f"error: {error}", err=True)
         if output == "json":
             body = {"tags": _rounded(result.tags)} if result.tags is not None else {"error": error}
-            click.echo(json.dumps({"file": name, "model": tagger.spec.name, **body}, ensure_ascii=False))
-        elif output == "csv":
-            if result.tags is None:
-                rows.writerow([name, "", "", error])
+            click.echo(json.dumps({"file": name, "model": model, **body}, ensure_ascii=False))
+        elif rows is not None:
             for label, p in (result.tags or {}).items():
                 rows.writerow([name, label, f"{p:.6f}", ""])
+            if not result.tags:  # an error, or nothing above the threshold: no file goes unmentioned
+                rows.writerow([name, "", "", error or ""])
         elif result.tags is not None:
             _echo_tags(name, result.tags)
     return failed
 
 
-def _with_progress(results: Iterator[Any], total: int) -> Iterator[Any]:
+def _with_progress(results: Iterator[TagResult], total: int) -> Iterator[TagResult]:
     """Pass results on, with a progress bar where nobody sees them arrive, and without the decoders' own notes."""
     from tqdm.auto import tqdm
 

@@ -11,6 +11,7 @@ so that the features of published weights cannot change with a dependency.
 from __future__ import annotations
 
 import contextlib
+import importlib
 from typing import Any, Literal, get_args
 
 import keras
@@ -288,7 +289,9 @@ def _float64_scope() -> contextlib.AbstractContextManager[Any]:
         return contextlib.nullcontext()
     import jax
 
-    return jax.enable_x64(True)
+    # Before JAX 0.8 it was experimental.
+    home = jax if hasattr(jax, "enable_x64") else importlib.import_module("jax.experimental")
+    return home.enable_x64(True)
 
 
 def _frame(x: Any, n_fft: int, hop_length: int) -> Any:

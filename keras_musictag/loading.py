@@ -54,7 +54,9 @@ def _find_spec(name: str | os.PathLike[str]) -> ModelSpec:
     text = os.fspath(name)
     if text.startswith("hf://"):
         return download.fetch_hub_spec(text)
-    if isinstance(name, os.PathLike) or os.sep in text or (Path(text) / SPEC_FILE).is_file():
+    # A registered name means the same wherever it is used; a folder of that name is ./name.
+    is_folder = isinstance(name, os.PathLike) or os.sep in text or (Path(text) / SPEC_FILE).is_file()
+    if is_folder and text not in registry.list_models():
         if not Path(text).is_dir():
             raise UnknownModelError(f"There is no folder {text!r} to load a tagger from.")
         return ModelSpec.from_folder(text)

@@ -5,12 +5,14 @@ Every function takes `ax=` to draw into a figure of one's own and returns the ax
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .errors import MissingExtraError
+from .weights import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -34,8 +36,15 @@ def new_axes(width: float, height: float) -> Axes:
 
 
 def save_figure(ax: Axes, path: str | Path) -> None:
-    """Write the figure of `ax` to a PNG, SVG or PDF file."""
-    ax.get_figure().savefig(path, dpi=150)  # type: ignore[union-attr]
+    """Write the figure of `ax` to a PNG, SVG or PDF file, which appears complete or not at all.
+
+    Raises:
+        CacheError: it cannot be written.
+    """
+    path = Path(path)
+    picture = io.BytesIO()
+    ax.get_figure().savefig(picture, dpi=150, format=path.suffix[1:])  # type: ignore[union-attr]
+    write_atomically(path, picture.getvalue())
 
 
 def plot_taggram(taggram: Taggram, ax: Axes | None = None, *, top: int = 12) -> Axes:
@@ -55,12 +64,12 @@ def plot_taggram(taggram: Taggram, ax: Axes | None = None, *, top: int = 12) -> 
     order = np.argsort(-taggram.probabilities.mean(axis=0), kind="stable")[:top]
     if ax is None:
         ax = new_axes(9, 1.4 + 0.28 * len(order))
-    # Each column is one window, drawn as wide as the hop around the window's middle.
-    half = taggram.hop_seconds / 2
-    edges = np.concatenate([taggram.times - half, taggram.times[-1:] + half])
-    image = ax.pcolormesh(
-        edges, np.arange(len(order) + 1), taggram.probabilities[:, order].T, cmap=_COLOURS, vmin=0, vmax=1
-    )
+    # Each column is one window, drawn around its middle, as wide as the hop but no wider than what was heard.
+    half = min(taggram.hop_seconds, taggram.window_seconds) / 2
+    for time, row in zip(taggram.times, taggram.probabilities[:, order], strict=True):
+        image = ax.pcolormesh(
+            [max(0.0, time - half), time + half], np.arange(len(order) + 1), row[:, None], cmap=_COLOURS, vmin=0, vmax=1
+        )
     ax.invert_yaxis()
     ax.set_yticks(np.arange(len(order)) + 0.5, [taggram.tags[column] for column in order])
     ax.set_xlabel(f"time (s), middle of each {taggram.window_seconds:.1f} s window")

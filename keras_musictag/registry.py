@@ -80,6 +80,7 @@ def register_model(builder: _F | None = None, *, spec: ModelSpec | Path | str | 
 
     def register(function: _F) -> _F:
         name = function.__name__
+        _load_zoo()  # so that whoever comes second gets the error
         known = _builders.get(name)
         if name in _BUILT_IN and not function.__module__.startswith(f"{__package__}.models."):
             raise SpecError(
@@ -87,12 +88,12 @@ def register_model(builder: _F | None = None, *, spec: ModelSpec | Path | str | 
             )
         if known is not None and (known.__module__, known.__qualname__) != (function.__module__, function.__qualname__):
             raise SpecError(f"The architecture {name!r} is already registered by {known.__module__}.")
-        _builders[name] = function
         if spec is not None:
             entry = spec if isinstance(spec, ModelSpec) else ModelSpec.from_folder(spec)
             if entry.architecture != name:
                 raise SpecError(f"The spec {entry.name!r} is of architecture {entry.architecture!r}, not {name!r}.")
             _add_spec(entry)
+        _builders[name] = function
         return function
 
     return register if builder is None else register(builder)
@@ -104,6 +105,7 @@ def register_zoo(folder: Path | str) -> None:
     Raises:
         SpecError: a spec is invalid or its name is taken.
     """
+    _load_zoo()
     for path in sorted(Path(folder).glob(f"*/{SPEC_FILE}")):
         _add_spec(ModelSpec.from_folder(path.parent))
 
@@ -125,9 +127,15 @@ def zoo_folder() -> Path:
 
 
 @functools.cache
+def _load_zoo() -> None:
+    for path in sorted(zoo_folder().glob(f"*/{SPEC_FILE}")):
+        _add_spec(ModelSpec.from_folder(path.parent))
+
+
+@functools.cache
 def _load_all() -> None:
     """Fill the registry once: the built-in zoo, then every installed plug-in."""
-    register_zoo(zoo_folder())
+    _load_zoo()
     for entry_point in metadata.entry_points(group=ENTRY_POINT_GROUP):
         try:
             entry_point.load()

@@ -29,7 +29,7 @@ class KerasRuntime:
     """
 
     def __init__(self, model: keras.Model) -> None:
-        """Choose the backend's way of compiling; the compilation itself happens at the first call."""
+        """Choose the backend's way of compiling."""
         import keras
 
         compilers = {"tensorflow": _tensorflow, "jax": _jax, "torch": _torch}
@@ -57,8 +57,11 @@ def _tensorflow(model: keras.Model) -> _Call:
     def call(batch: Any) -> Any:
         return model(batch, training=False)
 
+    # Traced once and called without TensorFlow's guard against retracing, which counts the functions of all taggers.
+    concrete = call.get_concrete_function()
+
     def run(batch: np.ndarray) -> np.ndarray:
-        return np.asarray(call(batch).numpy())
+        return np.asarray(concrete(tf.constant(batch)).numpy())
 
     return run
 

@@ -12,15 +12,17 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
+from ._fields import build, require, require_choice, require_count
 from .errors import SpecError
 
 Scaling = Literal["db", "log10"]
 Remainder = Literal["drop", "align"]
 Short = Literal["repeat", "pad"]
+WINDOWS = ("hann", "hamming", "blackman", "boxcar")
 
 SPEC_VERSION = 1
 SPEC_FILE = "spec.json"
@@ -31,22 +33,6 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 # Names and revisions as the Hub allows them: no part begins with a dot, so none can climb out of a folder.
 _HUB = re.compile(r"hf://(?P<repo>\w[\w.-]*/\w[\w.-]*)(?:@(?P<revision>\w[\w.-]*(?:/\w[\w.-]*)*))?")
 _HTTPS = re.compile(r"https://[^/?#\s]+(?:/[^?#\s]*)?/(?P<file>\w[\w.+-]*)")
-
-
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise SpecError(message)
-
-
-def _require_choice(what: str, value: object, choices: Sequence[object]) -> None:
-    _require(value in choices, f"{what} must be one of {', '.join(map(repr, choices))}; got {value!r}.")
-
-
-def _require_count(what: str, value: object, least: int = 1) -> None:
-    _require(
-        isinstance(value, int) and not isinstance(value, bool) and value >= least,
-        f"{what} must be a whole number of at least {least}; got {value!r}.",
-    )
 
 
 # === Front end ===
@@ -67,13 +53,13 @@ class AudioSpec:
 
     def __post_init__(self) -> None:
         """Reject rates and resamplers that cannot be."""
-        _require_count("audio.sr", self.sr, 1000)
-        _require_choice("audio.resampler", self.resampler, ("soxr_vhq", "soxr_hq", "soxr_mq", "soxr_lq", "soxr_qq"))
+        require_count("audio.sr", self.sr, 1000)
+        require_choice("audio.resampler", self.resampler, ("soxr_vhq", "soxr_hq", "soxr_mq", "soxr_lq", "soxr_qq"))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MelSpec:
-    """The numbers of a log-mel spectrogram: librosa's names, librosa's defaults.
+    """The numbers of a log-mel spectrogram: librosa's names, and librosa's defaults but for `top_db`.
 
     Attributes:
         n_fft: FFT length in samples.
@@ -111,23 +97,26 @@ class MelSpec:
 
     def __post_init__(self) -> None:
         """Reject numbers that no spectrogram can have."""
-        _require_count("mel.n_fft", self.n_fft, 2)
-        _require_count("mel.hop_length", self.hop_length)
-        _require_count("mel.n_mels", self.n_mels)
+        require_count("mel.n_fft", self.n_fft, 2)
+        require_count("mel.hop_length", self.hop_length)
+        require_count("mel.n_mels", self.n_mels)
         if self.win_length is not None:
-            _require_count("mel.win_length", self.win_length)
-            _require(
+            require_count("mel.win_length", self.win_length)
+            require(
                 self.win_length <= self.n_fft, f"mel.win_length {self.win_length} is longer than n_fft {self.n_fft}."
             )
-        _require_choice("mel.norm", self.norm, ("slaney", None))
-        _require_choice("mel.scaling", self.scaling, (*get_args(Scaling), None))
-        _require(self.power > 0, f"mel.power must be positive; got {self.power!r}.")
-        _require(
+        require_choice("mel.window", self.window, WINDOWS)
+        require_choice("mel.htk", self.htk, (True, False))
+        require(self.gain > 0, f"mel.gain must be positive; got {self.gain!r}.")
+        require_choice("mel.norm", self.norm, ("slaney", None))
+        require_choice("mel.scaling", self.scaling, (*get_args(Scaling), None))
+        require(self.power > 0, f"mel.power must be positive; got {self.power!r}.")
+        require(
             self.amin > 0 and self.ref > 0, f"mel.amin and mel.ref must be positive; got {self.amin!r}, {self.ref!r}."
         )
-        _require(self.top_db is None or self.top_db >= 0, f"mel.top_db must not be negative; got {self.top_db!r}.")
-        _require(self.fmin >= 0, f"mel.fmin must not be negative; got {self.fmin!r}.")
-        _require(self.fmax is None or self.fmax > self.fmin, f"mel.fmax {self.fmax!r} is not above fmin {self.fmin!r}.")
+        require(self.top_db is None or self.top_db >= 0, f"mel.top_db must not be negative; got {self.top_db!r}.")
+        require(self.fmin >= 0, f"mel.fmin must not be negative; got {self.fmin!r}.")
+        require(self.fmax is None or self.fmax > self.fmin, f"mel.fmax {self.fmax!r} is not above fmin {self.fmin!r}.")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -147,9 +136,9 @@ class WindowSpec:
 
     def __post_init__(self) -> None:
         """Reject unknown policies."""
-        _require_count("window.frames", self.frames)
-        _require_choice("window.remainder", self.remainder, get_args(Remainder))
-        _require_choice("window.short", self.short, get_args(Short))
+        require_count("window.frames", self.frames)
+        require_choice("window.remainder", self.remainder, get_args(Remainder))
+        require_choice("window.short", self.short, get_args(Short))
 
 
 # === Weights ===
@@ -175,31 +164,31 @@ class WeightsSource:
 
     def __post_init__(self) -> None:
         """Reject sources that are not pinned or reach outside their folder."""
-        _require(
+        require(
             bool(self.uri) and isinstance(self.uri, str), f"weights.uri must be a non-empty string; got {self.uri!r}."
         )
-        _require(
+        require(
             isinstance(self.sha256, str) and _SHA256.fullmatch(self.sha256) is not None,
             f"weights.sha256 must be 64 lower-case hexadecimal digits; got {self.sha256!r}.",
         )
-        _require_choice("weights.format", self.format, ("safetensors", "musicnn_h5"))
+        require_choice("weights.format", self.format, ("safetensors", "musicnn_h5"))
         if self.size is not None:
-            _require_count("weights.size", self.size)
+            require_count("weights.size", self.size)
         if self.kind == "hub":
             _, revision = parse_hub_uri(self.uri)
-            _require(
+            require(
                 revision is not None,
                 f"weights.uri {self.uri!r} is not pinned: add the commit, hf://org/repo@<revision>.",
             )
         if self.kind == "file":
             path = Path(self.uri)
-            _require(
+            require(
                 path.is_absolute() or (path.name == self.uri and self.uri not in (".", "..")),
                 f"weights.uri {self.uri!r} must be a plain file name beside spec.json, without folders.",
             )
-        _require(not self.uri.startswith("http://"), f"weights.uri {self.uri!r} must use https.")
+        require(not self.uri.startswith("http://"), f"weights.uri {self.uri!r} must use https.")
         if self.kind == "https":
-            _require(
+            require(
                 _HTTPS.fullmatch(self.uri) is not None,
                 f"weights.uri {self.uri!r} must end in a plain file name, without query or fragment.",
             )
@@ -279,18 +268,29 @@ class ModelSpec:
         """Check names, tags and metrics."""
         for field in ("name", "architecture"):
             value = getattr(self, field)
-            _require(
+            require(
                 isinstance(value, str) and _NAME.fullmatch(value) is not None,
                 f"{field} must consist of letters, digits, '.', '_' and '-'; got {value!r}.",
             )
-        _require(len(self.tags) > 0, f"Model {self.name!r} has no tags.")
+        for field in ("weights_help", "description", "trained_on", "license", "paper"):
+            require(isinstance(getattr(self, field), str), f"{field} must be text; got {getattr(self, field)!r}.")
+        for field in ("config", "claims"):
+            require(
+                isinstance(getattr(self, field), Mapping), f"{field} must be an object; got {getattr(self, field)!r}."
+            )
+        require(
+            self.mel.fmax is None or self.mel.fmax <= self.audio.sr / 2,
+            f"mel.fmax {self.mel.fmax!r} is above half the sample rate {self.audio.sr}.",
+        )
+        require(len(self.tags) > 0, f"Model {self.name!r} has no tags.")
         for tag in self.tags:
-            _require(isinstance(tag, str) and bool(tag.strip()), f"Model {self.name!r} has an empty tag: {tag!r}.")
+            require(isinstance(tag, str) and bool(tag.strip()), f"Model {self.name!r} has an empty tag: {tag!r}.")
         twice = sorted({tag for tag in self.tags if self.tags.count(tag) > 1})
-        _require(not twice, f"Model {self.name!r} lists tags twice: {', '.join(twice)}.")
+        require(not twice, f"Model {self.name!r} lists tags twice: {', '.join(twice)}.")
         for metric in self.metrics:
+            require(isinstance(metric, Mapping), f"A metric of {self.name!r} must be an object; got {metric!r}.")
             missing = {"dataset", "split", "n", "source"} - set(metric)
-            _require(
+            require(
                 not missing,
                 f"A metric of {self.name!r} does not say its {', '.join(sorted(missing))}: {dict(metric)!r}.",
             )
@@ -336,22 +336,24 @@ class ModelSpec:
         Raises:
             SpecError: a field is missing, unknown or contradicts another.
         """
-        _require(isinstance(data, Mapping), f"A spec must be a JSON object; got {type(data).__name__}.")
+        require(isinstance(data, Mapping), f"A spec must be a JSON object; got {type(data).__name__}.")
         data = dict(data)
         version = data.pop("spec_version", SPEC_VERSION)
-        _require(
+        require(
             version == SPEC_VERSION,
             f"This spec is of version {version!r}; this package reads version {SPEC_VERSION}. Update keras_musictag.",
         )
         nested = {"audio": AudioSpec, "mel": MelSpec, "window": WindowSpec, "weights": WeightsSource}
         for field, kind in nested.items():
             if data.get(field) is not None:
-                data[field] = _build(kind, data[field], f"{field}.")
-        data["tags"] = tuple(data.get("tags") or ())
-        data["metrics"] = tuple(data.get("metrics") or ())
-        spec = _build(cls, {**data, "root": root}, "")
+                data[field] = build(kind, data[field], f"{field}.")
+        for field in ("tags", "metrics"):
+            values = data.get(field) or ()
+            require(isinstance(values, (list, tuple)), f"{field} must be a list; got {values!r}.")
+            data[field] = tuple(values)
+        spec = build(cls, {**data, "root": root}, "")
         if spec.weights is not None and spec.weights.kind == "file":
-            _require(
+            require(
                 not Path(spec.weights.uri).is_absolute(),
                 f"weights.uri {spec.weights.uri!r} in a {SPEC_FILE} must be a file name beside it, not a path.",
             )
@@ -376,22 +378,3 @@ class ModelSpec:
             return cls.from_dict(data, root=folder)
         except SpecError as error:
             raise SpecError(f"{path}: {error}") from error
-
-
-def _build(kind: type, data: Any, prefix: str) -> Any:
-    """`kind(**data)` with messages that name the JSON fields."""
-    _require(isinstance(data, Mapping), f"{prefix.rstrip('.')} must be an object; got {data!r}.")
-    known = {field.name for field in dataclasses.fields(kind)}
-    unknown = sorted(set(data) - known)
-    _require(not unknown, f"Unknown field {prefix}{', '.join(map(str, unknown))}. Known: {', '.join(sorted(known))}.")
-    needed = {
-        field.name
-        for field in dataclasses.fields(kind)
-        if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-    }
-    missing = sorted(needed - set(data))
-    _require(not missing, f"Missing field {prefix}{', '.join(missing)}.")
-    try:
-        return kind(**data)
-    except TypeError as error:  # a string where a number is compared, and the like
-        raise SpecError(f"Wrong type in {prefix.rstrip('.') or 'spec'}: {error}") from error

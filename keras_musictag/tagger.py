@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from . import audio, cards, download, registry, weights, windows
-from .errors import CacheError, MusicTagError, SpecError, UnknownTagError
+from .errors import CacheError, MusicTagError, SpecError
 from .runtime import KerasRuntime
 from .spec import SPEC_FILE, WEIGHTS_FILE, ModelSpec
 from .taggram import Taggram, column_of
@@ -34,6 +34,8 @@ _log = logging.getLogger(__name__)
 # Sound that goes through the network at a time. Measured on 2 cores: per window, a batch of 96 s is at most 5 % faster
 # than one of 24 s, but takes up to 1.5 GB (musicnn's widest activations) instead of 0.5 GB.
 _BATCH_SECONDS = 24.0
+
+_RANDOM = "nothing that was recorded: the network started from random weights"
 
 
 # === Results ===
@@ -85,7 +87,12 @@ class Tagger:
         path = download.fetch_weights(spec) if pretrained and core is None else None
         if core is None:
             shape = {"num_tags": len(spec.tags), "input_shape": spec.input_shape}
-            core = registry.build_model(spec.architecture, **shape, name=spec.name.replace(".", "_"), **spec.config)
+            try:
+                core = registry.build_model(spec.architecture, **shape, name=spec.name.replace(".", "_"), **spec.config)
+            except TypeError as error:  # a config that the builder does not take
+                raise SpecError(
+                    f"{spec.architecture!r} cannot be built with config={dict(spec.config)!r}: {error}."
+                ) from error
         expected = (None, len(spec.tags))
         if tuple(core.output_shape) != expected or tuple(core.input_shape[1:]) != spec.input_shape:
             raise SpecError(
@@ -157,27 +164,40 @@ class Tagger:
         top: int | None = None,
         threshold: float = 0.0,
         tags: Sequence[str] | None = None,
+        offset: float = 0.0,
+        duration: float | None = None,
         progress: bool = False,
     ) -> Iterator[TagResult]:
         """Tag one sound after another; a bad one never ends the batch.
 
         Args:
             sources: paths, file objects or `(array, sr)` pairs.
-            top, threshold, tags: as in `tag`.
+            top, threshold, tags, offset, duration: as in `tag`.
             progress: show a progress bar on standard error.
 
         Yields:
             A `TagResult` per source, in order, with `tags` or with `error`.
+
+        Raises:
+            TypeError: `sources` is one sound, not several.
+            UnknownTagError: `tags` has one that the model does not know.
         """
+        if isinstance(sources, (str, os.PathLike, np.ndarray, bytes)):
+            raise TypeError(f"tag_many() takes several sounds; got one {type(sources).__name__}. Use tag(), or a list.")
+        self._columns(tags)
+        options = {"top": top, "threshold": threshold, "tags": tags, "offset": offset, "duration": duration}
+        return self._tag_each(sources, options, progress)
+
+    def _tag_each(
+        self, sources: Iterable[audio.Source], options: dict[str, Any], progress: bool
+    ) -> Iterator[TagResult]:
         if progress:
             from tqdm.auto import tqdm
 
             sources = tqdm(sources, unit="file", delay=2)
         for source in sources:
             try:
-                yield TagResult(source, tags=self.tag(source, top=top, threshold=threshold, tags=tags))
-            except (UnknownTagError, CacheError):  # the call's fault, not the file's
-                raise
+                yield TagResult(source, tags=self.tag(source, **options))
             except MusicTagError as error:
                 _log.info("%s", error)
                 yield TagResult(source, error=error)
@@ -247,11 +267,12 @@ class Tagger:
     def save(self, folder: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
         """Write `spec.json`, `weights.safetensors` and a model card; `load(folder)` reads them.
 
-        The folder appears complete or not at all.
+        The folder appears complete or not at all. What is saved is the network as it is now: if it came with random
+        weights, the card says so and repeats none of the spec's claims about training.
 
         Args:
             folder: where to.
-            overwrite: replace a tagger that is there. Other folders are never replaced.
+            overwrite: replace a tagger that is there; other files in its folder stay. Other folders are never replaced.
 
         Returns:
             Path of the folder.
@@ -272,10 +293,15 @@ class Tagger:
                 new.mkdir()
                 source = weights.save_weights(self.core, new / WEIGHTS_FILE)
                 spec = dataclasses.replace(self.spec, weights=source, root=None)
+                if not self._pretrained:
+                    spec = dataclasses.replace(spec, trained_on=_RANDOM, metrics=(), license="", paper="")
                 weights.write_atomically(new / SPEC_FILE, spec.to_json().encode())
-                weights.write_atomically(new / "README.md", cards.model_card(spec).encode())
+                weights.write_atomically(new / "README.md", cards.model_card(spec, folder.name).encode())
                 if folder.exists():
-                    folder.rename(Path(scratch) / "old")
+                    old = folder.rename(Path(scratch) / "old")
+                    for path in old.iterdir():
+                        if not (new / path.name).exists():
+                            path.rename(new / path.name)
                 new.rename(folder)
         except OSError as error:
             if isinstance(error, CacheError):
@@ -293,6 +319,11 @@ class Tagger:
         )
 
     # --- Internals ---
+
+    def __getstate__(self) -> dict[str, Any]:
+        """State for `copy` and `pickle`: without the compiled functions, which belong to this very network."""
+        compiled = ("model", "_run", "_run_features")
+        return {name: value for name, value in vars(self).items() if name not in compiled}
 
     @functools.cached_property
     def _run(self) -> KerasRuntime:

@@ -174,3 +174,44 @@ def test_a_real_process_is_quiet_and_has_no_traceback(files):
     assert errors[0].startswith("error: 'text.mp3' is not a sound file")
     assert errors[1] == "1 of 2 files could not be tagged."
     assert result.stdout.splitlines()[1].split()[0] == "tone"
+
+
+def test_help_shows_its_examples_line_by_line():
+    lines = run("--help").stdout.splitlines()
+    assert "  keras-musictag models                    what there is" in lines
+
+
+def test_ordinary_mistakes_have_no_traceback(files, monkeypatch):
+    for arguments, message in (
+        (("--hop", "nan"), "hop_seconds must be positive"),
+        (("--hop", 100_000), "hop_seconds must be positive and at most a day"),
+    ):
+        result = run("taggram", files / "tone.wav", "-m", "tiny", *arguments)
+        assert result.exit_code == 2 and message in result.stderr
+    pytest.importorskip("matplotlib")
+    (files / "folder.png").mkdir()
+    result = run("taggram", files / "tone.wav", "-m", "tiny", "--plot", files / "folder.png")
+    assert result.exit_code == 2 and "cannot be written" in result.stderr
+    monkeypatch.setenv("KERAS_BACKEND", "jaxx")
+    assert "jaxx not installed" in run("--version").stdout
+
+
+def test_a_part_of_a_file(files):
+    whole = json.loads(run("tag", files / "noise.flac", "-m", "tiny", "--json").stdout)
+    part = json.loads(run("tag", files / "noise.flac", "-m", "tiny", "--json", "--offset", 0.5, "--duration", 1).stdout)
+    assert part["tags"] != whole["tags"]
+    result = run("tag", files / "noise.flac", "-m", "tiny", "--offset", 10)
+    assert result.exit_code == 1 and "has no samples from 10" in result.stderr
+
+
+def test_csv_mentions_every_file(files):
+    result = run("tag", files / "tone.wav", "-m", "tiny", "--csv", "--threshold", 1)
+    assert next(iter(csv.DictReader(io.StringIO(result.stdout))))["tag"] == ""
+
+
+def test_output_that_knows_no_block_characters(files):
+    command = [sys.executable, "-m", "keras_musictag.cli", "tag", "-m", "tiny", "tone.wav"]
+    env = {**os.environ, "PYTHONIOENCODING": "cp1252", "PYTHONUTF8": "0"}
+    result = subprocess.run(command, capture_output=True, cwd=files, env=env)
+    assert result.returncode == 0, result.stderr
+    assert b"tone" in result.stdout

@@ -88,6 +88,29 @@ def test_names_are_not_taken_over(clean_registry):
         registry._add_spec(other)
 
 
+def test_a_refused_model_leaves_nothing_behind():
+    """In a new process: registering a taken name is the first thing that happens there."""
+    code = """
+import dataclasses, keras_musictag as kmt
+from keras_musictag.errors import SpecError
+from keras_musictag.registry import zoo_folder
+spec = dataclasses.replace(kmt.ModelSpec.from_folder(zoo_folder() / "tiny"), architecture="mine")
+try:
+    @kmt.register_model(spec=spec)
+    def mine(): pass
+except SpecError as error:
+    print(error)
+print(len(kmt.list_models()))
+try:
+    kmt.build_model("mine")
+except LookupError:
+    print("unknown")
+"""
+    lines = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.splitlines()
+    assert lines[0] == "A different model is already registered as 'tiny'."
+    assert int(lines[1]) >= 8 and lines[2] == "unknown"
+
+
 def test_an_installed_plugin_is_listed_built_and_loaded(tmp_path):
     """The real thing: pip installs a package that has an entry point, and a new process finds its model."""
     subprocess.run(

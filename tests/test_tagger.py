@@ -305,3 +305,61 @@ def test_a_long_track_is_tagged_in_batches(tiny, song, monkeypatch):
     expected = tiny.tag(song, sr=16_000)
     monkeypatch.setattr(module, "_BATCH_SECONDS", 2.0)
     assert tiny.tag(song, sr=16_000) == pytest.approx(expected, abs=1e-6)
+
+
+# === Found by review ===
+
+
+def test_random_weights_are_saved_as_such(tmp_path):
+    folder = kmt.load("tiny", weights=None).save(tmp_path / "random")
+    spec = kmt.load(folder).spec
+    assert "random weights" in spec.trained_on and spec.metrics == () and spec.license == ""
+    assert "random weights" in (folder / "README.md").read_text()
+    kept = kmt.load("tiny").save(tmp_path / "kept")
+    assert kmt.load(kept).spec.metrics == kmt.model_info("tiny").metrics
+
+
+def test_copies_run_their_own_weights(tiny, sine):
+    import copy
+
+    tiny.tag(sine, sr=16_000)
+    double = copy.deepcopy(tiny)
+    head = double.core.get_layer("head")
+    head.kernel.assign(np.zeros(head.kernel.shape, "float32"))
+    head.bias.assign(np.zeros(head.bias.shape, "float32"))
+    assert set(double.tag(sine, sr=16_000).values()) == {0.5}
+    assert tiny.tag(sine, sr=16_000)["tone"] > 0.8
+
+
+def test_one_sound_is_not_several(tiny, sine):
+    for one in ("song.mp3", sine):
+        with pytest.raises(TypeError, match=r"tag_many\(\) takes several sounds; got one"):
+            tiny.tag_many(one)
+
+
+def test_overwriting_keeps_other_files(tiny, tmp_path):
+    folder = tiny.save(tmp_path / "mine")
+    (folder / "notes.txt").write_text("mine")
+    tiny.save(folder, overwrite=True)
+    assert (folder / "notes.txt").read_text() == "mine"
+    assert kmt.load(folder).tags == tiny.tags
+
+
+def test_a_registered_name_means_the_same_everywhere(tiny, tmp_path, monkeypatch):
+    other = dataclasses.replace(tiny.spec, tags=("a", "b", "c", "d", "e"))
+    kmt.Tagger(other, core=tiny.core).save(tmp_path / "tiny")
+    monkeypatch.chdir(tmp_path)
+    assert kmt.load("tiny").tags == tiny.tags
+    assert kmt.load("./tiny").tags == other.tags
+
+
+def test_a_config_that_the_builder_does_not_take(tiny):
+    wrong = dataclasses.replace(tiny.spec, config={"colour": 1})
+    with pytest.raises(SpecError, match=r"'tiny' cannot be built with config=\{'colour': 1\}"):
+        kmt.Tagger(wrong, pretrained=False)
+
+
+def test_a_plot_shows_only_what_was_heard(tiny, sine):
+    pytest.importorskip("matplotlib")
+    left, right = tiny.taggram(sine, sr=16_000, hop_seconds=2.5).plot().get_xlim()
+    assert left >= 0 and right <= 3.01
