@@ -132,6 +132,8 @@ def soundfile_decoder(path: Any, offset: float, duration: float | None) -> Decod
                     sound = stack.enter_context(_Sound(_Quiet(file, position, b"\xff\xff\xff\xff")))
         except (soundfile.LibsndfileError, TypeError, ValueError) as error:
             reason = getattr(error, "error_string", "") or str(error) or repr(error)
+            if "not a regular file" in reason:  # its words for an MP3 without MPEG frames; the file is there
+                reason = "no sound found"
             raise DecodeFailed(reason.rstrip(".")) from error
         yield sound.samplerate, _soundfile_blocks(sound, path, offset, duration)
 
