@@ -7,6 +7,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
 import pytest
+from hub_server import HubServer
+from weight_files import CONTENT, NAME, answer_https
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 
@@ -53,3 +55,27 @@ def published_weights(monkeypatch):
 def sine():
     """Three seconds of 440 Hz at 16 kHz."""
     return (0.5 * np.sin(2 * np.pi * 440 * np.arange(48_000) / 16_000)).astype("float32")
+
+
+# === A loopback server of weight files ===
+
+
+@pytest.fixture
+def server():
+    """Serves one weight file, and speaks the Hub's protocol."""
+    with HubServer() as server:
+        server.files[NAME] = CONTENT
+        yield server
+
+
+@pytest.fixture
+def https(server, monkeypatch):
+    """The same server, as https://weights.example."""
+    answer_https(server, monkeypatch)
+    return server
+
+
+@pytest.fixture
+def cache():
+    """Where this test's downloads go."""
+    return Path(os.environ["KERAS_MUSICTAG_CACHE"])

@@ -17,8 +17,8 @@ import time
 from pathlib import Path
 
 import pytest
-from hub_server import Fault, HubServer
-from weight_files import CONTENT, NAME, OTHER, answer_https, files_in, rot, spec_of
+from hub_server import Fault
+from weight_files import CONTENT, NAME, OTHER, files_in, rot, spec_of
 
 from keras_musictag import download
 from keras_musictag.errors import CacheError, CorruptWeightsError, DownloadError, OfflineError, SpecError
@@ -45,24 +45,6 @@ def wait_until(condition, seconds=60):
     while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"
         time.sleep(0.01)
-
-
-@pytest.fixture
-def server():
-    with HubServer() as server:
-        server.files[NAME] = CONTENT
-        yield server
-
-
-@pytest.fixture
-def https(server, monkeypatch):
-    answer_https(server, monkeypatch)
-    return server
-
-
-@pytest.fixture
-def cache():
-    return Path(os.environ["KERAS_MUSICTAG_CACHE"])
 
 
 # === By URL ===

@@ -1,35 +1,14 @@
 """Getting weight files without the network: from a mirror (also by address) and from beside the spec."""
 
 import dataclasses
-import os
-from pathlib import Path
 
 import pytest
-from hub_server import Fault, HubServer
-from weight_files import CONTENT, NAME, OTHER, URL, answer_https, files_in, rot, spec_of
+from hub_server import Fault
+from weight_files import CONTENT, NAME, OTHER, URL, files_in, rot, spec_of
 
 import keras_musictag as kmt
 from keras_musictag import download
 from keras_musictag.errors import CorruptWeightsError, OfflineError, SpecError, WeightsError, WeightsUnavailableError
-
-
-@pytest.fixture
-def server():
-    with HubServer() as server:
-        server.files[NAME] = CONTENT
-        yield server
-
-
-@pytest.fixture
-def https(server, monkeypatch):
-    answer_https(server, monkeypatch)
-    return server
-
-
-@pytest.fixture
-def cache():
-    return Path(os.environ["KERAS_MUSICTAG_CACHE"])
-
 
 # === Mirror ===
 
