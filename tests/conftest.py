@@ -24,6 +24,11 @@ def pytest_configure(config):
         keras.ops.zeros((1,))
 
 
+def pytest_collection_modifyitems(items):
+    """Timings first: they want a process in which nothing else has run yet."""
+    items.sort(key=lambda item: item.get_closest_marker("speed") is None)
+
+
 @pytest.fixture(autouse=True)
 def private_environment(monkeypatch, tmp_path):
     """No test sees the user's caches or settings."""
