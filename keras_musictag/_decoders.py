@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import soundfile
 
-from ._headers import Patched, mp3_states_length, opened, unclosed_wav
+from ._headers import Patched, misdated_opus, mp3_states_length, opened, unclosed_wav
 from .errors import TruncatedAudioError
 
 Blocks = Iterator[np.ndarray]
@@ -124,18 +124,27 @@ def soundfile_decoder(path: Any, offset: float, duration: float | None) -> Decod
     with contextlib.ExitStack() as stack:
         try:
             sound = stack.enter_context(_open_soundfile(path))
-            if sound.frames == 0 and sound.format in ("WAV", "WAVEX"):
-                file = stack.enter_context(opened(path))
-                position = unclosed_wav(file)
-                if position is not None:  # the length that libsndfile takes as "up to the end"
-                    file.seek(0)
-                    sound = stack.enter_context(_Sound(_Quiet(file, position, b"\xff\xff\xff\xff")))
+            patches = _patches(sound, path)
+            if patches:
+                sound = stack.enter_context(_Sound(_Quiet(stack.enter_context(opened(path)), patches)))
         except (soundfile.LibsndfileError, TypeError, ValueError) as error:
             reason = getattr(error, "error_string", "") or str(error) or repr(error)
             if "not a regular file" in reason:  # its words for an MP3 without MPEG frames; the file is there
                 reason = "no sound found"
             raise DecodeFailed(reason.rstrip(".")) from error
         yield sound.samplerate, _soundfile_blocks(sound, path, offset, duration)
+
+
+def _patches(sound: _Sound, path: Any) -> dict[int, bytes]:
+    """What libsndfile has to see instead of what is in the file, by position, in order to read all of the sound."""
+    if sound.frames == 0 and sound.format in ("WAV", "WAVEX"):
+        with opened(path) as file:
+            position = unclosed_wav(file)
+        return {} if position is None else {position: b"\xff\xff\xff\xff"}  # a length taken as "up to the end"
+    if sound.subtype == "OPUS":
+        with opened(path) as file:
+            return misdated_opus(file)
+    return {}
 
 
 class _Quiet(Patched):

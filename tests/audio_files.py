@@ -72,6 +72,33 @@ def index_first(data):
     return others[0] + bytes(moved) + b"".join(others[1:])
 
 
+def ogg_pages(data):
+    """The pages of an Ogg file, as a list of bytearrays."""
+    pages, position = [], 0
+    while position < len(data):
+        lengths = data[position + 27 : position + 27 + data[position + 26]]
+        end = position + 27 + len(lengths) + sum(lengths)
+        pages.append(bytearray(data[position:end]))
+        position = end
+    return pages
+
+
+def misdate(data, samples):
+    """An Ogg file with some pages, by number, dated later by so many samples, and with the right checksums."""
+    pages = ogg_pages(data)
+    for number, change in samples.items():
+        page = pages[number]
+        (time,) = struct.unpack_from("<q", page, 6)
+        struct.pack_into("<qIII", page, 6, time + change, *struct.unpack_from("<II", page, 14), 0)
+        crc = 0
+        for byte in page:
+            crc ^= byte << 24
+            for _ in range(8):
+                crc = (crc << 1) ^ (0x104C11DB7 if crc & 0x80000000 else 0)
+        struct.pack_into("<I", page, 22, crc)
+    return b"".join(pages)
+
+
 def wav_header(data_bytes, *, rate=44100, channels=1, bits=16, riff_bytes=None):
     """The 44 bytes before the samples of a PCM WAV that says it has `data_bytes` bytes of them."""
     frame = channels * bits // 8
