@@ -8,7 +8,6 @@ seconds. After Hinton, Vinyals & Dean, "Distilling the knowledge in a neural net
 
 from __future__ import annotations
 
-import dataclasses
 import io
 import os
 from pathlib import Path
@@ -19,6 +18,7 @@ import numpy as np
 from .errors import MusicTagError
 from .tagger import Tagger
 from .training import RunState, TrainingError, TrainingSpec, fit, prepare
+from .training_graph import segment_frames
 from .weights import write_atomically
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from .augment import Augmentation
     from .datasets import Manifest
     from .features import FeatureCache
-    from .pipeline import EvaluationWindows
+    from .pipeline import EvaluationWindows, TargetsOf
 
 
 class TeacherTargets:
@@ -78,7 +78,9 @@ class TeacherTargets:
     def __call__(self, row: int, start_frame: int, frames: int) -> np.ndarray:
         """Mean probabilities `(tags,)` over the teacher's windows inside the student's; the nearest if none is."""
         starts, probabilities = self._windows(Path(self.manifest[row].path))
-        first = start_frame * self.frame_seconds
+        first, track = start_frame * self.frame_seconds, starts[-1] + self.teacher.spec.window_seconds
+        if first >= track:  # the student hears a short track again and again
+            first %= track
         last = first + frames * self.frame_seconds - self.teacher.spec.window_seconds
         slack = self.hop_seconds / 100
         inside = (starts >= first - slack) & (starts <= last + slack)
@@ -126,9 +128,12 @@ def distil(
     training: TrainingSpec,
     batch_size: int = 16,
     augment: Augmentation | None = None,
+    mixup: float = 0.0,
     dropout: float = 1.0,
     bn_momentum: float | None = 0.95,
     hop_seconds: float = 1.0,
+    segment_weight: float = 1.0,
+    balance: float = 0.5,
     workers: int = 1,
     progress: bool = True,
 ) -> tuple[Tagger, RunState]:
@@ -143,9 +148,14 @@ def distil(
         training: settings of the loop. `monitor="score"` is the mean per-tag correlation with the teacher.
         batch_size: windows per step.
         augment: applied to each batch.
+        mixup: probability of a window being mixed with another, log-mels and targets alike (`augment.mixup`, mode
+            `"log"`).
         dropout: factor on the network's dropout rates.
         bn_momentum: momentum of moving statistics; 0.95 settles within a few hundred steps.
         hop_seconds: of the teacher's windows.
+        segment_weight: share in the loss of tagging each stretch of the window by itself, see `training_graph`; 0 for
+            the window alone.
+        balance: how far rare tags count as much as frequent ones, 0 to 1; see `losses.balance_weights`.
         workers: threads that read batches.
         progress: show bars.
 
@@ -155,6 +165,7 @@ def distil(
     Raises:
         TrainingError: the tags differ, or files cannot be read (drop them first: `Manifest.validate`).
     """
+    from .losses import BalancedCrossentropy, balance_weights
     from .pipeline import EvaluationWindows, WindowBatches
 
     if student.tags != teacher.tags:
@@ -172,20 +183,40 @@ def distil(
         bad = targets[part].fill(progress) + cache.fill([row.path for row in manifest], progress=progress)
         if bad:
             raise TrainingError(f"{len(bad)} files of {part} cannot be used, the first one: {bad[0][1]}")
+    segments = segment_frames(student.core) if segment_weight else (0, 0)
     batches = WindowBatches(
-        train, spec, cache, batch_size=batch_size, steps=training.steps, seed=training.seed, targets=targets["train"],
-        augment=augment, workers=workers,
+        train, spec, cache, batch_size=batch_size, steps=training.steps, seed=training.seed,
+        targets=_with_segments(targets["train"], *segments), augment=augment, mixup=mixup, mixup_mode="log",
+        workers=workers,
     )  # fmt: skip
-    prepare(student.core, prior=targets["train"].of_rows().mean(axis=0), dropout=dropout, bn_momentum=bn_momentum)
+    known = targets["train"].of_rows()
+    prepare(student.core, prior=known.mean(axis=0), dropout=dropout, bn_momentum=bn_momentum)
+    shares = np.repeat([1.0, *[segment_weight / max(segments[0], 1)] * segments[0]], len(student.tags))
+    shares *= len(shares) / len(student.tags)  # the window's own share in the mean is 1, whatever the segments'
+    loss = BalancedCrossentropy(shares * np.tile(balance_weights(known, balance), 1 + segments[0]))
     windows = EvaluationWindows(validation, spec, cache, batch_size=batch_size)
     expected = targets["validation"].of_rows()
 
     def validate(model: keras.Model) -> dict[str, float]:
         return _agreement(model, windows, expected, student.tags)
 
-    state = fit(student.core, batches, training, folder, validate=validate, progress=progress)
-    taught = f"Distilled from {teacher.spec.name} on {len(train)} tracks without labels; {spec.trained_on}".rstrip("; ")
-    return Tagger(dataclasses.replace(spec, trained_on=taught), core=student.core), state
+    state = fit(
+        student.core, batches, training, folder,
+        validate=validate, loss=loss, segments=bool(segment_weight), progress=progress,
+    )  # fmt: skip
+    taught = f"Distilled from {teacher.spec.name} on {len(train)} tracks without labels."
+    return Tagger(spec.retrained(trained_on=taught), core=student.core), state
+
+
+def _with_segments(targets: TeacherTargets, count: int, frames: int) -> TargetsOf:
+    """Targets of a window, and of each of its segments behind them."""
+
+    def of_window(row: int, start: int, length: int) -> np.ndarray:
+        parts = [targets(row, start, length)]
+        parts += [targets(row, start + segment * frames, frames) for segment in range(count)]
+        return np.concatenate(parts)
+
+    return of_window
 
 
 def _agreement(

@@ -292,9 +292,10 @@ class Tagger:
                 new = Path(scratch) / "new"
                 new.mkdir()
                 source = weights.save_weights(self.core, new / WEIGHTS_FILE)
-                spec = dataclasses.replace(self.spec, weights=source, root=None)
-                if not self._pretrained:
-                    spec = dataclasses.replace(spec, trained_on=_RANDOM, metrics=(), license="", paper="")
+                if self._pretrained:
+                    spec = dataclasses.replace(self.spec, weights=source, root=None)
+                else:
+                    spec = self.spec.retrained(weights=source, trained_on=_RANDOM, paper="")
                 weights.write_atomically(new / SPEC_FILE, spec.to_json().encode())
                 weights.write_atomically(new / "README.md", cards.model_card(spec, folder.name).encode())
                 if folder.exists():
