@@ -20,6 +20,8 @@ _EXPORTS = {
     "ModelSpec": "spec",
     "WeightsSource": "spec",
     "WindowSpec": "spec",
+    "Latency": "facts",
+    "TrainingData": "facts",
     "build_model": "registry",
     "list_models": "registry",
     "model_info": "registry",
@@ -31,6 +33,7 @@ _EXPORTS = {
     "Taggram": "taggram",
     "MusicTagError": "errors",
     "demo_clip": "demo",
+    "evaluate": "tagger_evaluation",
     "validate": "validation",
 }
 _MODULES = ("audio", "datasets", "errors", "layers", "metrics", "models")
@@ -64,6 +67,8 @@ if TYPE_CHECKING:  # the same names, for type checkers
     from . import models as models
     from .demo import demo_clip as demo_clip
     from .errors import MusicTagError as MusicTagError
+    from .facts import Latency as Latency
+    from .facts import TrainingData as TrainingData
     from .loading import load as load
     from .registry import build_model as build_model
     from .registry import list_models as list_models
@@ -77,5 +82,6 @@ if TYPE_CHECKING:  # the same names, for type checkers
     from .spec import WindowSpec as WindowSpec
     from .tagger import Tagger as Tagger
     from .tagger import TagResult as TagResult
+    from .tagger_evaluation import evaluate as evaluate
     from .taggram import Taggram as Taggram
     from .validation import validate as validate

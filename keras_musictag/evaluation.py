@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -112,9 +113,26 @@ class TagScore:
         return {**counts, **flat("roc_auc", self.roc_auc), **flat("pr_auc", self.pr_auc), "dropped": dropped}
 
 
+@dataclasses.dataclass(frozen=True)
+class Failure:
+    """A row that could not be tagged.
+
+    Attributes:
+        model: the tagger that could not.
+        file: the sound.
+        start: seconds into it.
+        reason: the message of the exception.
+    """
+
+    model: str
+    file: str
+    start: float
+    reason: str
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """How well one tagger does on one set of clips. Made by `evaluate_scores`.
+    """How well one tagger does on one set of clips. Made by `evaluate` and `evaluate_scores`.
 
     Attributes:
         dataset, split: which clips.
@@ -124,6 +142,8 @@ class Evaluation:
         roc_auc, pr_auc: `Estimate`s of the mean over the tags that have an area.
         n_bootstrap, confidence, seed: number of resamples (0: no intervals), level of the intervals, random seed.
         model, weights_sha256: what was measured.
+        missing_tags: tags of the data that the tagger does not have; they are in no number.
+        failed: rows that could not be tagged; they are in no number.
     """
 
     dataset: str
@@ -139,6 +159,8 @@ class Evaluation:
     seed: int = 0
     model: str = ""
     weights_sha256: str = ""
+    missing_tags: tuple[str, ...] = ()
+    failed: tuple[Failure, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse numbers that nobody could place."""
@@ -172,6 +194,9 @@ class Evaluation:
             "n_tags": len(self.rows),
             "n_tags_scored": len(self.rows) - len(self.excluded),
             "excluded": self.excluded,
+            "missing_tags": list(self.missing_tags),
+            "n_failed": len(self.failed),
+            "failed": [dataclasses.asdict(failure) for failure in self.failed],
             "per_tag": [row.to_dict() for row in self.rows],
         }
 
@@ -213,6 +238,12 @@ class Evaluation:
         if self.excluded:
             named = ", ".join(f"{tag} ({reason})" for tag, reason in self.excluded.items())
             notes.append(f"not scored, {len(self.excluded)} of {len(self.rows)} tags: {named}")
+        if self.missing_tags:
+            notes.append(f"tags of the data that the tagger does not have: {', '.join(self.missing_tags)}")
+        if self.failed:
+            first = self.failed[0]
+            rows = self.n_clips + len(self.failed)
+            notes.append(f"left out, {len(self.failed):,} of {rows:,} rows could not be tagged, first {first.file}")
         return notes
 
 
@@ -234,7 +265,7 @@ class Comparison:
     pr_auc: Estimate
 
     def to_dict(self) -> dict[str, Any]:
-        """Flat and ready for `json.dump`, but for `per_tag`, a list of flat rows."""
+        """Flat and ready for `json.dump`, but for `per_tag`, a list of flat rows, and `a` and `b` in full."""
         sides: dict[str, Any] = {}
         for side, evaluation in (("a", self.a), ("b", self.b)):
             for name in ("model", "weights_sha256"):
@@ -248,11 +279,33 @@ class Comparison:
             **flat("pr_auc_delta", self.pr_auc),
             "excluded": self.a.excluded,
             "per_tag": [row.to_dict() for row in self.rows],
+            "a": self.a.to_dict(),
+            "b": self.b.to_dict(),
         }
 
     def to_json(self, path: str | os.PathLike[str]) -> Path:
         """Write `to_dict` to a file; returns its path."""
         return _write_json(path, self.to_dict())
+
+    def to_csv(self, path: str | os.PathLike[str]) -> Path:
+        """Write a row per tag to a file: areas of A, of B and their difference; returns its path."""
+        a = self.a
+        measured = {"dataset": a.dataset, "split": a.split, "n_clips": a.n_clips}
+        measured |= {"model_a": a.model, "model_b": self.b.model}
+        rows: list[dict[str, Any]] = []
+        for parts in zip(a.rows, self.b.rows, self.rows, strict=True):
+            counts = {name: getattr(parts[0], name) for name in ("tag", "positives", "negatives", "positive_groups")}
+            rows.append({**measured, **counts})
+            for metric in ("roc_auc", "pr_auc"):
+                for side, part in zip(("a", "b", "delta"), parts, strict=True):
+                    rows[-1] |= flat(f"{metric}_{side}", getattr(part, metric))
+        return _write_csv(path, rows)
+
+    def plot(self, ax: Axes | None = None, *, metric: Metric = "roc_auc") -> Axes:
+        """Draw the difference per tag with its interval, see `metrics.plot_per_tag`."""
+        from .metrics import plot_per_tag
+
+        return plot_per_tag(self, ax, metric=metric)
 
     def __str__(self) -> str:
         """A table: difference of the macro values, then tag by tag."""
@@ -313,15 +366,21 @@ def _table(rows: Sequence[TagScore], roc_auc: Estimate, pr_auc: Estimate, number
 
 
 def _write_json(path: str | os.PathLike[str], data: dict[str, Any]) -> Path:
-    path = Path(path)
-    path.write_text(json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
-    return path
+    return _write(path, json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def _write_csv(path: str | os.PathLike[str], rows: list[dict[str, Any]]) -> Path:
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return _write(path, text.getvalue())
+
+
+def _write(path: str | os.PathLike[str], text: str) -> Path:
+    """All of it or nothing; bytes of a file name that are no UTF-8 become question marks."""
+    from .weights import write_atomically
+
     path = Path(path)
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    write_atomically(path, text.encode("utf-8", "replace"))
     return path

@@ -1,8 +1,9 @@
 """What a model is, as data: frozen dataclasses that read and write `spec.json`.
 
 A spec says everything the weights depend on (sample rate, mel numbers, window, tag order), where the weights are
-and what their bytes hash to, and what is claimed of them (parameters, licence, metrics). Nothing is parsed from a
-name and nothing here imports Keras, so listing models costs no more than reading some JSON.
+and what their bytes hash to (`sources`), and what is known and claimed of them (licence, training data, metrics:
+`facts`). Nothing is parsed from a name and nothing here imports Keras, so listing models costs no more than reading
+some JSON.
 
 Units: rates in Hz, lengths of STFT windows in samples, lengths of model windows in frames of `hop_length` samples.
 """
@@ -12,12 +13,18 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
 from ._fields import build, require, require_choice, require_count
 from .errors import SpecError
+from .facts import Latency as Latency
+from .facts import TrainingData as TrainingData
+from .facts import check_metric
+from .sources import WEIGHTS_FILE as WEIGHTS_FILE
+from .sources import WeightsSource as WeightsSource
+from .sources import parse_hub_uri as parse_hub_uri
 
 Scaling = Literal["db", "log10"]
 Remainder = Literal["drop", "align"]
@@ -26,13 +33,8 @@ WINDOWS = ("hann", "hamming", "blackman", "boxcar")
 
 SPEC_VERSION = 1
 SPEC_FILE = "spec.json"
-WEIGHTS_FILE = "weights.safetensors"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
-_SHA256 = re.compile(r"[0-9a-f]{64}")
-# Names and revisions as the Hub allows them: no part begins with a dot, so none can climb out of a folder.
-_HUB = re.compile(r"hf://(?P<repo>\w[\w.-]*/\w[\w.-]*)(?:@(?P<revision>\w[\w.-]*(?:/\w[\w.-]*)*))?")
-_HTTPS = re.compile(r"https://[^/?#\s]+(?:/[^?#\s]*)?/(?P<file>\w[\w.+-]*)")
 
 
 # === Front end ===
@@ -141,88 +143,15 @@ class WindowSpec:
         require_choice("window.short", self.short, get_args(Short))
 
 
-# === Weights ===
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class WeightsSource:
-    """Where a weight file is and what its bytes hash to.
-
-    Attributes:
-        uri: one of `weights.safetensors` (a file beside `spec.json`: embedded in the package, a saved tagger, a Hub
-            snapshot), `hf://org/repo@revision` (that repository's `weights.safetensors`), `https://...` (one file),
-            or, in specs made in code only, an absolute path.
-        sha256: hexadecimal digest of the file. Always required: a source without one cannot be trusted.
-        format: `"safetensors"` (keyed by `variable.path`) or the published `"musicnn_h5"`.
-        size: bytes, for the progress bar and for people.
-    """
-
-    uri: str
-    sha256: str
-    format: Literal["safetensors", "musicnn_h5"] = "safetensors"
-    size: int | None = None
-
-    def __post_init__(self) -> None:
-        """Reject sources that are not pinned or reach outside their folder."""
-        require(
-            bool(self.uri) and isinstance(self.uri, str), f"weights.uri must be a non-empty string; got {self.uri!r}."
-        )
-        require(
-            isinstance(self.sha256, str) and _SHA256.fullmatch(self.sha256) is not None,
-            f"weights.sha256 must be 64 lower-case hexadecimal digits; got {self.sha256!r}.",
-        )
-        require_choice("weights.format", self.format, ("safetensors", "musicnn_h5"))
-        if self.size is not None:
-            require_count("weights.size", self.size)
-        if self.kind == "hub":
-            _, revision = parse_hub_uri(self.uri)
-            require(
-                revision is not None,
-                f"weights.uri {self.uri!r} is not pinned: add the commit, hf://org/repo@<revision>.",
-            )
-        if self.kind == "file":
-            path = Path(self.uri)
-            require(
-                path.is_absolute() or (path.name == self.uri and self.uri not in (".", "..")),
-                f"weights.uri {self.uri!r} must be a plain file name beside spec.json, without folders.",
-            )
-        require(not self.uri.startswith("http://"), f"weights.uri {self.uri!r} must use https.")
-        if self.kind == "https":
-            require(
-                _HTTPS.fullmatch(self.uri) is not None,
-                f"weights.uri {self.uri!r} must end in a plain file name, without query or fragment.",
-            )
-
-    @property
-    def kind(self) -> Literal["file", "hub", "https"]:
-        """Which door the bytes come through."""
-        if self.uri.startswith("hf://"):
-            return "hub"
-        return "https" if self.uri.startswith(("https://", "http://")) else "file"
-
-    @property
-    def filename(self) -> str:
-        """Name of the weight file, also in a mirror."""
-        return WEIGHTS_FILE if self.kind == "hub" else self.uri.rsplit("/", 1)[-1]
-
-
-def parse_hub_uri(uri: str) -> tuple[str, str | None]:
-    """Split `hf://org/repo@revision` into `("org/repo", "revision" or None)`.
-
-    Raises:
-        SpecError: the text is not of that form.
-
-    Example:
-        >>> parse_hub_uri("hf://someone/my-tagger@v1.0")
-        ('someone/my-tagger', 'v1.0')
-    """
-    match = _HUB.fullmatch(uri)
-    if match is None:
-        raise SpecError(f"A Hub address looks like hf://org/repo or hf://org/repo@revision; got {uri!r}.")
-    return match["repo"], match["revision"]
-
-
 # === The whole ===
+
+_TEXTS = ("weights_help", "description", "trained_on", "license", "paper", "intended_use", "citation")
+_LISTS = {"limits": str, "training_data": TrainingData, "latency": Latency}
+# What is said of the weights and of nothing else. New weights start without it.
+_ABOUT_WEIGHTS = ("weights", "weights_help", "description", "trained_on", "license", "metrics", "root",
+                  "intended_use", "limits", "training_data", "latency", "citation")  # fmt: skip
+# What the claims are about: with another of these they need not hold.
+_ABOUT_NETWORK = ("architecture", "config", "mel", "window", "tags")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -243,7 +172,15 @@ class ModelSpec:
         paper: reference or URL.
         claims: figures that `keras-musictag validate` checks: `parameters`, `trainable_parameters`, `input_shape`,
             `num_tags`, `layers` (widths by kind, `{"GRU": [86, 32]}`), `reduction` (`{"against": name, "percent": n}`).
-        metrics: measured scores; each names at least `dataset`, `split`, `n` and `source`.
+        metrics: measured scores; each names at least `dataset`, `split`, `n` and `source`. `roc_auc` and `pr_auc` may
+            have 95 % intervals (`roc_auc_low`, ...); a student may have `correlation` with its teacher and
+            `teacher_roc_auc`, against the tenth of the tracks that the teacher scores highest, means over tags.
+            Optional: `roc_auc_per_tag`, `pr_auc_per_tag`, `machine`, `date`, `note`, `url` of the source.
+        intended_use: what the weights are good for and what they are not for.
+        limits: what they cannot do, one sentence or two each.
+        training_data: what they learned from, and on which terms.
+        latency: how long tagging takes.
+        citation: whom to cite, as BibTeX or in words.
         root: folder that relative weight files are looked up in; not part of the JSON.
     """
 
@@ -262,17 +199,22 @@ class ModelSpec:
     paper: str = ""
     claims: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     metrics: tuple[Mapping[str, Any], ...] = ()
+    intended_use: str = ""
+    limits: tuple[str, ...] = ()
+    training_data: tuple[TrainingData, ...] = ()
+    latency: tuple[Latency, ...] = ()
+    citation: str = ""
     root: Path | None = dataclasses.field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        """Check names, tags and metrics."""
+        """Check names, tags and what is said of the weights."""
         for field in ("name", "architecture"):
             value = getattr(self, field)
             require(
                 isinstance(value, str) and _NAME.fullmatch(value) is not None,
                 f"{field} must consist of letters, digits, '.', '_' and '-'; got {value!r}.",
             )
-        for field in ("weights_help", "description", "trained_on", "license", "paper"):
+        for field in _TEXTS:
             require(isinstance(getattr(self, field), str), f"{field} must be text; got {getattr(self, field)!r}.")
         for field in ("config", "claims"):
             require(
@@ -288,12 +230,9 @@ class ModelSpec:
         twice = sorted({tag for tag in self.tags if self.tags.count(tag) > 1})
         require(not twice, f"Model {self.name!r} lists tags twice: {', '.join(twice)}.")
         for metric in self.metrics:
-            require(isinstance(metric, Mapping), f"A metric of {self.name!r} must be an object; got {metric!r}.")
-            missing = {"dataset", "split", "n", "source"} - set(metric)
-            require(
-                not missing,
-                f"A metric of {self.name!r} does not say its {', '.join(sorted(missing))}: {dict(metric)!r}.",
-            )
+            check_metric(self.name, metric)
+        for field, kind in _LISTS.items():
+            _require_all(field, getattr(self, field), kind)
 
     # --- derived numbers ---
 
@@ -312,18 +251,40 @@ class ModelSpec:
         """Seconds from one window's start to the next, in whole-window cutting."""
         return self.window.frames * self.mel.hop_length / self.audio.sr
 
+    # --- other weights ---
+
+    def retrained(self, **changes: Any) -> Self:
+        """The spec of the same network with other weights: nothing that was said of the old ones is repeated.
+
+        Kept are name, architecture, config, front end, tags and paper, and the claims as long as they are about the
+        same network. Dropped are the weights and their address, description, licence, training data, metrics,
+        latency, limits, use and citation: what is true of the new ones has to be said anew.
+
+        Args:
+            changes: fields to set, as in `dataclasses.replace`.
+
+        Raises:
+            SpecError: the changes do not make a valid spec.
+
+        Example:
+            >>> import keras_musictag as kmt
+            >>> mine = kmt.model_info("musicnn_mtt").retrained(tags=("dub", "garage"), trained_on="my records")
+            >>> mine.architecture, mine.tags, mine.license, mine.metrics, mine.claims
+            ('musicnn', ('dub', 'garage'), '', (), {})
+        """
+        defaults = {field.name: field.default for field in dataclasses.fields(self) if field.name in _ABOUT_WEIGHTS}
+        new = dataclasses.replace(self, **{**defaults, **changes})
+        same = all(getattr(new, field) == getattr(self, field) for field in _ABOUT_NETWORK)
+        return new if same or "claims" in changes else dataclasses.replace(new, claims={})
+
     # --- JSON ---
 
     def to_dict(self) -> dict[str, Any]:
         """Plain dictionary, ready for `json.dump`."""
         fields = dataclasses.asdict(dataclasses.replace(self, root=None))
         del fields["root"]
-        return {
-            "spec_version": SPEC_VERSION,
-            **fields,
-            "tags": list(self.tags),
-            "metrics": [dict(m) for m in self.metrics],
-        }
+        lists = {field: list(value) for field, value in fields.items() if isinstance(value, tuple)}
+        return {"spec_version": SPEC_VERSION, **fields, **lists}
 
     def to_json(self) -> str:
         """The text of `spec.json`."""
@@ -347,10 +308,12 @@ class ModelSpec:
         for field, kind in nested.items():
             if data.get(field) is not None:
                 data[field] = build(kind, data[field], f"{field}.")
-        for field in ("tags", "metrics"):
+        for field in ("tags", "metrics", *_LISTS):
             values = data.get(field) or ()
             require(isinstance(values, (list, tuple)), f"{field} must be a list; got {values!r}.")
             data[field] = tuple(values)
+        for field, facts in (("training_data", TrainingData), ("latency", Latency)):
+            data[field] = tuple(build(facts, value, f"{field}.") for value in data[field])
         spec = build(cls, {**data, "root": root}, "")
         if spec.weights is not None and spec.weights.kind == "file":
             require(
@@ -378,3 +341,12 @@ class ModelSpec:
             return cls.from_dict(data, root=folder)
         except SpecError as error:
             raise SpecError(f"{path}: {error}") from error
+
+
+def _require_all(field: str, values: Iterable[Any], kind: type) -> None:
+    """Require a tuple of `kind`; of text that is not empty, if that is the kind."""
+    require(isinstance(values, tuple), f"{field} must be a tuple; got {values!r}.")
+    what = "text that is not empty" if kind is str else f"a {kind.__name__}"
+    for value in values:
+        valid = isinstance(value, kind) and (kind is not str or bool(str(value).strip()))
+        require(valid, f"Each of {field} must be {what}; got {value!r}.")

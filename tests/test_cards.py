@@ -1,14 +1,57 @@
-"""Cards say what the specs say, and the ones in the zoo are current."""
+"""Cards say what the specs say, leave nothing out, and the ones in the zoo are current."""
 
 import dataclasses
+import json
+import shutil
 
 import pytest
 
 import keras_musictag as kmt
-from keras_musictag.cards import model_card
+from keras_musictag import cards, registry
+from keras_musictag.cards import empty_fields, model_card, write_cards
+from keras_musictag.facts import INTERVALS, SCORES, Latency, TrainingData
 from keras_musictag.registry import zoo_folder
 
 ZOO = sorted(path.parent.name for path in zoo_folder().glob("*/spec.json"))
+
+METRIC = {"dataset": "Some Set", "split": "test", "n": 12, "roc_auc": 0.5, "source": "a command"}
+LATENCY = {
+    "batch": 1,
+    "median_ms": 2.5,
+    "p10_ms": 2.0,
+    "p90_ms": 4.25,
+    "repetitions": 100,
+    "machine": "Some CPU",
+    "threads": 2,
+    "backend": "Keras 3 on jax",
+    "date": "2026-01-31",
+    "command": "python benchmarks/latency.py x",
+}
+
+
+def section(card, title):
+    return card.split(f"\n## {title}\n")[1].split("\n## ")[0]
+
+
+def front_matter(card):
+    return pytest.importorskip("yaml").safe_load(card.split("---\n")[1])
+
+
+@pytest.fixture
+def full():
+    """A spec that leaves nothing empty."""
+    return dataclasses.replace(
+        kmt.model_info("tiny"),
+        metrics=(METRIC,),
+        intended_use="For this, not for that.",
+        limits=("No bass.",),
+        training_data=(TrainingData(name="Some Set", role="labelled", licence="CC0-1.0", n=1200),),
+        latency=(Latency(scope="file", **LATENCY),),
+        citation="@misc{x}",
+    )
+
+
+# === The zoo ===
 
 
 @pytest.mark.parametrize("name", ZOO)
@@ -18,19 +61,196 @@ def test_the_card_in_the_zoo_is_current(name):
 
 
 @pytest.mark.parametrize("name", ZOO)
-def test_front_matter_is_what_the_hub_reads(name):
-    yaml = pytest.importorskip("yaml")
+def test_no_model_with_weights_leaves_a_field_empty(name):
     spec = kmt.model_info(name)
-    _, front, body = model_card(spec).split("---\n", 2)
-    fields = yaml.safe_load(front)
-    assert fields["library_name"] == "keras" and fields["pipeline_tag"] == "audio-classification"
-    assert fields.get("license") == (spec.license.lower() or None)
-    assert body.strip().startswith(f"# {name}")
+    if spec.weights is None:
+        assert empty_fields(spec)[0] == "weights"
+        assert "There are no weights yet." in model_card(spec)
+        return
+    assert empty_fields(spec) == []
+    assert not {"Not stated.", "Not measured.", "Intended use: not stated."} & set(model_card(spec).splitlines())
 
 
-def test_a_figure_comes_with_its_data():
-    spec = dataclasses.replace(
-        kmt.model_info("tiny"),
-        metrics=({"dataset": "Some Set", "split": "test", "n": 12, "roc_auc": 0.5, "source": "a command"},),
+@pytest.mark.parametrize("name", ZOO)
+def test_front_matter_is_what_the_hub_reads(name):
+    from huggingface_hub import ModelCard
+
+    spec = kmt.model_info(name)
+    text = model_card(spec)
+    card = ModelCard(text)
+    assert card.data.library_name == "keras" and card.data.pipeline_tag == "audio-classification"
+    assert card.data.license == (spec.license.lower() or None)
+    assert card.text.strip().startswith(f"# {name}")
+    scores = [metric[key] for metric in spec.metrics for key in SCORES if key in metric]
+    assert [result.metric_value for result in card.data.eval_results or []] == scores
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_scores_in_the_zoo_are_spelt_as_cards_know_them(name):
+    known = {"dataset", "split", "n", "source", "url", "machine", "date", "note", *SCORES}
+    known |= {f"{key}_{end}" for key in INTERVALS for end in ("low", "high", "per_tag")}
+    for metric in kmt.model_info(name).metrics:
+        assert set(metric) <= known
+
+
+# === Sections ===
+
+
+def test_a_figure_comes_with_its_data(full):
+    table = section(model_card(full), "Evaluation")
+    assert "| data set | split | n | ROC-AUC | source |" in table
+    assert "| Some Set | test | 12 | 0.5 | a command |" in table
+    assert "teacher" not in table and "interval" not in table
+
+
+def test_only_filled_columns_are_shown_and_intervals_stand_beside_values(full):
+    agreement = {"correlation": 0.87654, "teacher_roc_auc": 0.95, "note": "by | artist", "url": "https://example.org/x"}
+    interval = {"roc_auc": 0.912, "roc_auc_low": 0.901, "roc_auc_high": 0.9216}
+    spec = dataclasses.replace(full, metrics=({**METRIC, **interval}, {**METRIC, "roc_auc": None, **agreement}))
+    table = section(model_card(spec), "Evaluation").splitlines()
+    assert table[1] == (
+        "| data set | split | n | ROC-AUC | correlation with the teacher | ROC-AUC against the teacher's top tenth "
+        "| note | source |"
     )
-    assert "| Some Set | test | 12 | 0.5 |  | a command |" in model_card(spec)
+    assert table[3] == "| Some Set | test | 12 | 0.912 [0.901, 0.922] |  |  |  | a command |"
+    assert table[4] == (
+        r"| Some Set | test | 12 |  | 0.8765 | 0.95 | by \| artist | [a command](https://example.org/x) |"
+    )
+    assert any("bootstrapped by group" in line for line in table)
+    assert any("Agreement with a teacher is no accuracy" in line for line in table)
+
+
+def test_scores_per_tag_are_listed(full):
+    spec = dataclasses.replace(full, metrics=({**METRIC, "roc_auc_per_tag": {"tone": 0.99444, "noise": 1}},))
+    assert "ROC-AUC per tag (Some Set, test): tone 0.9944, noise 1." in section(model_card(spec), "Evaluation")
+
+
+def test_training_data_with_licences(full):
+    linked = TrainingData(name="Other", role="teacher", licence="ISC", url="https://example.org", note="asked")
+    card = model_card(dataclasses.replace(full, training_data=(*full.training_data, linked)))
+    table = section(card, "Training data and licences")
+    assert "| Some Set | sound and labels | 1,200 | CC0-1.0 |  |" in table
+    assert "| [Other](https://example.org) | teacher |  | ISC | asked |" in table
+
+
+def test_latency_says_where_it_was_measured(full):
+    entries = (Latency(scope="log_mel", **LATENCY), *full.latency, Latency(scope="file", **{**LATENCY, "threads": 1}))
+    lines = section(model_card(dataclasses.replace(full, latency=entries)), "Latency").splitlines()
+    assert "| log-mel | 1 | 2.50 | 2.00 | 4.25 |" in lines
+    assert "| file (44.1 kHz stereo FLAC) | 1 | 2.50 | 2.00 | 4.25 |" in lines
+    where = "Some CPU, {}, Keras 3 on jax, 100 calls, 2026-01-31: `python benchmarks/latency.py x`"
+    assert [where.format("2 threads"), where.format("1 thread")] == [line for line in lines if "Some CPU" in line]
+
+
+def test_use_limits_citation(full):
+    card = model_card(full, "mine")
+    assert "For this, not for that." in section(card, "Use") and 'load("mine")' in section(card, "Use")
+    assert "- No bass." in section(card, "Limits")
+    assert "```bibtex\n@misc{x}\n```" in section(card, "Cite")
+    assert "```" not in section(model_card(dataclasses.replace(full, citation="Name us.")), "Cite")
+
+
+def test_what_is_not_known_is_said_to_be_missing(full):
+    card = model_card(full.retrained(weights=full.weights))
+    for title in ("Use", "Training data and licences", "Limits", "Cite"):
+        assert "ot stated." in section(card, title)
+    for title in ("Evaluation", "Latency"):
+        assert section(card, title).strip() == "Not measured."
+
+
+def test_without_weights_nothing_is_claimed(full):
+    card = model_card(dataclasses.replace(full, weights=None, weights_help="Make some.", license="", metrics=()))
+    assert "There are no weights yet. Make some." in card
+    assert "They are to be made from:" in card and "Of the weights to come:" in card
+    assert "load(" not in card
+
+
+# === Front matter ===
+
+
+def test_data_sets_of_the_hub_are_linked(full):
+    hosted = TrainingData(
+        name="A", role="labelled", licence="MIT", url="https://huggingface.co/datasets/someone/music-tags"
+    )
+    fields = front_matter(model_card(dataclasses.replace(full, training_data=(hosted, *full.training_data, hosted))))
+    assert fields["datasets"] == ["someone/music-tags"]
+    assert "datasets" not in front_matter(model_card(full))
+
+
+@pytest.mark.parametrize(
+    ("license", "expected"),
+    [
+        ("ISC", {"license": "isc"}),
+        (
+            "CC-BY-NC-SA-1.0",
+            {
+                "license": "other",
+                "license_name": "cc-by-nc-sa-1.0",
+                "license_link": "https://spdx.org/licenses/CC-BY-NC-SA-1.0.html",
+            },
+        ),
+        ("Ask: us!", {"license": "other", "license_name": "ask-us"}),
+        ("", {}),
+    ],
+)
+def test_licences_the_hub_does_not_know(full, license, expected):
+    fields = front_matter(model_card(dataclasses.replace(full, license=license)))
+    assert {key: value for key, value in fields.items() if key.startswith("license")} == expected
+
+
+def test_model_index_keeps_odd_names(full):
+    name = 'The "Set": # 1, Öre'
+    metric = {**METRIC, "dataset": name, "url": "https://example.org", "pr_auc": 0.25}
+    card = model_card(dataclasses.replace(full, metrics=(metric, {**METRIC, "roc_auc": None})))
+    (model,) = front_matter(card)["model-index"]
+    (result,) = model["results"]  # an entry without a score says nothing
+    assert result["dataset"] == {"type": "the-set-1-re", "name": name, "split": "test", "args": {"n": 12}}
+    assert [(metric["type"], metric["value"]) for metric in result["metrics"]] == [("roc_auc", 0.5), ("pr_auc", 0.25)]
+    assert result["source"] == {"name": "a command", "url": "https://example.org"}
+
+
+# === Completeness ===
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("description", ""),
+        ("intended_use", " "),
+        ("trained_on", ""),
+        ("training_data", ()),
+        ("license", ""),
+        ("metrics", ()),
+        ("metrics", ({**METRIC, "roc_auc": None},)),
+        ("latency", ()),
+        ("limits", ()),
+        ("citation", ""),
+        ("weights", None),
+    ],
+)
+def test_every_empty_field_is_named(full, field, value):
+    assert empty_fields(full) == []
+    assert empty_fields(dataclasses.replace(full, **{field: value})) == [field]
+
+
+def test_the_size_of_the_weights_is_needed(full):
+    spec = dataclasses.replace(full, weights=dataclasses.replace(full.weights, size=None))
+    assert empty_fields(spec) == ["weights.size"]
+
+
+def test_writing_cards_fails_over_empty_fields(full, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(registry, "zoo_folder", lambda: tmp_path)
+    for name, spec in {"full": full, "bare": dataclasses.replace(full, weights=None, citation="")}.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "spec.json").write_text(dataclasses.replace(spec, name=name).to_json(), encoding="utf-8")
+    assert cards.main() == 0  # what has no weights may be incomplete
+    assert capsys.readouterr().out == "Cards written: bare, full.\n"
+    assert write_cards() == []
+    path = tmp_path / "full" / "spec.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "limits": [], "citation": ""}))
+    assert cards.main() == 1
+    captured = capsys.readouterr()
+    assert captured.out == "Cards written: full.\n"
+    assert captured.err == "full has weights, but its spec.json leaves empty: limits, citation.\n"
+    shutil.rmtree(tmp_path / "full")
+    assert cards.main() == 0

@@ -100,6 +100,13 @@ def test_bad_fields_are_named(data, path, value, message):
         ({"config": []}, r"config must be an object; got \[\]"),
         ({"license": 5}, "license must be text; got 5"),
         ({"surprise": 1}, "Unknown field surprise"),
+        ({"intended_use": ["x"]}, r"intended_use must be text; got \['x'\]"),
+        ({"citation": 5}, "citation must be text; got 5"),
+        ({"limits": "deaf"}, "limits must be a list; got 'deaf'"),
+        ({"limits": ["deaf", " "]}, "Each of limits must be text that is not empty; got ' '"),
+        ({"training_data": "mine"}, "training_data must be a list; got 'mine'"),
+        ({"training_data": ["mine"]}, "training_data must be an object; got 'mine'"),
+        ({"latency": [{"scope": "file"}]}, r"Missing field latency\.backend, batch"),
     ],
 )
 def test_bad_specs_are_named(data, change, message):
@@ -137,3 +144,144 @@ def test_hub_addresses():
     for bad in ("hf://repo", "hf://org/repo/file", "org/repo", "hf://org/repo@"):
         with pytest.raises(SpecError, match="A Hub address looks like"):
             parse_hub_uri(bad)
+
+
+# === What is known of the weights ===
+
+DATA = {"name": "Some Set", "role": "labelled", "licence": "CC0-1.0"}
+LATENCY = {
+    "scope": "file",
+    "batch": 1,
+    "median_ms": 2.5,
+    "p10_ms": 2,
+    "p90_ms": 4.0,
+    "repetitions": 100,
+    "machine": "Some CPU",
+    "threads": 2,
+    "backend": "Keras 3 on jax",
+    "date": "2026-01-31",
+    "command": "python benchmarks/latency.py x",
+}
+METRIC = {"dataset": "Some Set", "split": "test", "n": 12, "source": "a command"}
+
+
+def test_facts_are_kept(data):
+    facts = {
+        "training_data": [{**DATA, "n": 3, "note": "", "url": "https://example.org"}],
+        "latency": [LATENCY],
+        "limits": ["No bass.", "No treble."],
+        "metrics": [{**METRIC, "roc_auc": 0.9, "roc_auc_low": 0.8, "roc_auc_high": 1, "anything": [1]}],
+        "intended_use": "This.",
+        "citation": "@misc{x}",
+    }
+    spec = kmt.ModelSpec.from_dict({**data, **facts})
+    written = json.loads(spec.to_json())
+    assert {field: written[field] for field in facts} == facts
+    assert kmt.ModelSpec.from_dict(written) == spec
+
+
+def test_specs_that_say_nothing_of_the_weights_are_read(data):
+    for field in ("intended_use", "limits", "training_data", "latency", "citation"):
+        del data[field]
+    spec = kmt.ModelSpec.from_dict(data)
+    assert spec.limits == spec.training_data == spec.latency == () and spec.citation == spec.intended_use == ""
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"name": " "}, r"training_data\.name must be text that is not empty; got ' '"),
+        ({"licence": ""}, r"training_data\.licence must be text that is not empty; got ''"),
+        ({"role": "test"}, r"training_data\.role must be one of 'labelled', 'unlabelled', 'teacher', .*; got 'test'"),
+        ({"n": 0}, r"training_data\.n must be a whole number of at least 1; got 0"),
+        ({"note": 1}, r"training_data\.note must be text; got 1"),
+        ({"url": "mail me"}, r"training_data\.url must be a web address or empty; got 'mail me'"),
+        ({"license": "x"}, r"Unknown field training_data\.license\. Known: licence, n"),
+    ],
+)
+def test_bad_training_data_is_named(data, change, message):
+    data["training_data"] = [{**DATA, **change}]
+    with pytest.raises(SpecError, match=message):
+        kmt.ModelSpec.from_dict(data)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"scope": "disk"}, r"latency\.scope must be one of 'log_mel', 'waveform', 'file'; got 'disk'"),
+        ({"batch": 0}, r"latency\.batch must be a whole number"),
+        ({"machine": ""}, r"latency\.machine must be text that is not empty"),
+        ({"date": "31.1.2026"}, r"latency\.date must be a date such as 2026-01-31; got '31\.1\.2026'"),
+        ({"date": "20260131"}, r"latency\.date must be a date"),
+        ({"date": None}, r"latency\.date must be a date"),
+        ({"p10_ms": 3.0}, r"0 < p10_ms <= median_ms <= p90_ms; got 3\.0, 2\.5, 4\.0"),
+        ({"p90_ms": "4"}, r"latency must have 0 < p10_ms"),
+        ({"p10_ms": -1}, r"latency must have 0 < p10_ms"),
+        ({"p90_ms": float("nan")}, r"latency must have 0 < p10_ms"),
+    ],
+)
+def test_bad_latency_is_named(data, change, message):
+    data["latency"] = [{**LATENCY, **change}]
+    with pytest.raises(SpecError, match=message):
+        kmt.ModelSpec.from_dict(data)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"n": "12"}, r"metrics\.n must be a whole number of at least 1; got '12'"),
+        ({"split": ""}, r"metrics\.split must be text that is not empty; got ''"),
+        ({"roc_auc": 90.7}, r"metrics\.roc_auc must be a number from 0 to 1; got 90\.7"),
+        ({"pr_auc": True}, r"metrics\.pr_auc must be a number from 0 to 1; got True"),
+        ({"correlation": -2}, r"metrics\.correlation must be a number from -1 to 1; got -2"),
+        ({"teacher_roc_auc": float("nan")}, r"metrics\.teacher_roc_auc must be a number from 0 to 1; got nan"),
+        ({"roc_auc": 0.9, "roc_auc_low": 0.8}, r"metrics\.roc_auc_high must be a number from 0 to 1; got None"),
+        ({"pr_auc": 0.9, "pr_auc_low": 0.3, "pr_auc_high": 0.4}, r"pr_auc must lie between pr_auc_low and pr_auc_high"),
+        ({"pr_auc_low": 0.3, "pr_auc_high": 0.4}, r"pr_auc must lie between .*; got None and 0\.3 to 0\.4"),
+        ({"roc_auc_per_tag": [0.9]}, r"metrics\.roc_auc_per_tag must be an object, tag to score; got \[0\.9\]"),
+        ({"pr_auc_per_tag": {"rock": 9}}, r"metrics\.pr_auc_per_tag\['rock'\] must be a number from 0 to 1; got 9"),
+        ({"machine": 5}, r"metrics\.machine must be text; got 5"),
+        ({"date": "today"}, r"metrics\.date must be a date such as 2026-01-31; got 'today'"),
+        ({"url": "x"}, r"metrics\.url must be a web address or empty; got 'x'"),
+    ],
+)
+def test_bad_metrics_are_named(data, change, message):
+    data["metrics"] = [{**METRIC, **change}]
+    with pytest.raises(SpecError, match=message):
+        kmt.ModelSpec.from_dict(data)
+
+
+def test_facts_are_no_plain_dictionaries():
+    for change, message in (
+        ({"training_data": (DATA,)}, r"Each of training_data must be a TrainingData; got \{'name'"),
+        ({"limits": "deaf"}, "limits must be a tuple; got 'deaf'"),
+    ):
+        with pytest.raises(SpecError, match=message):
+            dataclasses.replace(kmt.model_info("tiny"), **change)
+
+
+@pytest.mark.parametrize("name", kmt.list_models())
+def test_other_weights_inherit_no_claims(name):
+    spec = kmt.model_info(name)
+    new = spec.retrained(trained_on="my records")
+    assert new.trained_on == "my records" and new.weights is None and new.root is None
+    dropped = (
+        "weights_help",
+        "description",
+        "license",
+        "metrics",
+        "intended_use",
+        "limits",
+        "training_data",
+        "latency",
+    )
+    assert not any(getattr(new, field) for field in (*dropped, "citation"))
+    kept = ("name", "architecture", "config", "audio", "mel", "window", "tags", "paper", "claims")
+    assert all(getattr(new, field) == getattr(spec, field) for field in kept)
+
+
+def test_claims_are_about_one_network():
+    spec = kmt.model_info("tiny")
+    assert spec.retrained(tags=("a", "b")).claims == {}
+    assert spec.retrained(tags=("a", "b"), claims={"num_tags": 2}).claims == {"num_tags": 2}
+    assert spec.retrained(name="other").claims == spec.claims

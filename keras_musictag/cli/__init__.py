@@ -1,0 +1,14 @@
+"""The command `keras-musictag`.
+
+Results go to standard output, everything else to standard error. Exit codes: 0 all went well, 1 a file could not be
+tagged or a check failed, 2 the command itself was wrong (unknown model, missing weights, bad option).
+"""
+
+# Importing a module adds its commands to `main`.
+from . import evaluate as evaluate
+from . import tagging as tagging
+from . import training as training
+from . import zoo as zoo
+from ._shared import main as main
+
+__all__ = ["main"]

@@ -1,0 +1,199 @@
+"""What the commands share: the group they belong to, options, checks of paths, and how a model is loaded.
+
+A module with commands imports `main` from here; `keras_musictag.cli` imports the modules.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import io
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import click
+
+from .. import __version__
+from ..errors import AudioError, MusicTagError
+from ..registry import DEFAULT_MODEL
+
+if TYPE_CHECKING:
+    from ..tagger import Tagger
+
+
+class UsageProblem(click.ClickException):
+    """An error of the command, not of a file: exit code 2."""
+
+    exit_code = 2
+
+
+class Group(click.Group):
+    """Turns this package's exceptions into one line on standard error."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except AudioError as error:
+            raise click.ClickException(str(error)) from error
+        except BrokenPipeError:  # `... | head`: click ends quietly
+            raise
+        except (MusicTagError, ImportError, OSError, ValueError) as error:
+            raise UsageProblem(str(error)) from error
+
+
+def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted and not ctx.resilient_parsing:
+        backend = os.environ.get("KERAS_BACKEND", "tensorflow")
+        versions = []
+        for name in ("keras", backend):
+            try:
+                versions.append(f"{name} {importlib.metadata.version(name)}")
+            except importlib.metadata.PackageNotFoundError:
+                versions.append(f"{name} not installed")
+        click.echo(f"keras_musictag {__version__} ({', '.join(versions)}, Python {sys.version.split()[0]})")
+        ctx.exit()
+
+
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.option(
+    "--version", is_flag=True, expose_value=False, is_eager=True, callback=_print_version, help="Show versions."
+)
+def main() -> None:
+    """Tag music with Keras models: sound file in, tags with probabilities out.
+
+    \b
+    keras-musictag demo                      tag the bundled clip
+    keras-musictag tag *.mp3 --top 5         tag files of your own
+    keras-musictag taggram song.mp3          tags over time
+    keras-musictag models                    what there is
+    keras-musictag evaluate MODEL -d DATA    how well it tags labelled data
+    """  # noqa: D301 (click's mark is the character \\b, so the string must not be raw)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal or pipe that knows no block characters gets "?"
+            stream.reconfigure(errors="replace")
+
+
+# === Options that several commands share ===
+
+model_option = click.option(
+    "--model",
+    "-m",
+    default=DEFAULT_MODEL,
+    show_default=True,
+    help="Model name, saved folder, or hf://org/repo@revision.",
+)
+format_option = click.option(
+    "--format",
+    "-f",
+    "output",
+    type=click.Choice(["text", "json", "csv"]),
+    default="text",
+    show_default=True,
+    help="How to print the result.",
+)
+json_option = click.option("--json", "output", flag_value="json", help="Same as --format json.")
+csv_option = click.option("--csv", "output", flag_value="csv", help="Same as --format csv.")
+offset_option = click.option("--offset", type=click.FloatRange(min=0), default=0.0, help="Seconds to skip.")
+duration_option = click.option("--duration", type=click.FloatRange(min=0, min_open=True), help="Seconds to use.")
+
+
+# === Paths ===
+
+
+def printable(path: Path) -> str:
+    """The path as text; bytes that are no UTF-8 become replacement characters."""
+    return os.fsencode(path).decode("utf-8", "replace")
+
+
+def check_output(option: str, path: Path, suffixes: tuple[str, ...]) -> None:
+    """Find out before the work, not after it, that a file cannot be written.
+
+    Raises:
+        UsageProblem: its name has another ending, or its folder is not there or read-only.
+    """
+    endings = f"{', '.join(suffixes[:-1])} or {suffixes[-1]}" if len(suffixes) > 1 else suffixes[0]
+    folder = path.absolute().parent
+    if path.suffix.lower() not in suffixes:
+        raise UsageProblem(f"{option} {path}: the name must end in {endings}.")
+    if not folder.is_dir():
+        raise UsageProblem(f"{option} {path}: there is no folder {folder}.")
+    if path.is_dir() or not os.access(folder, os.W_OK):
+        raise UsageProblem(f"{option} {path} cannot be written: {'it is a folder' if path.is_dir() else 'read-only'}.")
+
+
+def check_plot(path: Path) -> None:
+    """Find out before the work, not after it, that a picture cannot be drawn."""
+    check_output("--plot", path, (".png", ".svg", ".pdf"))
+    from ..plots import new_axes
+
+    new_axes(1, 1)
+
+
+# === Loading ===
+
+
+def load_tagger(model: str) -> Tagger:
+    import_backend()
+    from ..loading import load
+
+    return load(model)
+
+
+def import_backend() -> None:
+    """Import Keras without the notices that TensorFlow prints about drivers and instruction sets."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    with stderr_on_failure():
+        import keras  # noqa: F401
+
+
+@contextlib.contextmanager
+def stderr_on_failure(expected: type[Exception] | tuple[()] = ()) -> Iterator[None]:
+    """Hold back what C libraries write to file descriptor 2, and show it only if the block fails unexpectedly."""
+    try:
+        original = os.dup(2)
+    except OSError:  # there is no standard error
+        yield
+        return
+    held: IO[bytes]
+    with tempfile.TemporaryFile() as held:
+        sys.stderr.flush()
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        except expected:
+            raise
+        except BaseException:
+            held.seek(0)
+            os.write(original, held.read())
+            raise
+        finally:
+            sys.stderr.flush()
+            os.dup2(original, 2)
+            os.close(original)
+
+
+@contextlib.contextmanager
+def progress_only() -> Iterator[None]:
+    """Hold back what C libraries write to file descriptor 2, as `stderr_on_failure`, but not what Python does.
+
+    For long work with a progress bar on standard error.
+    """
+    try:
+        ours = sys.stderr.fileno() == 2
+    except (AttributeError, OSError, ValueError):  # closed, or replaced by something that is no file
+        ours = False
+    if not ours:
+        with stderr_on_failure(expected=MusicTagError):
+            yield
+        return
+    sys.stderr.flush()
+    with (
+        os.fdopen(os.dup(2), "w", encoding=sys.stderr.encoding, errors="replace", buffering=1) as terminal,
+        stderr_on_failure(expected=MusicTagError),
+        contextlib.redirect_stderr(terminal),
+    ):
+        yield

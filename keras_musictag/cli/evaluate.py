@@ -1,0 +1,182 @@
+"""The command `evaluate`: how well models tag labelled data."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from ._data import DATA_HELP, load_data
+from ._shared import UsageProblem, check_output, check_plot, load_tagger, main, printable, progress_only
+
+if TYPE_CHECKING:
+    from ..evaluation import Comparison, Evaluation
+    from ..scores import Scores
+
+_FILE = click.Path(path_type=Path, dir_okay=False)
+
+
+@main.command(short_help="Measure how well models tag labelled data.")
+@click.argument("model")
+@click.argument("model_b", required=False)
+@click.option("--data", "-d", metavar="DATA", help=DATA_HELP)
+@click.option(
+    "--split",
+    type=click.Choice(["train", "valid", "test", "all"]),
+    default="test",
+    show_default=True,
+    help="Rows to measure on; all: every row.",
+)
+@click.option("--dataset", metavar="NAME", help="What to call the data; by default, the name of its file or folder.")
+@click.option(
+    "--bootstrap", type=click.IntRange(min=0), default=1000, show_default=True, help="Resamples; 0: no intervals."
+)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the resamples.")
+@click.option("--json", "json_file", type=_FILE, help="Write the result to this file as JSON.")
+@click.option("--csv", "csv_file", type=_FILE, help="Write a row per tag to this file.")
+@click.option("--plot", type=click.Path(path_type=Path), help="Draw a bar per tag (png, svg, pdf).")
+@click.option(
+    "--metric",
+    type=click.Choice(["roc_auc", "pr_auc"]),
+    default="roc_auc",
+    show_default=True,
+    help="What --plot draws.",
+)
+@click.option("--scores", "scores_file", type=_FILE, help="Keep all probabilities: npz to compare later, or csv.")
+@click.option("--cache", type=click.Path(path_type=Path, file_okay=False), help="Folder to keep log-mels in.")
+@click.option("--workers", type=click.IntRange(min=1), default=2, show_default=True, help="Sounds decoded at once.")
+@click.option("--strict", is_flag=True, help="Stop at the first sound that cannot be tagged.")
+def evaluate(
+    model: str,
+    model_b: str | None,
+    data: str | None,
+    split: str,
+    dataset: str | None,
+    bootstrap: int,
+    seed: int,
+    json_file: Path | None,
+    csv_file: Path | None,
+    plot: Path | None,
+    metric: str,
+    scores_file: Path | None,
+    cache: Path | None,
+    workers: int,
+    strict: bool,
+) -> None:
+    """Measure how well MODEL tags labelled DATA: ROC-AUC and PR-AUC with intervals, macro and per tag.
+
+    MODEL is a name, a saved folder, hf://org/repo@revision, or an .npz file that --scores wrote. With MODEL_B, both are
+    measured on the same rows, and their difference. A sound that cannot be tagged is reported and left out, and the
+    exit code is 1.
+
+    \b
+    keras-musictag evaluate musicnn_mtt --data magnatagatune:FOLDER --json result.json
+    keras-musictag evaluate ./mine musicnn_mtt --data test.csv --split all --plot difference.png
+    """  # noqa: D301
+    _check_outputs(json_file, csv_file, plot, scores_file)
+    models = [model] if model_b is None else [model, model_b]
+    if model == model_b:
+        raise UsageProblem(f"{model} is given twice: there is nothing to compare.")
+    scores = _scores(models, data, split, dataset, cache, workers, strict)
+    if scores_file is not None:  # first: whatever comes after can be done again from it
+        scores.save(scores_file)
+        click.echo(f"Wrote {scores_file}.", err=True)
+    for failure in scores.failed:
+        click.echo(f"error: {failure.reason}", err=True)
+    result: Evaluation | Comparison
+    if len(scores.models) == 1:
+        result = scores.evaluate(n_bootstrap=bootstrap, seed=seed)
+        click.echo(str(result))
+    else:
+        result = scores.compare(*scores.models, n_bootstrap=bootstrap, seed=seed)
+        click.echo(f"{result.a}\n\n{result.b}\n\n{result}")
+    _write(result, json_file, csv_file, plot, metric)
+    if scores.failed:
+        sys.exit(1)
+
+
+# === What to measure ===
+
+
+def _scores(
+    models: list[str], data: str | None, split: str, dataset: str | None, cache: Path | None, workers: int, strict: bool
+) -> Scores:
+    """The scores of one or two models, read from files where they are given."""
+    from ..scores import Scores
+
+    kept = {name: Scores.load(name) for name in models if name.endswith(".npz")}
+    fresh = [name for name in models if name not in kept]
+    if fresh:
+        if data is None:
+            raise UsageProblem(f"--data is missing: what shall {fresh[0]} be measured on? {DATA_HELP}")
+        manifest, name, grouped_by = load_data(data)
+        taggers = {name: load_tagger(name) for name in fresh}  # all of them first: the second may not be there
+        called = dataset or next((scores.dataset for scores in kept.values()), name)
+        from ..tagger_evaluation import score
+
+        with progress_only():
+            for model, tagger in taggers.items():
+                kept[model] = score(
+                    tagger,
+                    manifest,
+                    dataset=called,
+                    split=split,
+                    cache=cache,
+                    strict=strict,
+                    grouped_by=grouped_by,
+                    workers=workers,
+                    progress=sys.stderr.isatty(),
+                )
+    scores = kept[models[0]] if len(models) == 1 else _together([kept[name] for name in models], models)
+    if len(scores.models) > 2:
+        raise UsageProblem(f"At most two models can be compared; got scores of {', '.join(scores.models)}.")
+    return scores
+
+
+def _together(parts: list[Scores], models: list[str]) -> Scores:
+    """Both together; models of the same name are called what the command calls them."""
+    import dataclasses
+
+    if set(parts[0].models) & set(parts[1].models):
+        parts = [
+            dataclasses.replace(part, models=(name,)) if len(part.models) == 1 else part
+            for part, name in zip(parts, models, strict=True)
+        ]
+    return parts[0].join(parts[1])
+
+
+# === Output ===
+
+
+def _check_outputs(json_file: Path | None, csv_file: Path | None, plot: Path | None, scores_file: Path | None) -> None:
+    """Find out before the work, not after it, that something cannot be written."""
+    for option, path, suffixes in (
+        ("--json", json_file, (".json",)),
+        ("--csv", csv_file, (".csv",)),
+        ("--scores", scores_file, (".npz", ".csv")),
+    ):
+        if path is not None:
+            check_output(option, path, suffixes)
+    if plot is not None:
+        check_plot(plot)
+    paths = [path.absolute() for path in (json_file, csv_file, plot, scores_file) if path is not None]
+    if len(set(paths)) < len(paths):
+        raise UsageProblem("Two options name the same file. Give each a file of its own.")
+
+
+def _write(
+    result: Evaluation | Comparison, json_file: Path | None, csv_file: Path | None, plot: Path | None, metric: str
+) -> None:
+    if json_file is not None:
+        result.to_json(json_file)
+    if csv_file is not None:
+        result.to_csv(csv_file)
+    if plot is not None:
+        from ..plots import save_figure
+
+        save_figure(result.plot(metric="pr_auc" if metric == "pr_auc" else "roc_auc"), plot)
+    for path in (json_file, csv_file, plot):
+        if path is not None:
+            click.echo(f"Wrote {printable(path)}.", err=True)

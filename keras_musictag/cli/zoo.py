@@ -1,0 +1,79 @@
+"""Commands about the models themselves: `models`, `info`, `validate`."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import click
+
+from ..registry import list_models, model_info
+from ._shared import import_backend, main
+
+
+@main.command(short_help="List models.")
+@click.argument("pattern", default="*")
+@click.option("--pretrained", is_flag=True, help="Only models that have weights.")
+@click.option("--json", "as_json", is_flag=True, help="Print specs as JSON, one per line.")
+def models(pattern: str, pretrained: bool, as_json: bool) -> None:
+    """List models whose name matches PATTERN (e.g. "*cnn*")."""
+    names = list_models(pattern, pretrained=pretrained)
+    if as_json:
+        for name in names:
+            click.echo(json.dumps(model_info(name).to_dict(), ensure_ascii=False))
+        return
+    if not names:
+        click.echo(f"No model matches {pattern!r}.", err=True)
+        return
+    width = max(map(len, names))
+    for name in names:
+        spec = model_info(name)
+        state = "" if spec.weights else "  [no weights yet]"
+        click.echo(f"{name:<{width}}  {spec.claims.get('parameters', 0):>9,}  {spec.description}{state}")
+    click.echo("\nMore about one of them: keras-musictag info NAME", err=True)
+
+
+@main.command()
+@click.argument("name")
+@click.option("--json", "as_json", is_flag=True, help="Print the spec as JSON.")
+def info(name: str, as_json: bool) -> None:
+    """Everything the spec of model NAME says."""
+    from ..cards import model_card
+
+    spec = model_info(name)
+    if as_json:
+        click.echo(spec.to_json(), nl=False)
+        return
+    card = model_card(spec)
+    click.echo(card.split("---\n", 2)[2].lstrip(), nl=False)
+
+
+@main.command()
+@click.argument("names", nargs=-1)
+@click.option("--no-weights", is_flag=True, help="Do not fetch weights; check architecture and preprocessing only.")
+@click.option("--json", "as_json", is_flag=True, help="Print one object per model and line.")
+def validate(names: tuple[str, ...], no_weights: bool, as_json: bool) -> None:
+    """Check models against what their specs claim: layers, shapes, parameters, reduction, preprocessing, weights.
+
+    Without NAMES, every registered model is checked. Exit code 1 if a claim does not hold.
+    """
+    from ..validation import validate as check_model
+
+    import_backend()
+    failures = 0
+    for name in names or list_models():
+        checks = check_model(name, weights=not no_weights)
+        failures += sum(not check.passed for check in checks)
+        if as_json:
+            click.echo(json.dumps({"model": name, "checks": [vars(check) for check in checks]}))
+            continue
+        click.echo(name)
+        for check in checks:
+            verdict = "ok  " if check.passed else "FAIL"
+            detail = f"{check.actual}" if check.passed else f"expected {check.expected}, found {check.actual}"
+            click.echo(f"  {verdict} {check.name}: {detail}")
+        if model_info(name).weights is None:
+            click.echo("  --   weights: none yet")
+    if failures:
+        click.echo(f"{failures} claims do not hold.", err=True)
+        sys.exit(1)
