@@ -71,7 +71,7 @@ def _tag_faults(row: Row, manifest: Manifest, allow_untagged: bool) -> list[_Fau
     unknown = [tag for tag in row.tags if tag not in manifest.tags]
     if unknown:
         return [("unknown tag", f"tags that the manifest does not have: {', '.join(map(repr, unknown))}")]
-    if not allow_untagged and not row.tags and not any(row.targets or ()):
+    if manifest.tags and not allow_untagged and not row.tags and not any(row.targets or ()):
         return [("no tags", "it has none of the tags; if that is meant, pass allow_untagged=True")]
     return []
 

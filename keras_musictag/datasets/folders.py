@@ -1,4 +1,4 @@
-"""A folder per tag -> `Manifest`."""
+"""A folder per tag, or a folder of untagged sounds -> `Manifest`."""
 
 from __future__ import annotations
 
@@ -33,11 +33,32 @@ def read_folders(root: Path) -> Manifest:
     ]
     if not rows:
         raise DataError(
-            f"{root} has no folders with sound files; it has: "
-            f"{', '.join(sorted(path.name for path in root.iterdir())[:10]) or 'nothing'}. Put the sounds of each tag "
-            "into a folder named like the tag."
+            f"{root} has no folders with sound files; it has: {_content(root)}. Put the sounds of each tag into a "
+            "folder named like the tag; where no tags are needed, pass untagged=True."
         )
     return Manifest(tuple(rows), tuple(sorted({folder.name.strip() for folder, _ in classes})))
+
+
+def read_files(root: Path, group_folders: int) -> Manifest:
+    """See `Manifest.from_files`."""
+    if isinstance(group_folders, bool) or not isinstance(group_folders, int) or group_folders < 0:
+        raise DataError(f"group_folders must be a whole number, 0 or more; got {group_folders!r}.")
+    root = Path(os.path.abspath(root))
+    if not root.is_dir():
+        raise DataError(f"{root} is not a folder. Give the folder that the sound files are in.")
+    names = [path.relative_to(root) for path in _sounds(root)]
+    if not names:
+        raise DataError(
+            f"{root} has no sound files; it has: {_content(root)}. Files count that are named like sound: "
+            f"{', '.join(sorted(SUFFIXES))}."
+        )
+    return Manifest(
+        tuple(Row(path=root / name, group="/".join(name.parts[:-1][:group_folders]), where=str(name)) for name in names)
+    )
+
+
+def _content(folder: Path) -> str:
+    return ", ".join(sorted(path.name for path in folder.iterdir())[:10]) or "nothing"
 
 
 def _subfolders(folder: Path) -> list[Path]:

@@ -69,6 +69,8 @@ class Manifest(Sequence[Row]):
     def load(cls, path: AnyPath, **options: Any) -> Manifest:
         """Read a CSV, TSV, JSONL or Parquet file, or a folder per class; `options` are those of the `from_` method.
 
+        With `untagged=True`, a folder is read by `from_files`: whatever sounds are in it, at any depth.
+
         Raises:
             DataError: there is nothing, or it is of another kind.
         """
@@ -84,6 +86,7 @@ class Manifest(Sequence[Row]):
         tags: Sequence[str] | None = None,
         root: AnyPath | None = None,
         encoding: str = "utf-8-sig",
+        untagged: bool = False,
     ) -> Manifest:
         """Read a table whose first line names its columns, separated by commas, semicolons or tabs.
 
@@ -98,13 +101,14 @@ class Manifest(Sequence[Row]):
                 column is a tag. By default, the order of the columns, or the alphabet.
             root: folder that relative paths start at; by default the table's.
             encoding: of the text; by default UTF-8 with or without a byte order mark.
+            untagged: read no tags, and pass over columns of other names; enough for what needs none (distillation).
 
         Raises:
             DataError: every line that cannot be understood, in one message.
         """
         from . import readers
 
-        return readers.read_csv(Path(path), tags=tags, root=root, encoding=encoding)
+        return readers.read_csv(Path(path), tags=tags, root=root, encoding=encoding, untagged=untagged)
 
     @classmethod
     def from_jsonl(
@@ -113,6 +117,7 @@ class Manifest(Sequence[Row]):
         *,
         tags: Sequence[str] | None = None,
         root: AnyPath | None = None,
+        untagged: bool = False,
     ) -> Manifest:
         """Read a JSON object per line: `{"file": "a.wav", "tags": ["rock"]}`; the keys are the columns of `from_csv`.
 
@@ -123,7 +128,7 @@ class Manifest(Sequence[Row]):
         """
         from . import readers
 
-        return readers.read_jsonl(Path(path), tags=tags, root=root)
+        return readers.read_jsonl(Path(path), tags=tags, root=root, untagged=untagged)
 
     @classmethod
     def from_parquet(
@@ -132,6 +137,7 @@ class Manifest(Sequence[Row]):
         *,
         tags: Sequence[str] | None = None,
         root: AnyPath | None = None,
+        untagged: bool = False,
     ) -> Manifest:
         """Read a Parquet file with the columns of `from_csv`; `tags` may be a list.
 
@@ -141,7 +147,7 @@ class Manifest(Sequence[Row]):
         """
         from . import readers
 
-        return readers.read_parquet(Path(path), tags=tags, root=root)
+        return readers.read_parquet(Path(path), tags=tags, root=root, untagged=untagged)
 
     @classmethod
     def from_folders(cls, root: AnyPath) -> Manifest:
@@ -157,8 +163,29 @@ class Manifest(Sequence[Row]):
 
         return folders.read_folders(Path(root))
 
+    @classmethod
+    def from_files(cls, root: AnyPath, *, group_folders: int = 1) -> Manifest:
+        """Make a row, without tags, of every sound file below `root`, at any depth.
+
+        Files belong together, so that `grouped_split` keeps them on one side, if they are below the same folder of
+        `root`: in `root/artist/album/song.mp3`, those of an artist. A file that lies in `root` itself is a group of
+        its own. Hidden files and files that are not named like sound are passed over.
+
+        Args:
+            root: the folder.
+            group_folders: names of folders below `root` that make a group; 2 are an album, 0 makes no groups.
+
+        Raises:
+            DataError: there is no sound file.
+        """
+        from . import folders
+
+        return folders.read_files(Path(root), group_folders)
+
     def to_csv(self, path: AnyPath) -> None:
         """Write what `from_csv` reads, a column per tag; the file is there in full or not at all.
+
+        A manifest without tags is read again with `untagged=True`.
 
         Raises:
             DataError: a name that UTF-8 cannot hold.
@@ -264,7 +291,7 @@ class Manifest(Sequence[Row]):
         if not set(order) & set(column):
             raise DataError(
                 f"None of the tags {', '.join(map(repr, order[:5]))} is in the manifest, whose tags are "
-                f"{', '.join(map(repr, self.tags[:10]))}. Check the spelling."
+                f"{', '.join(map(repr, self.tags[:10])) or 'none'}. Check the spelling."
             )
         known, sources = set(order), [column.get(tag) for tag in order]
         rows = []
@@ -326,7 +353,7 @@ class Manifest(Sequence[Row]):
             decode: decode every sound to its end; else only headers are read.
             workers: files looked at at once.
             strict: raise if there is any problem.
-            allow_untagged: rows without any tag are meant.
+            allow_untagged: rows without any tag are meant, as they always are in a manifest that has no tags.
             min_rows: fewer rows (of the split train, if there is one) are too few for a tag.
 
         Returns:

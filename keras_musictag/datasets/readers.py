@@ -51,7 +51,8 @@ _SHOWN = 20  # problems listed in a message
 def load(path: Path, **options: Any) -> Manifest:
     """Choose the reader by what is there: see `Manifest.load`."""
     if path.is_dir():
-        return Manifest.from_folders(path, **options)
+        untagged = options.pop("untagged", False)
+        return Manifest.from_files(path, **options) if untagged else Manifest.from_folders(path, **options)
     kinds: dict[str, Callable[..., Manifest]] = {
         **dict.fromkeys((".csv", ".tsv", ".txt"), Manifest.from_csv),
         **dict.fromkeys((".jsonl", ".ndjson"), Manifest.from_jsonl),
@@ -69,7 +70,7 @@ def load(path: Path, **options: Any) -> Manifest:
 # === CSV ===
 
 
-def read_csv(path: Path, *, tags: Sequence[str] | None, root: _Path, encoding: str) -> Manifest:
+def read_csv(path: Path, *, tags: Sequence[str] | None, root: _Path, encoding: str, untagged: bool) -> Manifest:
     """See `Manifest.from_csv`."""
     text = decode_text(path, encoding)
     first, _, rest = text.partition("\n")
@@ -87,7 +88,7 @@ def read_csv(path: Path, *, tags: Sequence[str] | None, root: _Path, encoding: s
             f"{path} line {reader.line_num + skipped} is not well-formed: {error}. Most often a quotation mark is not "
             "closed; inside a quoted cell it is written twice."
         ) from error
-    return _manifest(path, columns, records, tags, root, decimal_comma=delimiter == ";")
+    return _manifest(path, columns, records, tags, root, untagged, decimal_comma=delimiter == ";")
 
 
 def decode_text(path: Path, encoding: str) -> str:
@@ -156,7 +157,7 @@ def _csv_records(reader: Any, columns: list[str], path: Path, skipped: int) -> I
 # === JSON lines and Parquet ===
 
 
-def read_jsonl(path: Path, *, tags: Sequence[str] | None, root: _Path) -> Manifest:
+def read_jsonl(path: Path, *, tags: Sequence[str] | None, root: _Path, untagged: bool) -> Manifest:
     """See `Manifest.from_jsonl`."""
     text = decode_text(path, "utf-8-sig")
     records: list[Record] = []
@@ -174,17 +175,17 @@ def read_jsonl(path: Path, *, tags: Sequence[str] | None, root: _Path) -> Manife
         if not isinstance(record, dict):
             problems.append(f"{where}: a JSON object is expected, not {type(record).__name__}")
         elif not records and set(record) == {"tags"}:  # the first line, which says the order
-            tags = record["tags"] if tags is None else tags
+            tags = record["tags"] if tags is None and not untagged else tags
         else:
             records.append((where, record))
             columns.update(dict.fromkeys(record))
     _raise(path, problems)
-    if not records and tags is None:
+    if not records and tags is None and not untagged:
         raise DataError(f'{path} is empty. Write a line for each sound, e.g. {{"file": "a.wav", "tags": ["rock"]}}.')
-    return _manifest(path, list(columns), records, tags, root)
+    return _manifest(path, list(columns), records, tags, root, untagged)
 
 
-def read_parquet(path: Path, *, tags: Sequence[str] | None, root: _Path) -> Manifest:
+def read_parquet(path: Path, *, tags: Sequence[str] | None, root: _Path, untagged: bool) -> Manifest:
     """See `Manifest.from_parquet`."""
     try:
         arrow, parquet = (importlib.import_module(name) for name in ("pyarrow", "pyarrow.parquet"))
@@ -196,7 +197,7 @@ def read_parquet(path: Path, *, tags: Sequence[str] | None, root: _Path) -> Mani
     except (arrow.ArrowInvalid, OSError) as error:
         raise DataError(f"{path} is not a Parquet file: {error}. Write it again.") from error
     records = [(f"{path.name} row {number}", record) for number, record in enumerate(table.to_pylist())]
-    return _manifest(path, list(table.column_names), records, tags, root)
+    return _manifest(path, list(table.column_names), records, tags, root, untagged)
 
 
 # === Records -> rows ===
@@ -208,13 +209,18 @@ def _manifest(
     records: Iterable[Record],
     tags: Sequence[str] | None,
     root: _Path,
+    untagged: bool,
     *,
     decimal_comma: bool = False,
 ) -> Manifest:
     """Rows of records; `columns` are all that occur."""
+    if untagged and tags is not None:
+        raise DataError(f"{path} is read either with the tags {list(tags)[:5]!r} or untagged. Leave one out.")
     base = Path(os.path.abspath(path.parent if root is None else root))
     fields = _fields(path, columns)
-    in_columns = bool(columns) and not {"tags", "targets"} & set(fields)
+    if untagged:
+        fields = {field: column for field, column in fields.items() if field not in ("tags", "targets")}
+    in_columns = bool(columns) and not untagged and not {"tags", "targets"} & set(fields)
     tag_columns = _tag_columns(path, columns, fields, tags) if in_columns else {}
     names = tuple(tag_columns) if in_columns else tuple(tags or ())
     understood, problems = [], []
@@ -288,7 +294,8 @@ def _tag_columns(
         wanted = f"for the tags {', '.join(map(repr, missing[:10]))}" if missing else "with tags"
         raise DataError(
             f"{path} has no column {wanted}; its columns are {', '.join(map(repr, columns[:10]))}. Add a column "
-            "'tags', with | between tags, or a column per tag."
+            "'tags', with | between tags, or a column per tag"
+            + (". Where no tags are needed, pass untagged=True." if not missing else ".")
         )
     return {tag: found[tag] for tag in tags}
 
@@ -311,14 +318,14 @@ def _common(record: Mapping[str, Any], fields: Mapping[str, str], base: Path, de
 
 def _tags_of(record: Mapping[str, Any], fields: Mapping[str, str]) -> tuple[tuple[str, ...], Any]:
     """Names of a record's tags, and its soft targets: `None`, a list, or a number by tag."""
-    targets = record.get(fields.get("targets", ""))
+    targets = record.get(fields["targets"]) if "targets" in fields else None
     if targets is not None:
         if isinstance(targets, dict):
             return (), {tag: _number(value, tag) for tag, value in targets.items()}
         if isinstance(targets, list):
             return (), [_number(value, f"target {at}") for at, value in enumerate(targets)]
         raise DataError(f"targets must be numbers by tag, or a list of numbers; got {targets!r}")
-    tags = record.get(fields.get("tags", ""))
+    tags = record.get(fields["tags"]) if "tags" in fields else None
     if _blank(tags):
         return (), None
     names = tags.split(TAG_SEPARATOR) if isinstance(tags, str) else tags

@@ -1,0 +1,176 @@
+"""The commands `train` and `distil`: recipes, from a file or from options."""
+
+from __future__ import annotations
+
+import re
+import sys
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ._data import DATA_HELP
+from ._shared import UsageProblem, import_backend, main, printable, progress_only
+
+if TYPE_CHECKING:
+    from ..recipes import Recipe
+    from ..recipes.plan import Plan
+    from ..recipes.run import Result
+
+_STOPPED = 130  # exit code of what Ctrl-C ended
+
+# Option -> the key of a recipe that it sets.
+_KEYS = {
+    "teacher": "teacher",
+    "seed": "seed",
+    "validation": "data.validation",
+    "steps": "training.steps",
+    "learning_rate": "training.learning_rate",
+    "precision": "training.precision",
+    "batch_size": "batches.batch_size",
+}
+
+_OPTIONS = (
+    click.option("--data", "-d", metavar="DATA", help=DATA_HELP),
+    click.option("--out", "-o", type=click.Path(path_type=Path), help="Folder of the result  [default: MODEL-DATA]"),
+    click.option("--recipe", "-r", metavar="FILE", help="TOML file with all settings; other options override it."),
+    click.option("--steps", type=click.IntRange(min=1), help="Optimizer steps."),
+    click.option("--batch-size", type=click.IntRange(min=1), help="Windows per step."),
+    click.option("--learning-rate", type=click.FloatRange(min=0, min_open=True), help="Peak of the cosine schedule."),
+    click.option("--seed", type=click.IntRange(min=0), help="Of everything random."),
+    click.option("--validation", metavar="DATA", help="Clips to validate on, instead of the split valid."),
+    click.option("--precision", type=click.Choice(["float32", "mixed_bfloat16"]), help="Of the arithmetic."),
+    click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="A recipe's key: augment.gain_db=6."),
+    click.option("--cache", type=click.Path(path_type=Path, file_okay=False), help="Folder to keep log-mels in."),
+    click.option("--strict", is_flag=True, help="Stop if any clip has a problem, instead of leaving it out."),
+    click.option("--dry-run", is_flag=True, help="Check everything, say what would be done, and stop."),
+)
+
+
+def _options(command: Callable[..., None]) -> Callable[..., None]:
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+# === Commands ===
+
+
+@main.command(short_help="Train a model on labelled clips.")
+@click.argument("model", required=False)
+@_options
+def train(model: str | None, **given: Any) -> None:
+    """Train the network of MODEL on labelled DATA, or carry out a recipe.
+
+    The same command goes on where it was stopped, by Ctrl-C or otherwise. Bad files are reported and left out. At the
+    end the tagger is measured on the split test.
+
+    \b
+    keras-musictag train musicnet_crnn --data clips.csv --out mine
+    keras-musictag train --recipe musicnet_crnn/magnatagatune --data FOLDER --out mine
+    keras-musictag train musicnet_crnn --data clips.csv --set augment.gain_db=6 --set data.allow_untagged=true
+    """  # noqa: D301
+    _run("train", model, given)
+
+
+@main.command(short_help="Teach a model what another one hears, without labels.")
+@click.argument("student", required=False)
+@click.option("--teacher", metavar="MODEL", help="Model whose probabilities are learned, e.g. musicnn_mtt.")
+@_options
+def distil(student: str | None, **given: Any) -> None:
+    """Train the network of STUDENT to say what the teacher says of DATA; a folder of music is enough.
+
+    The same command goes on where it was stopped, by Ctrl-C or otherwise. Bad files are reported and left out.
+
+    \b
+    keras-musictag distil musicnet_crnn --teacher musicnn_mtt --data music/ --out mine
+    """  # noqa: D301
+    _run("distil", student, given)
+
+
+# === Steps ===
+
+
+def _run(task: str, model: str | None, given: dict[str, Any]) -> None:
+    recipe = _recipe(task, model, given)
+    with progress_only():
+        plan = recipe.plan(given["data"], strict=given["strict"])
+    report = plan.data.report
+    if not report.passed or report.notes:
+        click.echo(str(report), err=True)
+    out = given["out"] or Path(_slug(f"{recipe.model}-{plan.data.origin.name}"))
+    click.echo(f"{plan}\nfolder: {printable(out)}", err=not given["dry_run"])
+    if given["dry_run"]:
+        sys.exit(int(any(problem.row is not None for problem in report.problems)))
+    click.echo(f"log: {printable(out / 'run' / 'log.csv')}", err=True)
+    import_backend()
+    with progress_only():
+        result = plan.run(out, cache=given["cache"], strict=given["strict"], progress=sys.stderr.isatty())
+    _tell(plan, result)
+
+
+def _recipe(task: str, model: str | None, given: dict[str, Any]) -> Recipe:
+    """The recipe that the options make, or change."""
+    from ..recipes import Recipe
+    from ..recipes.recipe import merged
+
+    changes = {key: given[option] for option, key in _KEYS.items() if given.get(option) is not None}
+    if given["validation"] is not None:
+        changes["data.validation"] = str(Path(given["validation"]).absolute())
+    if model is not None:
+        changes["model"] = model
+    changes |= dict(map(_setting, given["settings"]))
+    if given["recipe"] is None:
+        if model is None:
+            raise UsageProblem(f"Name a model (e.g. {task} musicnet_crnn), or a recipe with --recipe.")
+        return Recipe.from_dict(merged({"task": task}, changes))
+    recipe = Recipe.load(given["recipe"])
+    if task == "distil" and recipe.task != "distil":
+        raise UsageProblem(f"{given['recipe']} is a recipe to {recipe.task}. Run it with train --recipe.")
+    return recipe.changed(changes)
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    """Key and value of `--set KEY=VALUE`; a value that is no TOML is text."""
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise UsageProblem(f"--set {text}: write KEY=VALUE, e.g. training.average=0.999.")
+    try:
+        return key.strip(), tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return key.strip(), value
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", text).strip("-._") or "tagger"
+
+
+def _tell(plan: Plan, result: Result) -> None:
+    """What came out, on standard output."""
+    state, folder = result.state, printable(result.folder)
+    if not result.finished:
+        kept = f" {folder} has the best weights so far, of step {state.best_step:,}." if state.best_step else ""
+        click.echo(
+            f"Stopped at step {state.step:,} of {plan.training.steps:,}.{kept} The same command goes on.", err=True
+        )
+        sys.exit(_STOPPED)
+    click.echo(f"best {plan.training.monitor} {state.best:.4f} at step {state.best_step:,} of {state.step:,}")
+    if result.evaluation is not None:
+        scored = result.evaluation
+        click.echo(f"{scored.header()}: ROC-AUC {scored.roc_auc:.4f}, PR-AUC {scored.pr_auc:.4f}")
+    if result.agreement is not None:
+        agreed = result.agreement
+        click.echo(
+            f"agreement with {plan.recipe.teacher} on {plan.data.origin.title}, test, {agreed.n_clips:,} clips: "
+            f"correlation {agreed.correlation:.4f}, ROC-AUC of its top tenth {agreed.roc_auc:.4f}"
+        )
+    click.echo(f"keras_musictag.load({_loadable(result.folder)!r})")
+
+
+def _loadable(folder: Path) -> str:
+    """What `load` is to be called with: a folder that is called like a model is `./` that."""
+    from ..registry import list_models
+
+    return f"./{folder}" if str(folder) in list_models() else printable(folder)
