@@ -33,6 +33,9 @@ _EXPORTS = {
     "Taggram": "taggram",
     "MusicTagError": "errors",
     "demo_clip": "demo",
+    "Recipe": "recipes",
+    "train": "supervised",
+    "distil": "distillation",
     "evaluate": "tagger_evaluation",
     "validate": "validation",
 }
@@ -66,10 +69,12 @@ if TYPE_CHECKING:  # the same names, for type checkers
     from . import metrics as metrics
     from . import models as models
     from .demo import demo_clip as demo_clip
+    from .distillation import distil as distil
     from .errors import MusicTagError as MusicTagError
     from .facts import Latency as Latency
     from .facts import TrainingData as TrainingData
     from .loading import load as load
+    from .recipes import Recipe as Recipe
     from .registry import build_model as build_model
     from .registry import list_models as list_models
     from .registry import model_info as model_info
@@ -80,6 +85,7 @@ if TYPE_CHECKING:  # the same names, for type checkers
     from .spec import ModelSpec as ModelSpec
     from .spec import WeightsSource as WeightsSource
     from .spec import WindowSpec as WindowSpec
+    from .supervised import train as train
     from .tagger import Tagger as Tagger
     from .tagger import TagResult as TagResult
     from .tagger_evaluation import evaluate as evaluate

@@ -134,6 +134,7 @@ def distil(
     hop_seconds: float = 1.0,
     segment_weight: float = 1.0,
     balance: float = 0.5,
+    teacher_folder: str | os.PathLike[str] | None = None,
     workers: int = 1,
     progress: bool = True,
 ) -> tuple[Tagger, RunState]:
@@ -143,7 +144,7 @@ def distil(
         student: usually `load(name, weights=None)`; trained in place.
         teacher: with the same tags in the same order.
         train, validation: tracks; labels are ignored. They should share no artist.
-        folder: of the run; the teacher's probabilities are kept in its parent's `teacher/`, shared between runs.
+        folder: of the run.
         cache: log-mels of the student's front end.
         training: settings of the loop. `monitor="score"` is the mean per-tag correlation with the teacher.
         batch_size: windows per step.
@@ -156,6 +157,7 @@ def distil(
         segment_weight: share in the loss of tagging each stretch of the window by itself, see `training_graph`; 0 for
             the window alone.
         balance: how far rare tags count as much as frequent ones, 0 to 1; see `losses.balance_weights`.
+        teacher_folder: where the teacher's probabilities are kept, for other runs too; by default beside `folder`.
         workers: threads that read batches.
         progress: show bars.
 
@@ -175,10 +177,10 @@ def distil(
         )
     spec = student.spec
     frame_seconds = spec.mel.hop_length / spec.audio.sr
-    targets = {}
+    known_folder, targets = teacher_folder or Path(folder).parent / "teacher", {}
     for part, manifest in (("train", train), ("validation", validation)):
         targets[part] = TeacherTargets(
-            teacher, manifest, Path(folder).parent / "teacher", frame_seconds=frame_seconds, hop_seconds=hop_seconds
+            teacher, manifest, known_folder, frame_seconds=frame_seconds, hop_seconds=hop_seconds
         )
         bad = targets[part].fill(progress) + cache.fill([row.path for row in manifest], progress=progress)
         if bad:
@@ -223,7 +225,7 @@ def _agreement(
     model: keras.Model, windows: EvaluationWindows, expected: np.ndarray, tags: tuple[str, ...]
 ) -> dict[str, float]:
     from .metrics import agreement
+    from .supervised import row_outputs
 
-    outputs = np.concatenate([np.asarray(model.predict_on_batch(windows[i][0])) for i in range(len(windows))])
-    result = agreement(windows.mean_per_row(outputs), expected, tags)
+    result = agreement(row_outputs(model, windows), expected, tags)
     return {"score": result.correlation, "roc_auc_top_tenth": result.roc_auc}

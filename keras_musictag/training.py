@@ -98,11 +98,17 @@ class TrainingSpec:
             raise TrainingError(f"precision must be one of {', '.join(PRECISIONS)}; got {self.precision!r}.")
         if not 0 <= self.average < 1:
             raise TrainingError(f"average must be at least 0 and below 1; got {self.average!r}.")
-        if not 0 <= self.final_learning_rate <= self.learning_rate:
+        if not (self.learning_rate > 0 and 0 <= self.final_learning_rate <= self.learning_rate):
             raise TrainingError(
-                f"final_learning_rate {self.final_learning_rate!r} must be between 0 and learning_rate "
-                f"{self.learning_rate!r}."
+                f"learning_rate must be above 0, and final_learning_rate between 0 and it; got {self.learning_rate!r} "
+                f"and {self.final_learning_rate!r}."
             )
+        if not self.warmup_steps >= 0:
+            raise TrainingError(f"warmup_steps must be 0 or more; got {self.warmup_steps!r}.")
+        for name in ("clip_norm", "patience"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise TrainingError(f"{name} must be above 0, or None; got {value!r}.")
 
     def digest(self, model: keras.Model) -> str:
         """Twelve digits that tell these settings and this network from others."""
@@ -118,8 +124,8 @@ class RunState:
     Attributes:
         step: optimizer steps done.
         best: best score so far.
-        best_step: when that was.
-        stale: validations since then.
+        best_step: when that was, the last time.
+        stale: validations since a score was better than all before.
         waiting: share of the time that the network waited for data, 0 to 1, since the run was last started.
     """
 
@@ -204,7 +210,7 @@ def fit(
     try:
         with _bar(spec, run.state, progress) as bar:
             timed = TimedBatches(batches, start=run.state.step)
-            for inputs, targets in timed:
+            for inputs, targets in () if run.exhausted else timed:
                 loss = run.advance(inputs, targets)
                 run.state.waiting = timed.starved
                 bar.set_postfix_str(f"loss {loss:.4f}, waiting {timed.starved:.0%}", refresh=False)
@@ -293,13 +299,12 @@ class _Run:
         if self.spec.monitor not in scores:
             raise TrainingError(f"validate() must return {self.spec.monitor!r}; got {', '.join(scores) or 'nothing'}.")
         score = float(scores[self.spec.monitor])
-        if score > self.state.best:
+        self.state.stale = 0 if score > self.state.best else self.state.stale + 1
+        if score >= self.state.best:  # of equal scores the later one: few validation clips often tie, early and badly
             from .weights import save_weights
 
-            self.state.best, self.state.best_step, self.state.stale = score, self.state.step, 0
+            self.state.best, self.state.best_step = score, self.state.step
             save_weights(self.model, self.folder / BEST)
-        else:
-            self.state.stale += 1
         recent = float(np.mean(self.losses)) if self.losses else math.nan
         row = {"step": self.state.step, "loss": recent, "waiting": self.state.waiting, **scores}
         self.losses = []

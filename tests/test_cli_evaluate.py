@@ -172,7 +172,7 @@ def test_what_data_may_be(sounds, monkeypatch):
     assert (manifest.tags, name) == (("tone",), "music")
     (sounds / "annotations_final.csv").touch()
     calls = []
-    monkeypatch.setattr("keras_musictag.datasets.magnatagatune", lambda *args: calls.append(args) or manifest)
+    monkeypatch.setattr("keras_musictag.recipes.data.magnatagatune", lambda *args: calls.append(args) or manifest)
     for text in ("magnatagatune:some/folder", "sounds"):
         assert load_data(text) == (manifest, "MagnaTagATune, full split", "artist")
     assert load_data("magnatagatune-clean:C:/folder")[1:] == ("MagnaTagATune, clean split", "artist")

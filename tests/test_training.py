@@ -159,7 +159,7 @@ def test_patience(tmp_path):
         validate=lambda model: {"score": 0.5},
         progress=False,
     )
-    assert (state.step, state.best_step, state.stale) == (8, 2, 3)
+    assert (state.step, state.best_step, state.stale) == (8, 8, 3)  # of equal scores the latest is kept
 
 
 def test_ctrl_c_keeps_what_there_is(tmp_path):
@@ -195,8 +195,16 @@ def test_bad_runs_are_named(tmp_path):
         spec(steps=0)
     with pytest.raises(TrainingError, match="average must be at least 0 and below 1; got 1"):
         spec(average=1)
-    with pytest.raises(TrainingError, match="must be between 0 and learning_rate"):
+    with pytest.raises(TrainingError, match=r"final_learning_rate between 0 and it; got 0\.01 and 1\.0"):
         spec(final_learning_rate=1.0)
+    with pytest.raises(TrainingError, match="learning_rate must be above 0"):
+        spec(learning_rate=0.0, final_learning_rate=0.0)
+    with pytest.raises(TrainingError, match="warmup_steps must be 0 or more; got -1"):
+        spec(warmup_steps=-1)
+    with pytest.raises(TrainingError, match="patience must be above 0, or None; got 0"):
+        spec(patience=0)
+    with pytest.raises(TrainingError, match="precision must be one of float32, mixed_bfloat16; got 'int8'"):
+        spec(precision="int8")
 
 
 def test_prepare():

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Literal
-
-from ..errors import MusicTagError
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ..datasets import Manifest
 
 DATA_HELP = "Manifest (CSV, TSV, JSONL, Parquet), folder, magnatagatune:FOLDER or magnatagatune-clean:FOLDER."
-
-_Split = Literal["full", "clean"]
-_MAGNATAGATUNE: dict[str, _Split] = {"magnatagatune": "full", "magnatagatune-clean": "clean"}
 
 
 def load_data(text: str) -> tuple[Manifest, str, str]:
@@ -29,14 +23,8 @@ def load_data(text: str) -> tuple[Manifest, str, str]:
     Raises:
         DataError: it cannot be read; the message says what is there and what is missing.
     """
-    from ..datasets import Manifest, magnatagatune
+    from ..recipes.data import read
+    from ..recipes.tables import DataSettings
 
-    kind, colon, folder = text.partition(":")
-    if not colon or kind not in _MAGNATAGATUNE:
-        if not (Path(text) / "annotations_final.csv").is_file():
-            return Manifest.load(text), Path(text).resolve().stem, ""
-        kind, folder = "magnatagatune", text
-    if not folder:
-        raise MusicTagError(f"--data {text} names no folder. Write {kind}:FOLDER.")
-    split = _MAGNATAGATUNE[kind]
-    return magnatagatune(folder, split), f"MagnaTagATune, {split} split", "artist"
+    manifest, origin = read(text, DataSettings())
+    return manifest, origin.title, origin.grouped_by

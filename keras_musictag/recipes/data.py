@@ -94,10 +94,10 @@ def load(
         RecipeError: nothing names the data, they cannot be split, or their splits share groups.
         DataError: they cannot be read; with `strict`, everything that is wrong with them.
     """
-    manifest, origin = _read(source, settings, untagged, root)
+    manifest, origin = read(source, settings, untagged=untagged, root=root)
     if settings.validation:
         same = settings if untagged else dataclasses.replace(settings, tags=manifest.tags)
-        other, _ = _read(_resolved(settings.validation, root), same, untagged, root)
+        other, _ = read(_resolved(settings.validation, root), same, untagged=untagged, root=root)
         manifest = _validated_on(manifest, other)
     manifest, notes = _split(manifest, seed, untagged)
     published = bool(origin.version)  # its split, and its clips without tags, are as they are
@@ -118,7 +118,10 @@ def load(
 # === Reading ===
 
 
-def _read(source: Source, settings: DataSettings, untagged: bool, root: Path | None) -> tuple[Manifest, Origin]:
+def read(
+    source: Source, settings: DataSettings, *, untagged: bool = False, root: Path | None = None
+) -> tuple[Manifest, Origin]:
+    """Read data as they are, without a check of their splits: arguments and errors of `load`."""
     if isinstance(source, Manifest):
         manifest = source.with_tags(settings.tags) if settings.tags else source
         return manifest, Origin(name=settings.name or "manifest")

@@ -100,6 +100,7 @@ class _Run:
         tags = self.parts["train"].tags if self.teacher is None else self.teacher.tags
         self.tagger = untrained(self.recipe.model, tags, seed=self.recipe.seed)
         self.cache = self._cache()
+        self.teacher_folder = self.cache.folder.parent / "teachers"  # shared between runs, as log-mels are
         self._listen(strict)
         self._claim()
         tagger, state = self._train()
@@ -152,7 +153,7 @@ class _Run:
         assert self.teacher is not None
         spec = self.tagger.spec
         return TeacherTargets(
-            self.teacher, manifest, self.run_folder.parent / "teacher",
+            self.teacher, manifest, self.teacher_folder,
             frame_seconds=spec.mel.hop_length / spec.audio.sr, hop_seconds=self.recipe.distillation.hop_seconds,
         )  # fmt: skip
 
@@ -200,7 +201,7 @@ class _Run:
         parts = (self.parts["train"], self.parts["valid"], self.run_folder)
         if self.teacher is None:
             return train(self.tagger, *parts, shared_groups=True, **options)  # where it is not allowed, the plan failed
-        options |= dataclasses.asdict(recipe.distillation)
+        options |= {"teacher_folder": self.teacher_folder, **dataclasses.asdict(recipe.distillation)}
         return distil(self.tagger, self.teacher, *parts, **options)
 
     # --- After ---
