@@ -5,8 +5,9 @@
 `index.csv` has the columns file (relative to it), collection, artist, genre, licence. Written are `OUT/manifest.csv`,
 `OUT/genres.csv` (the main collection's rows again, labelled with their genre, for evaluation alone) and
 `OUT/derived/*.flac`: recordings made from the training part alone, which the teacher hears and answers for like any
-other: every track of the main collection at two other speeds, and mixtures of two of them. (A mixture's targets are
-thus what the teacher hears in it, not the average of two answers.)
+other: every track of the main collection at two other speeds, mixed with another one and with one of another
+collection, and every track of the other collections at one other speed. (A mixture's targets are thus what the teacher
+hears in it, not the average of two answers.)
 
 Splits are by artist: 70 % of the tracks train, 10 % validate, 20 % test; a file without an artist is a group of
 its own. Left out entirely are collections that other evaluations of this project use.
@@ -56,27 +57,38 @@ def genres_of(index: Path) -> dict[Path, str]:
         return {Path(os.path.abspath(index.parent / entry["file"])): entry["genre"] for entry in csv.DictReader(file)}
 
 
-def derived(train: list[Row], out: Path, seed: int) -> list[Row]:
+def derived(train: list[Row], others: list[Row], out: Path, seed: int) -> list[Row]:
     """Other speeds and mixtures of the training tracks; files that are there already are kept."""
     out.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(seed)
     partners = rng.permutation(len(train))
     rows = []
     for number, row in enumerate(tqdm(train, unit="track", desc="other speeds and mixtures")):
-        other = train[partners[number]]
         speeds, level = [rng.uniform(*between) for between in SPEEDS], rng.uniform(-9, 0)
-        files = [out / f"{row.path.stem}-x{speed:.3f}.flac" for speed in speeds]
-        mix = out / f"{row.path.stem}+{other.path.stem}.flac"
-        if not all(file.is_file() for file in (*files, mix)):
-            track = load(row.path, target_sr=SR)
-            for file, speed in zip(files, speeds, strict=True):
-                write(file, soxr.resample(track, SR * speed, SR))
-            second = load(other.path, target_sr=SR)
-            length = min(len(track), len(second))
-            write(mix, track[:length] + 10 ** (level / 20) * second[:length])
-        rows += [dataclasses.replace(row, path=file, source=f"{row.source}, other speed") for file in files]
-        rows.append(dataclasses.replace(row, path=mix, source=f"{row.source}, mixture"))
+        rows += [at_speed(row, speed, out) for speed in speeds]
+        rows.append(mixed(row, train[partners[number]], level, out))
+    for row in tqdm(others, unit="track", desc="other speeds of other collections"):
+        rows.append(at_speed(row, rng.uniform(*SPEEDS[rng.integers(2)]), out))
+    for row in tqdm(train, unit="track", desc="mixtures with other collections"):
+        rows.append(mixed(row, others[rng.integers(len(others))], rng.uniform(-9, 3), out))
     return rows
+
+
+def at_speed(row: Row, speed: float, out: Path) -> Row:
+    """The track, played faster or slower."""
+    file = out / f"{row.path.stem}-x{speed:.3f}.flac"
+    if not file.is_file():
+        write(file, soxr.resample(load(row.path, target_sr=SR), SR * speed, SR))
+    return dataclasses.replace(row, path=file, source=f"{row.source}, other speed")
+
+
+def mixed(row: Row, other: Row, level: float, out: Path) -> Row:
+    """Both at once, as long as the first; the second, repeated if need be, is `level` dB louder than it is."""
+    file = out / f"{row.path.stem}+{other.path.stem}.flac"
+    if not file.is_file():
+        first, second = load(row.path, target_sr=SR), load(other.path, target_sr=SR)
+        write(file, first + 10 ** (level / 20) * np.resize(second, len(first)))
+    return dataclasses.replace(row, path=file, source=f"{row.source}, mixture")
 
 
 def write(file: Path, samples: np.ndarray) -> None:
@@ -100,7 +112,7 @@ def main() -> None:
         {"train": 0.9, "test": 0.1}, seed=given.seed
     )
     train = [row for row in main_rows.rows if row.split == "train"]
-    made = derived(train, given.out / "derived", given.seed)
+    made = derived(train, [row for row in others.rows if row.split == "train"], given.out / "derived", given.seed)
     manifest = Manifest((*main_rows.rows, *others.rows, *made))
     given.out.mkdir(parents=True, exist_ok=True)
     manifest.to_csv(given.out / "manifest.csv")

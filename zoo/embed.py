@@ -1,0 +1,66 @@
+"""Put weights that a recipe made into the zoo: `python zoo/embed.py OUT musicnet_crnn --dtype float16`.
+
+Embedded weights are in float16 where that saves megabytes and changes no probability by more than `TOLERANCE`; they
+are computed with in float32 all the same.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import keras
+import numpy as np
+from safetensors.numpy import load_file, save
+
+import keras_musictag as kmt
+from keras_musictag.download import sha256_of
+from keras_musictag.registry import zoo_folder
+from keras_musictag.spec import WEIGHTS_FILE
+from keras_musictag.weights import load_weights, write_atomically
+
+TOLERANCE = 2e-3
+CLIPS = 8
+
+
+def largest_change(original: Path, rounded: Path, name: str) -> float:
+    """Largest difference of any probability, over noise at the levels of music."""
+    rng, spec = np.random.default_rng(0), kmt.model_info(name)
+    model = kmt.build_model(name)
+    shape = (CLIPS, *spec.input_shape)
+    inputs = rng.normal(-30, 12, shape).astype("float32") + rng.normal(0, 8, (CLIPS, shape[1], 1)).astype("float32")
+    outputs = []
+    for path in (original, rounded):
+        load_weights(model, path)
+        outputs.append(keras.ops.convert_to_numpy(model(inputs, training=False)))
+    return float(np.abs(outputs[0] - outputs[1]).max())
+
+
+def main() -> None:
+    """Embed."""
+    parser = argparse.ArgumentParser(description="Put the weights of a trained tagger into the zoo.")
+    parser.add_argument("tagger", type=Path, help="folder written by a recipe or Tagger.save")
+    parser.add_argument("name", help="zoo model that they become the weights of")
+    parser.add_argument("--dtype", choices=["float16", "float32"], default="float32")
+    parser.add_argument("--trained-on", required=True, help="one sentence for the spec")
+    given = parser.parse_args()
+    source, target = given.tagger / WEIGHTS_FILE, zoo_folder() / given.name / WEIGHTS_FILE
+    arrays = {key: value.astype(given.dtype) for key, value in load_file(source).items()}
+    write_atomically(target, save(arrays, metadata={"format": "keras_musictag"}))
+    change = largest_change(source, target, given.name)
+    if change > TOLERANCE:
+        target.unlink()
+        raise SystemExit(f"{given.dtype} changes probabilities by up to {change:.1e}, more than {TOLERANCE:g}.")
+    path = target.with_name("spec.json")
+    spec = json.loads(path.read_text(encoding="utf-8"))
+    spec["weights"] = {
+        "uri": WEIGHTS_FILE, "sha256": sha256_of(target), "format": "safetensors", "size": target.stat().st_size,
+    }  # fmt: skip
+    spec |= {"weights_help": "", "trained_on": given.trained_on, "license": "Apache-2.0", "metrics": []}
+    write_atomically(path, (json.dumps(spec, indent=2, ensure_ascii=False) + "\n").encode())
+    print(f"{target}: {target.stat().st_size / 1e6:.2f} MB, probabilities changed by at most {change:.1e}")
+
+
+if __name__ == "__main__":
+    main()
