@@ -13,15 +13,17 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
-import platform
+import shlex
+import sys
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
 import keras_musictag as kmt
 from keras_musictag.datasets import Manifest
 from keras_musictag.evaluation import Evaluation
-from keras_musictag.metrics import agreement, evaluate_scores
+from keras_musictag.metrics import agreement, evaluate_scores, top_tenth
 from keras_musictag.registry import zoo_folder
 from keras_musictag.weights import write_atomically
 
@@ -31,13 +33,8 @@ RESAMPLES = 1000
 def scores(name: str, manifest: Manifest) -> np.ndarray:
     """Mean probabilities of every track, float32 `(tracks, tags)`."""
     tagger = kmt.load(name)
-    results = tagger.tag_many([row.path for row in manifest], top=None)
-    out = []
-    for result in results:
-        if result.tags is None:
-            raise SystemExit(f"{result.source}: {result.error}")
-        out.append([result.tags[tag] for tag in tagger.tags])
-    return np.asarray(out, "float32")
+    found = [tagger.tag(row.path, offset=row.start, duration=row.duration) for row in tqdm(manifest, desc=name)]
+    return np.asarray([[tags[tag] for tag in tagger.tags] for tags in found], "float32")
 
 
 def correlation_interval(student: np.ndarray, teacher: np.ndarray, groups: np.ndarray) -> tuple[float, float]:
@@ -49,13 +46,6 @@ def correlation_interval(student: np.ndarray, teacher: np.ndarray, groups: np.nd
         values.append(agreement(student[chosen], teacher[chosen]).correlation)
     low, high = np.percentile(values, [2.5, 97.5])
     return float(low), float(high)
-
-
-def machine() -> str:
-    """Name of the processor."""
-    info = Path("/proc/cpuinfo")
-    names = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def entry(evaluation: Evaluation, source: str, note: str, **more: float) -> dict:
@@ -74,9 +64,8 @@ def entry(evaluation: Evaluation, source: str, note: str, **more: float) -> dict
 def against_teacher(name: str, student: np.ndarray, teacher: np.ndarray, manifest: Manifest, given: argparse.Namespace):
     """Agreement of one student, as an item of `metrics`."""
     tags, groups = kmt.model_info(given.teacher).tags, np.asarray([row.group for row in manifest])
-    top = np.sort(teacher, axis=0)[-max(1, round(len(teacher) / 10))]
     areas = evaluate_scores(
-        (teacher >= top).astype("float32"), student, tags, dataset=f"Emotify, as {given.teacher} hears it",
+        top_tenth(teacher).astype("float32"), student, tags, dataset=f"Emotify, as {given.teacher} hears it",
         split=given.split, groups=groups, grouped_by="artist", n_bootstrap=RESAMPLES, model=name,
     )  # fmt: skip
     agreed = agreement(student, teacher, tags)
@@ -125,7 +114,7 @@ def main() -> None:
     parser.add_argument("--scores", type=Path, help="keep all scores in this .npz")
     parser.add_argument("--write", action="store_true", help="put the figures into the specs of the zoo")
     given = parser.parse_args()
-    given.command = f"python benchmarks/agreement.py; {machine()}"
+    given.command = shlex.join(["python", "benchmarks/agreement.py", *(Path(word).name for word in sys.argv[1:])])
     manifest = Manifest.load(given.manifest, untagged=True).split(given.split)
     manifest = manifest.filter(lambda row: row.source == given.source)
     heard = {name: scores(name, manifest) for name in (given.teacher, *given.students)}

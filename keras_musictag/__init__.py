@@ -1,7 +1,7 @@
 """keras_musictag: music auto-tagging models for Keras 3.
 
     import keras_musictag as kmt
-    kmt.load("musicnn_mtt").tag("song.mp3", top=5)
+    kmt.load("musicnet_crnn").tag("song.mp3", top=5)
 
 Importing the package imports neither Keras nor a backend; names are loaded when they are first used.
 """

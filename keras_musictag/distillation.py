@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .errors import MusicTagError
+from .errors import AudioError
 from .tagger import Tagger
-from .training import RunState, TrainingError, TrainingSpec, fit, prepare
+from .training import RunState, TrainingError, TrainingSpec, fit, set_prior
 from .training_graph import segment_frames
 from .weights import write_atomically
 
@@ -58,7 +58,7 @@ class TeacherTargets:
         self.folder = Path(folder) / f"{teacher.spec.weights.sha256[:16]}-{hop_seconds:g}"
         self._known: dict[Path, tuple[np.ndarray, np.ndarray]] = {}
 
-    def fill(self, progress: bool = False) -> list[tuple[Path, MusicTagError]]:
+    def fill(self, progress: bool = False) -> list[tuple[Path, AudioError]]:
         """Let the teacher hear every file that it has not heard yet.
 
         Returns:
@@ -71,17 +71,19 @@ class TeacherTargets:
         for path in tqdm(paths, unit="file", desc=self.teacher.spec.name, disable=not progress, delay=2):
             try:
                 self._windows(Path(path))
-            except MusicTagError as error:
+            except AudioError as error:  # a full disk is no fault of the file
                 bad.append((Path(path), error))
         return bad
 
     def __call__(self, row: int, start_frame: int, frames: int) -> np.ndarray:
-        """Mean probabilities `(tags,)` over the teacher's windows inside the student's; the nearest if none is."""
-        starts, probabilities = self._windows(Path(self.manifest[row].path))
-        first, track = start_frame * self.frame_seconds, starts[-1] + self.teacher.spec.window_seconds
-        if first >= track:  # the student hears a short track again and again
-            first %= track
-        last = first + frames * self.frame_seconds - self.teacher.spec.window_seconds
+        """Mean probabilities `(tags,)` of the teacher's windows inside the student's and the row; else the nearest."""
+        entry, frame, teacher = self.manifest[row], self.frame_seconds, self.teacher.spec.window_seconds
+        starts, probabilities = self._windows(Path(entry.path))
+        stop = starts[-1] + teacher if entry.duration is None else entry.start + entry.duration
+        first = start_frame * frame
+        if first >= stop + self.hop_seconds:  # the student hears what is too short again and again
+            first = entry.start + (first - entry.start) % (stop - entry.start)
+        last = min(first + frames * frame, stop) - teacher
         slack = self.hop_seconds / 100
         inside = (starts >= first - slack) & (starts <= last + slack)
         if not inside.any():
@@ -135,6 +137,7 @@ def distil(
     segment_weight: float = 1.0,
     balance: float = 0.5,
     teacher_folder: str | os.PathLike[str] | None = None,
+    shared_groups: bool = False,
     workers: int = 1,
     progress: bool = True,
 ) -> tuple[Tagger, RunState]:
@@ -143,7 +146,7 @@ def distil(
     Args:
         student: usually `load(name, weights=None)`; trained in place.
         teacher: with the same tags in the same order.
-        train, validation: tracks; labels are ignored. They should share no artist.
+        train, validation: tracks; labels are ignored. They share no file and, unless `shared_groups`, no artist.
         folder: of the run.
         cache: log-mels of the student's front end.
         training: settings of the loop. `monitor="score"` is the mean per-tag correlation with the teacher.
@@ -158,6 +161,7 @@ def distil(
             the window alone.
         balance: how far rare tags count as much as frequent ones, 0 to 1; see `losses.balance_weights`.
         teacher_folder: where the teacher's probabilities are kept, for other runs too; by default beside `folder`.
+        shared_groups: let `train` and `validation` share groups (artists).
         workers: threads that read batches.
         progress: show bars.
 
@@ -165,16 +169,21 @@ def distil(
         The trained tagger, holding the best averaged weights, and where the run ended.
 
     Raises:
-        TrainingError: the tags differ, or files cannot be read (drop them first: `Manifest.validate`).
+        TrainingError: the tags differ, the parts overlap, validation has fewer than three tracks, or files cannot be
+            read (drop them first: `Manifest.validate`).
     """
     from .losses import BalancedCrossentropy, balance_weights
     from .pipeline import EvaluationWindows, WindowBatches
+    from .supervised import check_disjoint
 
     if student.tags != teacher.tags:
         raise TrainingError(
             f"Student and teacher must have the same tags in the same order; got {len(student.tags)} and "
             f"{len(teacher.tags)}, the first ones {student.tags[:3]} and {teacher.tags[:3]}."
         )
+    check_disjoint({"train": train, "validation": validation}, shared_groups)
+    if len(validation) < 3:
+        raise TrainingError(f"A correlation over {len(validation)} validation tracks means nothing; give at least 3.")
     spec = student.spec
     frame_seconds = spec.mel.hop_length / spec.audio.sr
     known_folder, targets = teacher_folder or Path(folder).parent / "teacher", {}
@@ -192,7 +201,7 @@ def distil(
         workers=workers,
     )  # fmt: skip
     known = targets["train"].of_rows()
-    prepare(student.core, prior=known.mean(axis=0), dropout=dropout, bn_momentum=bn_momentum)
+    set_prior(student.core, known.mean(axis=0))
     shares = np.repeat([1.0, *[segment_weight / max(segments[0], 1)] * segments[0]], len(student.tags))
     shares *= len(shares) / len(student.tags)  # the window's own share in the mean is 1, whatever the segments'
     loss = BalancedCrossentropy(shares * np.tile(balance_weights(known, balance), 1 + segments[0]))
@@ -204,7 +213,12 @@ def distil(
 
     state = fit(
         student.core, batches, training, folder,
-        validate=validate, loss=loss, segments=bool(segment_weight), progress=progress,
+        validate=validate, loss=loss, segments=bool(segment_weight), dropout=dropout, bn_momentum=bn_momentum,
+        progress=progress, about={
+            "train": train.digest(), "validation": validation.digest(), "teacher": targets["train"].folder.name,
+            "batch_size": batch_size, "mixup": mixup, "augment": augment, "segments": segment_weight,
+            "balance": balance,
+        },
     )  # fmt: skip
     taught = f"Distilled from {teacher.spec.name} on {len(train)} tracks without labels."
     return Tagger(spec.retrained(trained_on=taught), core=student.core), state

@@ -33,7 +33,7 @@ class BalancedCrossentropy(keras.losses.Loss):
         y_true, y_pred = ops.cast(y_true, "float32"), ops.cast(y_pred, "float32")
         y_pred = ops.clip(y_pred, _EPSILON, 1 - _EPSILON)
         losses = -(y_true * ops.log(y_pred) + (1 - y_true) * ops.log(1 - y_pred))
-        return ops.mean(losses * self.weights, axis=-1)
+        return ops.mean(losses * ops.convert_to_tensor(self.weights), axis=-1)
 
     def get_config(self) -> dict[str, Any]:
         """Arguments of `__init__`."""
@@ -52,7 +52,7 @@ def balance_weights(targets: np.ndarray, balance: float) -> np.ndarray:
             this power.
 
     Returns:
-        float32 array `(tags,)` with mean 1.
+        float32 array `(tags,)` with mean 1; all equal where no tag varies.
 
     Example:
         >>> balance_weights(np.array([[0.0, 0.4], [1.0, 0.6]]), 1.0).round(2)
@@ -60,6 +60,8 @@ def balance_weights(targets: np.ndarray, balance: float) -> np.ndarray:
     """
     targets = np.clip(np.asarray(targets, "float64"), _EPSILON, 1 - _EPSILON)
     divergence = _entropy(targets.mean(axis=0)) - _entropy(targets).mean(axis=0)
+    if not divergence.max() > 0:
+        return np.ones(targets.shape[1], "float32")
     weights = np.maximum(divergence, 1e-2 * divergence.max()) ** -balance
     return (weights / weights.mean()).astype("float32")
 

@@ -198,12 +198,10 @@ def agreement(scores_student: ArrayLike, scores_teacher: ArrayLike, tags: Sequen
         f"the same score everywhere. Use more clips, or check its scores.",
     )
     correlations, roc_aucs = {}, {}
+    top = top_tenth(teacher)
     for column in np.flatnonzero(varies):
-        reference = teacher[:, column]
-        last = np.sort(reference)[-math.ceil(len(reference) / 10)]
-        top = reference >= last if last > reference.min() else reference > last
-        correlations[names[column]] = _correlation(student[:, column], reference)
-        roc_aucs[names[column]] = areas(top, student[:, column])[0]
+        correlations[names[column]] = _correlation(student[:, column], teacher[:, column])
+        roc_aucs[names[column]] = areas(top[:, column], student[:, column])[0]
     return Agreement(
         n_clips=len(teacher),
         correlations=correlations,
@@ -212,6 +210,25 @@ def agreement(scores_student: ArrayLike, scores_teacher: ArrayLike, tags: Sequen
         roc_auc=float(np.mean(list(roc_aucs.values()))),
         excluded=tuple(names[column] for column in np.flatnonzero(~varies)),
     )
+
+
+def top_tenth(scores: np.ndarray) -> np.ndarray:
+    """Which clips are among the tenth that score highest, column by column.
+
+    All clips tied with the last of them count too, unless that would be every clip: then it is those above the rest.
+
+    Args:
+        scores: float array `(clips, tags)`.
+
+    Returns:
+        bool array of the same shape.
+
+    Example:
+        >>> top_tenth(np.array([[0.1, 0.5], [0.3, 0.5], [0.8, 0.5]])).tolist()
+        [[False, False], [False, False], [True, False]]
+    """
+    last = np.sort(scores, axis=0)[-math.ceil(len(scores) / 10)]
+    return np.where(last > scores.min(axis=0), scores >= last, scores > last)
 
 
 def _correlation(x: np.ndarray, y: np.ndarray) -> float:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-DEFAULT_MODEL = "musicnn_mtt"  # what the command line tags with unless told otherwise
+DEFAULT_MODEL = "musicnet_crnn"  # what the command line tags with unless told otherwise
 ENTRY_POINT_GROUP = "keras_musictag.models"
 
 # Architecture -> module of its builder, imported when a model is built: naming models must not import Keras.

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .tagger import Tagger
-from .training import RunState, TrainingError, TrainingSpec, fit, prepare
+from .training import RunState, TrainingError, TrainingSpec, fit, set_prior
 
 if TYPE_CHECKING:
     import keras
@@ -121,15 +121,21 @@ def train(
         train, tagger.spec, cache, batch_size=batch_size, steps=training.steps, seed=training.seed,
         augment=augment, mixup=mixup, workers=workers,
     )  # fmt: skip
-    prepare(tagger.core, prior=train.targets().mean(axis=0), dropout=dropout, bn_momentum=bn_momentum)
+    set_prior(tagger.core, train.targets().mean(axis=0))
     windows = EvaluationWindows(validation, tagger.spec, cache, batch_size=batch_size)
     expected = validation.targets()
 
     def validate(model: keras.Model) -> dict[str, float]:
         return _scores(row_outputs(model, windows), expected, tagger.tags)
 
-    state = fit(tagger.core, batches, training, folder, validate=validate, progress=progress)
-    spec = dataclasses.replace(tagger.spec, trained_on=f"{len(train):,} clips with labels")
+    state = fit(
+        tagger.core, batches, training, folder,
+        validate=validate, dropout=dropout, bn_momentum=bn_momentum, progress=progress, about={
+            "train": train.digest(), "validation": validation.digest(), "batch_size": batch_size, "mixup": mixup,
+            "augment": augment,
+        },
+    )  # fmt: skip
+    spec = tagger.spec.retrained(trained_on=f"{len(train):,} clips with labels")
     return Tagger(spec, core=tagger.core), state
 
 

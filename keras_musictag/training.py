@@ -10,6 +10,7 @@ Weights are averaged exponentially over steps (Polyak & Juditsky 1992); it is th
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
 import hashlib
@@ -18,13 +19,19 @@ import json
 import logging
 import math
 import os
-from collections.abc import Callable, Mapping
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from .errors import MusicTagError
+from .errors import CacheError
+from .training_spec import PRECISIONS as PRECISIONS
+from .training_spec import RunState as RunState
+from .training_spec import TrainingError as TrainingError
+from .training_spec import TrainingSpec as TrainingSpec
 from .weights import write_atomically
 
 if TYPE_CHECKING:
@@ -33,11 +40,6 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 CHECKPOINT, BEST, LOG = "checkpoint.safetensors", "best.safetensors", "log.csv"
-PRECISIONS = ("float32", "mixed_bfloat16")
-
-
-class TrainingError(MusicTagError, ValueError):
-    """Settings that contradict each other, a loss that is not a number, or a run folder of another run."""
 
 
 class Batches(Protocol):
@@ -53,111 +55,22 @@ class Batches(Protocol):
 Validate = Callable[["keras.Model"], Mapping[str, float]]
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class TrainingSpec:
-    """Settings of a run; two runs with equal settings and data give equal weights, within float rounding.
-
-    Attributes:
-        steps: optimizer steps.
-        learning_rate: peak of the cosine schedule.
-        final_learning_rate: where it ends.
-        warmup_steps: linear rise to the peak.
-        weight_decay: of AdamW; 0 is Adam.
-        average: decay of the averaged weights per step; the first steps use less, so that the start is forgotten.
-        clip_norm: global gradient norm, `None` for no limit.
-        validate_every: steps from one validation to the next.
-        patience: validations without a better score before the run stops, `None` for never.
-        monitor: score that counts; greater is better.
-        checkpoint_every: steps that a kill can cost.
-        seed: of weights' dropout and whatever else is random in the model.
-        precision: `"float32"`, or `"mixed_bfloat16"` where the processor multiplies bfloat16 faster; weights and
-            what is validated stay float32.
-    """
-
-    steps: int
-    learning_rate: float = 2e-3
-    final_learning_rate: float = 2e-5
-    warmup_steps: int = 100
-    weight_decay: float = 0.0
-    average: float = 0.998
-    clip_norm: float | None = None
-    validate_every: int = 200
-    patience: int | None = None
-    monitor: str = "score"
-    checkpoint_every: int = 100
-    seed: int = 0
-    precision: str = "float32"
-
-    def __post_init__(self) -> None:
-        """Reject settings that no run can have."""
-        for name in ("steps", "validate_every", "checkpoint_every"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise TrainingError(f"{name} must be a whole number of at least 1; got {value!r}.")
-        if self.precision not in PRECISIONS:
-            raise TrainingError(f"precision must be one of {', '.join(PRECISIONS)}; got {self.precision!r}.")
-        if not 0 <= self.average < 1:
-            raise TrainingError(f"average must be at least 0 and below 1; got {self.average!r}.")
-        if not (self.learning_rate > 0 and 0 <= self.final_learning_rate <= self.learning_rate):
-            raise TrainingError(
-                f"learning_rate must be above 0, and final_learning_rate between 0 and it; got {self.learning_rate!r} "
-                f"and {self.final_learning_rate!r}."
-            )
-        if not self.warmup_steps >= 0:
-            raise TrainingError(f"warmup_steps must be 0 or more; got {self.warmup_steps!r}.")
-        for name in ("clip_norm", "patience"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise TrainingError(f"{name} must be above 0, or None; got {value!r}.")
-
-    def digest(self, model: keras.Model) -> str:
-        """Twelve digits that tell these settings and this network from others."""
-        layout = [(layer.name, list(weight.shape)) for layer in model.layers for weight in layer.weights]
-        text = json.dumps([dataclasses.asdict(self), layout], sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
-@dataclasses.dataclass
-class RunState:
-    """Where a run is.
-
-    Attributes:
-        step: optimizer steps done.
-        best: best score so far.
-        best_step: when that was, the last time.
-        stale: validations since a score was better than all before.
-        waiting: share of the time that the network waited for data, 0 to 1, since the run was last started.
-    """
-
-    step: int = 0
-    best: float = -math.inf
-    best_step: int = 0
-    stale: int = 0
-    waiting: float = 0.0
-
-
 # === Preparing a network ===
 
 
-def prepare(
-    model: keras.Model, *, prior: np.ndarray | None = None, dropout: float = 1.0, bn_momentum: float | None = None
-) -> None:
-    """Set what decides whether training leaves the constant predictor.
+def set_prior(model: keras.Model, prior: np.ndarray) -> None:
+    """Let a fresh sigmoid `"head"` start at how frequent each tag is; training leaves the constant predictor sooner.
 
     Args:
-        model: with a sigmoid `"head"`.
-        prior: float array `(tags,)`, how frequent each tag is: the head's bias starts there.
-        dropout: factor on every dropout rate.
-        bn_momentum: momentum of the batch norms' moving statistics.
+        model: left alone if its head's bias is not zero: it has been trained.
+        prior: float array `(tags,)`.
     """
-    if prior is not None:
+    from keras import ops
+
+    bias = model.get_layer("head").bias
+    if not np.any(ops.convert_to_numpy(bias)):
         clipped = np.clip(np.asarray(prior, "float64"), 1e-4, 1 - 1e-4)
-        model.get_layer("head").bias.assign(np.log(clipped / (1 - clipped)).astype("float32"))
-    for layer in model.layers:
-        if type(layer).__name__ == "Dropout":
-            layer.rate *= dropout
-        if bn_momentum is not None and type(layer).__name__ == "BatchNormalization":
-            layer.momentum = bn_momentum
+        bias.assign(np.log(clipped / (1 - clipped)).astype("float32"))
 
 
 # === The loop ===
@@ -172,6 +85,9 @@ def fit(
     validate: Validate,
     loss: Any = "binary_crossentropy",
     segments: bool = False,
+    dropout: float = 1.0,
+    bn_momentum: float | None = None,
+    about: Mapping[str, Any] | None = None,
     progress: bool = True,
 ) -> RunState:
     """Train `model` in place, or go on where a killed run of the same settings stopped.
@@ -184,10 +100,14 @@ def fit(
         validate: called with the network holding averaged weights; returns scores, among them `spec.monitor`.
         loss: Keras loss.
         segments: the targets have those of each segment behind those of the window, see `training_graph`.
+        dropout: factor on the network's dropout rates, in training.
+        bn_momentum: momentum of moving statistics, in training; `None` for the network's own.
+        about: whatever else decides what comes out (data, batches); a run of another is not gone on with.
         progress: show a bar with loss, share of waiting and time left.
 
     Returns:
-        `RunState` at the end. Ctrl-C ends a run early, with a checkpoint, and returns what there is.
+        `RunState` at the end. Ctrl-C ends a run after its current step, with a checkpoint, and returns what there is; a
+        second one ends it at once, as a kill would.
 
     Raises:
         TrainingError: the loss became NaN or infinite, or the folder holds a run with other settings.
@@ -201,32 +121,53 @@ def fit(
     if len(batches) < spec.steps:
         raise TrainingError(f"There are batches for {len(batches)} steps; the run needs {spec.steps}.")
     keras.utils.set_random_seed(spec.seed)
-    graph = training_graph(model, precision=spec.precision, segments=segments)
+    graph = training_graph(model, precision=spec.precision, segments=segments, dropout=dropout, bn_momentum=bn_momentum)
     # XLA's convolutions are three times slower on CPUs than TensorFlow's own.
     graph.compile(optimizer=_optimizer(spec), loss=loss, jit_compile=keras.backend.backend() == "jax")
     graph.optimizer.build(graph.trainable_variables)
-    run = _Run(model, graph, spec, Path(folder))
-    run.resume()
-    try:
-        with _bar(spec, run.state, progress) as bar:
-            timed = TimedBatches(batches, start=run.state.step)
-            for inputs, targets in () if run.exhausted else timed:
+    run = _Run(model, graph, spec, Path(folder), {"dropout": dropout, "bn_momentum": bn_momentum, **(about or {})})
+    run.resume(validate)
+    timed = TimedBatches(batches, start=run.state.step, workers=max(1, getattr(batches, "workers", 1)))
+    with _between_steps() as stop, _bar(spec, run.state, progress) as bar:
+        try:
+            for inputs, targets in () if run.over else timed:
                 loss = run.advance(inputs, targets)
                 run.state.waiting = timed.starved
                 bar.set_postfix_str(f"loss {loss:.4f}, waiting {timed.starved:.0%}", refresh=False)
                 bar.update()
-                step = run.state.step
-                if step % spec.validate_every == 0 or step == spec.steps:
+                if run.due:
                     run.check(validate)
-                if step % spec.checkpoint_every == 0 or step == spec.steps:
+                if run.state.step % spec.checkpoint_every == 0 or run.over or stop.is_set():
                     run.save()
-                if step == spec.steps or run.exhausted:
+                if run.over or stop.is_set():
                     break
-    except KeyboardInterrupt:
+        except KeyboardInterrupt:
+            stop.set()
+    if stop.is_set() and not run.over:
         _log.warning("Stopped at step %d of %d; start again to go on.", run.state.step, spec.steps)
-        run.save()
     run.keep_best()
     return run.state
+
+
+@contextlib.contextmanager
+def _between_steps() -> Iterator[threading.Event]:
+    """Ctrl-C is heard, and acted upon where nothing is half done; the second one is a `KeyboardInterrupt`."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():  # only the main thread is told of signals
+        yield stop
+        return
+    before = signal.getsignal(signal.SIGINT)
+
+    def hear(number: int, frame: Any) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+
+    signal.signal(signal.SIGINT, hear)
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _optimizer(spec: TrainingSpec) -> Any:
@@ -251,26 +192,37 @@ def _bar(spec: TrainingSpec, state: RunState, progress: bool) -> Any:
 class _Run:
     """The state of a run and its folder."""
 
-    def __init__(self, model: keras.Model, graph: keras.Model, spec: TrainingSpec, folder: Path) -> None:
-        self.model, self.graph, self.spec, self.folder = model, graph, spec, folder
+    def __init__(
+        self, model: keras.Model, graph: keras.Model, spec: TrainingSpec, folder: Path, about: Mapping[str, Any]
+    ) -> None:
+        self.model, self.graph, self.spec, self.folder, self.about = model, graph, spec, folder, about
         self.state = RunState()
         self.average: dict[str, np.ndarray] = {}
         self.losses: list[float] = []
         self.rows: list[dict[str, Any]] = []
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise CacheError(f"{folder} cannot be made: {error}. Choose another folder for the run.") from error
 
     @property
-    def exhausted(self) -> bool:
-        """Whether patience has run out."""
-        return self.spec.patience is not None and self.state.stale >= self.spec.patience
+    def over(self) -> bool:
+        """Whether all steps are done, or patience has run out."""
+        out_of_patience = self.spec.patience is not None and self.state.stale >= self.spec.patience
+        return out_of_patience or self.state.step >= self.spec.steps
+
+    @property
+    def due(self) -> bool:
+        """Whether the step that was done is one to validate after."""
+        return self.state.step % self.spec.validate_every == 0 or self.state.step == self.spec.steps
 
     def advance(self, inputs: np.ndarray, targets: np.ndarray) -> float:
         """One optimizer step; returns the mean of the latest losses."""
         loss = float(self.graph.train_on_batch(inputs, targets))
         if not math.isfinite(loss):
             raise TrainingError(
-                f"The loss is {loss} at step {self.state.step}. The last checkpoint is good; lower the learning rate "
-                f"({self.spec.learning_rate}) or set clip_norm."
+                f"The loss is {loss} at step {self.state.step}. Start again, in another folder, with a lower learning "
+                f"rate than {self.spec.learning_rate} or with clip_norm."
             )
         self._average()
         self.state.step += 1
@@ -320,38 +272,53 @@ class _Run:
             writer.writeheader()
             writer.writerows(self.rows)
             write_atomically(self.folder / LOG, text.getvalue().encode())
+        if not all(np.isfinite(value).all() for value in self.average.values()):
+            raise TrainingError(
+                f"A weight is no longer a number at step {self.state.step}; the last checkpoint is good. Start again, "
+                f"in another folder, with clip_norm or a lower learning rate than {self.spec.learning_rate}."
+            )
         arrays = {f"model/{name}": value for name, value in _values(self.graph.variables).items()}
         arrays |= {f"optimizer/{name}": value for name, value in _values(self.graph.optimizer.variables).items()}
         arrays |= {f"average/{name}": value for name, value in self.average.items()}
         about = {
-            "settings": self.spec.digest(self.graph),
+            "settings": self._digest(),
             "state": dataclasses.asdict(self.state),
             "rows": self.rows,
             "losses": self.losses,
         }
         write_atomically(self.folder / CHECKPOINT, save(arrays, metadata={"run": json.dumps(about)}))
 
-    def resume(self) -> None:
-        """Take up the checkpoint, if there is one."""
-        from safetensors import safe_open
+    def _digest(self) -> str:
+        known = json.dumps(self.about, sort_keys=True, default=str)
+        return f"{self.spec.digest(self.graph)}-{hashlib.sha256(known.encode()).hexdigest()[:12]}"
+
+    def resume(self, validate: Validate) -> None:
+        """Take up the checkpoint, if there is one, and make up for a validation that a stop has cost."""
+        from safetensors import SafetensorError, safe_open
 
         path = self.folder / CHECKPOINT
         if not path.is_file():
             return
-        with safe_open(path, framework="numpy") as file:
-            about = json.loads(file.metadata()["run"])
-            if about["settings"] != self.spec.digest(self.graph):
-                raise TrainingError(
-                    f"{self.folder} holds a run with other settings or another network. Give this run a folder of its "
-                    "own, or delete that one."
-                )
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+        try:
+            with safe_open(path, framework="numpy") as file:
+                about = json.loads(file.metadata()["run"])
+                arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+        except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+            raise TrainingError(f"{path} is damaged ({error}). Delete it to start this run over.") from error
+        if about["settings"] != self._digest():
+            raise TrainingError(
+                f"{self.folder} holds a run with other settings or data, or of another network. Give this run a folder "
+                "of its own, or delete that one."
+            )
         for prefix, variables in (("model/", self.graph.variables), ("optimizer/", self.graph.optimizer.variables)):
             _assign(variables, {n.removeprefix(prefix): a for n, a in arrays.items() if n.startswith(prefix)})
         self.average = {n.removeprefix("average/"): a for n, a in arrays.items() if n.startswith("average/")}
         self.state = RunState(**about["state"])
         self.rows, self.losses = about["rows"], about["losses"]
         _log.info("Going on at step %d of %d.", self.state.step, self.spec.steps)
+        if self.due and (not self.rows or self.rows[-1]["step"] != self.state.step):
+            self.check(validate)
+            self.save()
 
     def keep_best(self) -> None:
         """Leave the best averaged weights in the network; the latest ones where nothing was validated yet."""

@@ -20,7 +20,14 @@ if TYPE_CHECKING:
 SEGMENTS = "segments"
 
 
-def training_graph(model: keras.Model, *, precision: str = "float32", segments: bool = False) -> keras.Model:
+def training_graph(
+    model: keras.Model,
+    *,
+    precision: str = "float32",
+    segments: bool = False,
+    dropout: float = 1.0,
+    bn_momentum: float | None = None,
+) -> keras.Model:
     """Copy a functional model for training; `copy_weights` brings the result back.
 
     Args:
@@ -29,10 +36,15 @@ def training_graph(model: keras.Model, *, precision: str = "float32", segments: 
         segments: add a second head, named `"segments"`, that tags each stretch of the input by itself, from the last
             features that still know about time. It gives training as many targets more and is dropped afterwards. The
             output is then `(batch, tags * (1 + T))`, the head's first.
+        dropout: factor on every dropout rate.
+        bn_momentum: momentum of the batch norms' moving statistics, `None` for the model's own.
 
     Returns:
         `keras.Model` with weights of its own. Batch norms that are followed by a ReLU and max-pooling come after the
         pooling, their scales kept from becoming negative.
+
+    Raises:
+        TrainingError: a dropout rate of 1 or more, or segments of a network that has none.
     """
     import keras
 
@@ -40,6 +52,10 @@ def training_graph(model: keras.Model, *, precision: str = "float32", segments: 
 
     def clone(layer: Any) -> Any:
         config = layer.get_config()
+        if type(layer).__name__ == "Dropout":
+            config["rate"] = _scaled(config["rate"], dropout)
+        if bn_momentum is not None and type(layer).__name__ == "BatchNormalization":
+            config["momentum"] = bn_momentum
         if layer.name in pools:
             config["gamma_constraint"] = "non_neg"
         recurrent = isinstance(layer, keras.layers.RNN)
@@ -82,6 +98,9 @@ def segment_frames(model: keras.Model) -> tuple[int, int]:
         >>> import keras_musictag as kmt
         >>> segment_frames(kmt.build_model("musicnet_crnn"))
         (5, 256)
+
+    Raises:
+        TrainingError: the network has no segments.
     """
     source = segment_source(model)
     count = source.output.shape[-2]
@@ -93,19 +112,33 @@ def segment_frames(model: keras.Model) -> tuple[int, int]:
 
 
 def segment_source(model: keras.Model) -> Any:
-    """The last layer that is not recurrent and has a time axis: `(time, features)` or `(mels, time, channels)`.
+    """The last layer before a recurrent one that has a time axis: `(time, features)` or `(mels, time, channels)`.
 
     Raises:
-        TrainingError: there is none.
+        TrainingError: there is none, or time is not the last axis of the input that is pooled.
     """
     from .training import TrainingError
 
-    for layer in reversed(model.layers):
-        shape: Any = getattr(layer.output, "shape", ())
-        timed = len(shape) in (3, 4) and shape[-2] > 1 and layer is not model.layers[0]
-        if timed and not any(_is_recurrent(other) for other in model.layers[: model.layers.index(layer) + 1]):
-            return layer
-    raise TrainingError(f"{model.name} has no layer with a time axis, so it cannot be trained on segments.")
+    kinds = [type(layer).__name__ for layer in model.layers]
+    first = kinds.index("MaxPooling2D") if "MaxPooling2D" in kinds else len(kinds)
+    if "Permute" not in kinds[:first]:  # else the axes of what follows are not known to be mels and time
+        for index, layer in reversed(list(enumerate(model.layers))):
+            shape: Any = getattr(layer.output, "shape", ())
+            timed = len(shape) in (3, 4) and shape[-2] > 1 and index > first
+            if timed and not any(_is_recurrent(other) for other in model.layers[: index + 1]):
+                return layer
+    raise TrainingError(
+        f"{model.name} has no layer with a time axis that is known to be one, so it cannot be trained on segments. "
+        "Pass segment_weight=0."
+    )
+
+
+def _scaled(rate: float, factor: float) -> float:
+    from .training import TrainingError
+
+    if not 0 <= rate * factor < 1:
+        raise TrainingError(f"dropout={factor!r} turns a rate of {rate:g} into {rate * factor:g}; rates are below 1.")
+    return rate * factor
 
 
 def _is_recurrent(layer: Any) -> bool:

@@ -1,5 +1,7 @@
 """A student hears the same seconds as its teacher, and comes to agree with it."""
 
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
@@ -66,6 +68,7 @@ def test_bad_files_are_reported(tracks, teacher, tmp_path):
     assert path.name == "3.wav" and "not a sound file" in str(error)
 
 
+@pytest.mark.contract
 def test_a_student_comes_to_agree(tracks, teacher, tmp_path):
     keras.utils.set_random_seed(0)
     student = kmt.load("tiny", weights=None)
@@ -85,6 +88,31 @@ def test_a_student_comes_to_agree(tracks, teacher, tmp_path):
     assert tagger.spec.trained_on.startswith("Distilled from tiny on 9 tracks")
     folder = tagger.save(tmp_path / "saved")
     assert kmt.load(folder).tag(noise) == pytest.approx(tagger.tag(noise), abs=1e-6)
+
+
+def test_targets_stay_within_their_row(tracks, teacher, tmp_path):
+    """A row that is a part of a file knows nothing of the rest: the student hears the part again and again."""
+    changing = next(row for row in tracks if str(row.path).endswith("/2.wav"))  # a tone for 2 s, then noise
+    part = Manifest((dataclasses.replace(changing, duration=2.0),), tracks.tags)
+    targets = TeacherTargets(teacher, part, tmp_path / "teacher", frame_seconds=0.016, hop_seconds=0.5)
+    noise = teacher.tags.index("noise")
+    for start, frames in ((0, 62), (0, 250), (125, 62), (400, 62)):
+        assert targets(0, start, frames)[noise] < 0.3, (start, frames)
+
+
+def test_parts_that_overlap_are_refused(tracks, teacher, tmp_path):
+    student = kmt.load("tiny", weights=None)
+    options = {"cache": FeatureCache(tmp_path / "mels", student.spec), "training": TrainingSpec(steps=1)}
+    with pytest.raises(TrainingError, match="train and validation share 3 files"):
+        distil(student, teacher, tracks, tracks[:3], tmp_path / "run", **options)
+    with pytest.raises(TrainingError, match="A correlation over 2 validation tracks means nothing; give at least 3"):
+        distil(student, teacher, tracks[:9], tracks[9:11], tmp_path / "run", **options)
+
+
+def test_a_full_disk_is_no_fault_of_the_sound(tracks, teacher, tmp_path):
+    (tmp_path / "teacher").write_text("a file where the folder should be")
+    with pytest.raises(OSError, match="teacher"):
+        TeacherTargets(teacher, tracks, tmp_path / "teacher", frame_seconds=0.016).fill()
 
 
 def test_other_tags_are_refused(tracks, teacher, tmp_path):

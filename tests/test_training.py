@@ -1,6 +1,7 @@
 """The training loop: it learns, it resumes exactly, it stops when told, it keeps the best."""
 
 import csv
+import functools
 import os
 import signal
 import subprocess
@@ -12,9 +13,11 @@ import pytest
 from keras import ops
 
 import keras_musictag as kmt
-from keras_musictag.training import BEST, CHECKPOINT, LOG, TrainingError, TrainingSpec, fit, prepare
+from keras_musictag.errors import CacheError
+from keras_musictag.training import BEST, CHECKPOINT, LOG, TrainingError, TrainingSpec, fit, set_prior
 
 pytestmark = pytest.mark.contract
+run = functools.partial(fit, bn_momentum=0.8)  # the moving statistics have 40 steps to settle
 
 
 class Bands:
@@ -40,9 +43,7 @@ def score(model):
 
 def network():
     keras.utils.set_random_seed(3)
-    model = kmt.models.tiny(num_tags=2)
-    prepare(model, bn_momentum=0.8)  # the moving statistics have 40 steps to settle
-    return model
+    return kmt.models.tiny(num_tags=2)
 
 
 def spec(**changes):
@@ -64,7 +65,7 @@ def weights(model):
 def test_it_learns_and_keeps_the_best(tmp_path):
     model = network()
     before = score(model)["score"]
-    state = fit(model, Bands(), spec(), tmp_path, validate=score, progress=False)
+    state = run(model, Bands(), spec(), tmp_path, validate=score, progress=False)
     assert state.step == 40 and 0 <= state.waiting < 1
     assert state.best == score(model)["score"] > max(0.95, before)
     rows = list(csv.DictReader((tmp_path / LOG).read_text().splitlines()))
@@ -90,14 +91,14 @@ class Failing(Bands):
 @pytest.mark.parametrize("at", [5, 10, 27])
 def test_a_resumed_run_ends_with_the_same_weights(tmp_path, at):
     whole = network()
-    expected = fit(whole, Bands(), spec(), tmp_path / "whole", validate=score, progress=False)
+    expected = run(whole, Bands(), spec(), tmp_path / "whole", validate=score, progress=False)
     with pytest.raises(Interrupted):
-        fit(network(), Failing(at), spec(), tmp_path / "parts", validate=score, progress=False)
+        run(network(), Failing(at), spec(), tmp_path / "parts", validate=score, progress=False)
     resumed = network()
     resumed.get_layer("head").bias.assign([9.0, -9.0])  # whatever it starts from must not matter
     if at < 10:  # nothing was saved yet: the run starts over
         resumed = network()
-    state = fit(resumed, Bands(), spec(), tmp_path / "parts", validate=score, progress=False)
+    state = run(resumed, Bands(), spec(), tmp_path / "parts", validate=score, progress=False)
     assert (state.step, state.best, state.best_step) == (expected.step, expected.best, expected.best_step)
     # Measured: bit for bit on all three backends; threads may change the order of additions elsewhere.
     np.testing.assert_allclose(weights(resumed), weights(whole), atol=1e-4)
@@ -117,7 +118,7 @@ class Slow(Bands):
         time.sleep(0.05)
         print(step, flush=True)
         return super().__getitem__(step)
-fit(network(), Slow(), spec(), sys.argv[1], validate=score, progress=False)
+run(network(), Slow(), spec(), sys.argv[1], validate=score, progress=False)
 """
     command = [sys.executable, "-c", code, str(tmp_path / "run"), os.path.dirname(__file__)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
@@ -135,9 +136,9 @@ fit(network(), Slow(), spec(), sys.argv[1], validate=score, progress=False)
             steps.append(step)
             return super().__getitem__(step)
 
-    fit(resumed, Counted(), spec(), tmp_path / "run", validate=score, progress=False)
+    run(resumed, Counted(), spec(), tmp_path / "run", validate=score, progress=False)
     assert steps == list(range(20, 40))
-    fit(whole, Bands(), spec(), tmp_path / "whole", validate=score, progress=False)
+    run(whole, Bands(), spec(), tmp_path / "whole", validate=score, progress=False)
     np.testing.assert_allclose(weights(resumed), weights(whole), atol=1e-4)
 
 
@@ -145,13 +146,13 @@ def test_equal_seeds_give_equal_weights(tmp_path):
     runs = []
     for name in ("a", "b"):
         model = network()
-        fit(model, Bands(), spec(steps=10), tmp_path / name, validate=score, progress=False)
+        run(model, Bands(), spec(steps=10), tmp_path / name, validate=score, progress=False)
         runs.append(weights(model))
     np.testing.assert_allclose(runs[0], runs[1], atol=1e-6)
 
 
 def test_patience(tmp_path):
-    state = fit(
+    state = run(
         network(),
         Bands(),
         spec(validate_every=2, patience=3),
@@ -169,15 +170,15 @@ def test_ctrl_c_keeps_what_there_is(tmp_path):
                 raise KeyboardInterrupt
             return super().__getitem__(step)
 
-    state = fit(network(), Stopped(), spec(), tmp_path, validate=score, progress=False)
+    state = run(network(), Stopped(), spec(), tmp_path, validate=score, progress=False)
     assert state.step == 23
-    assert fit(network(), Bands(), spec(), tmp_path, validate=score, progress=False).step == 40
+    assert run(network(), Bands(), spec(), tmp_path, validate=score, progress=False).step == 40
 
 
 def test_bad_runs_are_named(tmp_path):
-    fit(network(), Bands(), spec(steps=10), tmp_path, validate=score, progress=False)
+    run(network(), Bands(), spec(steps=10), tmp_path, validate=score, progress=False)
     with pytest.raises(TrainingError, match="holds a run with other settings"):
-        fit(network(), Bands(), spec(steps=11), tmp_path, validate=score, progress=False)
+        run(network(), Bands(), spec(steps=11), tmp_path, validate=score, progress=False)
 
     class NotANumber(Bands):
         def __getitem__(self, step):
@@ -185,12 +186,12 @@ def test_bad_runs_are_named(tmp_path):
             return x * np.nan, y
 
     if keras.backend.backend() != "torch":  # PyTorch's own loss refuses NaN before there is a loss to look at
-        with pytest.raises(TrainingError, match=r"The loss is nan at step 0\. The last checkpoint is good"):
-            fit(network(), NotANumber(), spec(), tmp_path / "nan", validate=score, progress=False)
+        with pytest.raises(TrainingError, match=r"The loss is nan at step 0\. Start again, in another folder"):
+            run(network(), NotANumber(), spec(), tmp_path / "nan", validate=score, progress=False)
     with pytest.raises(TrainingError, match=r"validate\(\) must return 'score'; got auc"):
-        fit(network(), Bands(), spec(), tmp_path / "auc", validate=lambda model: {"auc": 1.0}, progress=False)
+        run(network(), Bands(), spec(), tmp_path / "auc", validate=lambda model: {"auc": 1.0}, progress=False)
     with pytest.raises(TrainingError, match="There are batches for 40 steps; the run needs 41"):
-        fit(network(), Bands(), spec(steps=41), tmp_path / "long", validate=score, progress=False)
+        run(network(), Bands(), spec(steps=41), tmp_path / "long", validate=score, progress=False)
     with pytest.raises(TrainingError, match="steps must be a whole number of at least 1; got 0"):
         spec(steps=0)
     with pytest.raises(TrainingError, match="average must be at least 0 and below 1; got 1"):
@@ -199,7 +200,7 @@ def test_bad_runs_are_named(tmp_path):
         spec(final_learning_rate=1.0)
     with pytest.raises(TrainingError, match="learning_rate must be above 0"):
         spec(learning_rate=0.0, final_learning_rate=0.0)
-    with pytest.raises(TrainingError, match="warmup_steps must be 0 or more; got -1"):
+    with pytest.raises(TrainingError, match="warmup_steps must be a whole number of at least 0; got -1"):
         spec(warmup_steps=-1)
     with pytest.raises(TrainingError, match="patience must be above 0, or None; got 0"):
         spec(patience=0)
@@ -207,10 +208,70 @@ def test_bad_runs_are_named(tmp_path):
         spec(precision="int8")
 
 
-def test_prepare():
+def test_a_fresh_head_starts_at_the_prior():
     model = kmt.models.tiny(num_tags=2)
-    prepare(model, prior=np.array([0.25, 0.0]), dropout=0.5, bn_momentum=0.9)
+    set_prior(model, np.array([0.25, 0.0]))
     bias = ops.convert_to_numpy(model.get_layer("head").bias)
     assert 1 / (1 + np.exp(-bias[0])) == pytest.approx(0.25) and np.isfinite(bias).all()
-    assert [layer.rate for layer in model.layers if type(layer).__name__ == "Dropout"] == [0.05]
-    assert {layer.momentum for layer in model.layers if type(layer).__name__ == "BatchNormalization"} == {0.9}
+    set_prior(model, np.array([0.5, 0.5]))  # not fresh any more
+    np.testing.assert_array_equal(ops.convert_to_numpy(model.get_layer("head").bias), bias)
+
+
+def test_what_training_changes_stays_in_training(tmp_path):
+    model = network()
+    before = [layer.get_config() for layer in model.layers]
+    fit(model, Bands(), spec(steps=2), tmp_path, validate=score, dropout=0.5, bn_momentum=0.5, progress=False)
+    assert [layer.get_config() for layer in model.layers] == before
+    with pytest.raises(TrainingError, match=r"dropout=20 turns a rate of 0\.1 into 2; rates are below 1"):
+        fit(model, Bands(), spec(), tmp_path / "other", validate=score, dropout=20, progress=False)
+
+
+@pytest.mark.parametrize("at", [3, 10, 22, 40])
+def test_ctrl_c_at_any_step_or_validation_costs_nothing(tmp_path, at):
+    """A signal is heard wherever the loop is, and acted upon where nothing is half done."""
+    whole = network()
+    expected = run(whole, Bands(), spec(), tmp_path / "whole", validate=score, progress=False)
+
+    def pressed(model):  # validations are at 10, 20, 30 and 40
+        if at % 10 == 0 and not seen and seen.append(at) is None:
+            os.kill(os.getpid(), signal.SIGINT)
+        return score(model)
+
+    class Pressing(Bands):
+        def __getitem__(self, step):
+            if at % 10 and step == at and not seen:
+                seen.append(at)
+                os.kill(os.getpid(), signal.SIGINT)
+            return super().__getitem__(step)
+
+    seen = []
+    stopped = run(network(), Pressing(), spec(), tmp_path / "parts", validate=pressed, progress=False)
+    assert seen and stopped.step <= 40
+    resumed = network()
+    state = run(resumed, Bands(), spec(), tmp_path / "parts", validate=score, progress=False)
+    assert (state.step, state.best, state.best_step) == (expected.step, expected.best, expected.best_step)
+    np.testing.assert_allclose(weights(resumed), weights(whole), atol=1e-4)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_run_that_was_over_is_not_trained_further(tmp_path):
+    settings = spec(validate_every=7, patience=1)
+    constant = {"validate": lambda model: {"score": 0.5}, "progress": False}
+    first = run(network(), Bands(), settings, tmp_path, **constant)
+    rows = (tmp_path / LOG).read_text()
+    assert (first.step, len(rows.splitlines())) == (14, 3)
+    assert run(network(), Bands(), settings, tmp_path, **constant) == first
+    assert (tmp_path / LOG).read_text() == rows
+
+
+def test_other_data_or_a_damaged_checkpoint_are_not_gone_on_with(tmp_path):
+    options = {"validate": score, "progress": False}
+    run(network(), Bands(), spec(steps=10), tmp_path, about={"data": "a"}, **options)
+    with pytest.raises(TrainingError, match="holds a run with other settings or data"):
+        run(network(), Bands(), spec(steps=10), tmp_path, about={"data": "b"}, **options)
+    (tmp_path / CHECKPOINT).write_bytes(b"nothing of the kind")
+    with pytest.raises(TrainingError, match=r"checkpoint\.safetensors is damaged .* Delete it to start"):
+        run(network(), Bands(), spec(steps=10), tmp_path, about={"data": "a"}, **options)
+    (tmp_path / "file").touch()
+    with pytest.raises(CacheError, match="Choose another folder for the run"):
+        run(network(), Bands(), spec(), tmp_path / "file", **options)

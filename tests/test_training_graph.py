@@ -97,6 +97,8 @@ def test_a_network_without_time_has_no_segments():
     model = keras.Sequential([keras.Input((4,)), layers.Dense(2, name="head")])
     with pytest.raises(TrainingError, match="has no layer with a time axis"):
         segment_source(model)
+    with pytest.raises(TrainingError, match=r"known to be one.*segment_weight=0"):
+        segment_frames(kmt.build_model("musicnn"))  # its second axis is not time
 
 
 def test_balanced_crossentropy():
@@ -114,4 +116,5 @@ def test_balance_gives_rare_tags_a_say():
     common, rare = balance_weights(targets, 1.0)
     assert rare > 1 > common
     np.testing.assert_allclose(balance_weights(targets, 0.0), [1.0, 1.0])
+    np.testing.assert_allclose(balance_weights(targets[:1], 0.5), [1.0, 1.0])  # one clip: nothing varies
     assert np.isfinite(balance_weights(np.column_stack([targets, np.full(500, 0.2)]), 1.0)).all()  # one never varies

@@ -5,6 +5,7 @@ tagged or a check failed, 2 the command itself was wrong (unknown model, missing
 """
 
 # Importing a module adds its commands to `main`.
+from . import data as data
 from . import evaluate as evaluate
 from . import tagging as tagging
 from . import training as training

@@ -7,15 +7,18 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from ..datasets import Manifest
 
-DATA_HELP = "Manifest (CSV, TSV, JSONL, Parquet), folder, magnatagatune:FOLDER or magnatagatune-clean:FOLDER."
+DATA_HELP = (
+    "Manifest (CSV, TSV, JSONL, Parquet), folder, or NAME:FOLDER with a data set of `keras-musictag data list`: "
+    "magnatagatune, magnatagatune-clean, jamendo, gtzan, emotify."
+)
 
 
 def load_data(text: str) -> tuple[Manifest, str, str]:
     """Read what `--data` names.
 
     Args:
-        text: a manifest file; a folder per tag; `magnatagatune:FOLDER` or a folder with its tables, the full split;
-            `magnatagatune-clean:FOLDER`.
+        text: a manifest file; a folder per tag; a data set of `datasets.catalogue` as `gtzan:FOLDER`,
+            `magnatagatune-clean:FOLDER` or `jamendo-3:FOLDER`; a folder with MagnaTagATune's tables, the full split.
 
     Returns:
         The manifest, what the data are called, and what their groups are, in one word or nothing if that is not known.

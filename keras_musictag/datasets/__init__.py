@@ -1,10 +1,13 @@
 """Data: every source becomes a `Manifest`, one table of sounds with their tags.
 
-`Manifest.load` reads a CSV, TSV, JSONL or Parquet file or a folder per class; `magnatagatune` reads that data set.
-`manifest.validate()` looks at everything before any training does.
+`Manifest.load` reads a CSV, TSV, JSONL or Parquet file or a folder per class; `magnatagatune`, `jamendo`, `gtzan` and
+`emotify` read those data sets. `manifest.validate()` looks at everything before any training does.
 """
 
+from .emotify import emotify
+from .gtzan import gtzan
 from .info import DatasetInfo
+from .jamendo import jamendo
 from .magnatagatune import download_magnatagatune, magnatagatune
 from .manifest import DataError, Manifest
 from .report import Problem, Report
@@ -19,5 +22,8 @@ __all__ = [
     "Report",
     "Row",
     "download_magnatagatune",
+    "emotify",
+    "gtzan",
+    "jamendo",
     "magnatagatune",
 ]

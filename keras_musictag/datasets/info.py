@@ -10,7 +10,7 @@ from .rows import DataError
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DatasetInfo:
-    """A published data set. Nothing may be left empty: data without a licence or a citation cannot be used.
+    """A published data set. What it is must be said in full: data without a licence or a citation cannot be used.
 
     Attributes:
         name: what it is called.
@@ -18,7 +18,10 @@ class DatasetInfo:
         url: its home page.
         licence: terms of the annotations and of the sound.
         citation: the paper to cite.
-        splits: version -> split -> number of rows, as the literature uses them.
+        splits: version -> split -> number of rows, as the literature uses them; `"all"` are those of all splits, where
+            only their sum is published.
+        size: of the download, if it is known.
+        obtain: a sentence that says how to get it and what the folder must have, where nothing downloads it.
 
     Raises:
         DataError: something is empty.
@@ -35,9 +38,12 @@ class DatasetInfo:
     licence: str
     citation: str
     splits: Mapping[str, Mapping[str, int]]
+    size: str = ""
+    obtain: str = ""
 
     def __post_init__(self) -> None:
         """Refuse an entry that leaves something out."""
-        empty = [field.name for field in dataclasses.fields(self) if not getattr(self, field.name)]
+        required = [field.name for field in dataclasses.fields(self) if field.default is dataclasses.MISSING]
+        empty = [name for name in required if not getattr(self, name)]
         if empty:
             raise DataError(f"The data set {self.name!r} does not state its {', '.join(empty)}. Fill them in.")

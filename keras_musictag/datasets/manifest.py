@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import hashlib
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
@@ -258,6 +260,19 @@ class Manifest(Sequence[Row]):
         """Rows per split, the splits in their usual order."""
         counts = collections.Counter(row.split for row in self.rows)
         return {name: counts[name] for name in (*SPLITS, "") if counts[name]}
+
+    def digest(self) -> str:
+        """Number of rows, and twelve digits of files' names and sizes, parts and tags, but not of where the files are.
+
+        Raises:
+            OSError: a file is not there.
+        """
+        lines = [
+            json.dumps([row.path.name, row.path.stat().st_size, row.start, row.duration, row.tags, row.targets])
+            for row in self.rows
+        ]
+        text = "\n".join([json.dumps(self.tags), *lines])
+        return f"{len(self):,} clips, {hashlib.sha256(text.encode('utf-8', 'replace')).hexdigest()[:12]}"
 
     # --- Parts and changes ---
 

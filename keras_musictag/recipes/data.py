@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from ..datasets import SPLITS, DataError, Manifest, Report, Row, magnatagatune
+from ..datasets import SPLITS, DataError, Manifest, Report, Row, catalogue, magnatagatune
 from ..supervised import check_disjoint
 from ..training import TrainingError
 from .tables import DataSettings, RecipeError
@@ -15,7 +15,6 @@ from .tables import DataSettings, RecipeError
 MAGNATAGATUNE = "magnatagatune"  # the source that is neither table nor folder
 FRACTIONS = {"train": 0.8, "valid": 0.1, "test": 0.1}  # of data that have no splits
 
-_CLEAN = f"{MAGNATAGATUNE}-clean"
 _TABLE = "annotations_final.csv"
 
 Source = Manifest | str | os.PathLike[str] | None
@@ -81,8 +80,9 @@ def load(
     10 % to test on; where only clips to validate on are missing, they are taken from 10 % of the training groups.
 
     Args:
-        source: instead of `settings.source`: a manifest; a table or folder as for `Manifest.load`; MagnaTagATune as
-            `"magnatagatune:FOLDER"`, `"magnatagatune-clean:FOLDER"`, or as a folder that has its tables.
+        source: instead of `settings.source`: a manifest; a table or folder as for `Manifest.load`; a data set of
+            `datasets.catalogue` as `"gtzan:FOLDER"`, `"jamendo-3:FOLDER"`; MagnaTagATune also as a folder that has its
+            tables.
         settings: the table `[data]`.
         untagged: tags are neither needed nor read, and folders are those of `Manifest.from_files`.
         seed: of the split.
@@ -130,18 +130,29 @@ def read(
     if source is None and not settings.source:
         raise RecipeError("The recipe names no data. Set data.source, or give some: --data, or run(data).")
     text = _resolved(settings.source, root) if source is None else os.fspath(source)
-    kind, colon, folder = text.partition(":")
-    if not colon or kind not in (MAGNATAGATUNE, _CLEAN):
-        kind, folder = MAGNATAGATUNE, text
+    if source is None and not Path(text).exists():
+        raise RecipeError(
+            f"The recipe's data are not there: {text}. Say where they are (--data, or run(data)); the recipe's first "
+            "lines may say how they were made."
+        )
+    name, colon, folder = text.partition(":")
+    if not colon or not catalogue.is_meant(name) or Path(text).exists():
+        name, folder = MAGNATAGATUNE, text
         if not _is_magnatagatune(Path(text), settings):
             return _read_other(Path(text), settings, untagged)
+    entry, version = catalogue.find(name)
     if not folder:
         raise RecipeError(f"{text!r} names no folder. Write {text}FOLDER.")
-    split = "clean" if kind == _CLEAN else settings.split
-    manifest = magnatagatune(folder, split)
+    if entry.key == MAGNATAGATUNE:
+        split = settings.split if name == MAGNATAGATUNE else "clean" if version == "clean" else "full"
+        version, manifest = split, magnatagatune(folder, split)
+    else:
+        manifest = entry.load(folder, version)
     if settings.tags:
         manifest = manifest.with_tags(settings.tags)
-    return manifest, Origin(name=settings.name or "MagnaTagATune", version=f"{split} split", grouped_by="artist")
+    return manifest, Origin(
+        name=settings.name or entry.info.name, version=entry.version_title(version), grouped_by=entry.grouped_by
+    )
 
 
 def _is_magnatagatune(path: Path, settings: DataSettings) -> bool:
@@ -202,7 +213,9 @@ def _shared_out(manifest: Manifest, fractions: dict[str, float], seed: int, unta
 
 
 def _validated_on(manifest: Manifest, other: Manifest) -> Manifest:
-    """`other` becomes the split valid; what has no split is to train on."""
+    """`other`, or its split valid if it has splits, becomes the split valid; what has no split is to train on."""
+    if other.split_sizes().keys() - {""}:
+        other = other.split("valid")
     rows = [dataclasses.replace(row, split=row.split or "train") for row in manifest if row.split != "valid"]
     rows += [dataclasses.replace(row, split="valid") for row in other]
     return Manifest(tuple(rows), manifest.tags)

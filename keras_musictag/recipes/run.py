@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-import hashlib
 import json
 import logging
 import os
@@ -21,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..datasets import Manifest
-from ..errors import CacheError
+from ..errors import AudioError, CacheError
 from ..spec import SPEC_FILE, WEIGHTS_FILE, ModelSpec, TrainingData
 from ..training import RunState
 from ..weights import write_atomically
@@ -89,20 +88,24 @@ class _Run:
         from ..loading import load
         from ..supervised import untrained
 
-        if self.folder.exists() and not self.run_folder.is_dir() and (self.folder / SPEC_FILE).exists():
-            raise CacheError(f"{self.folder} holds a tagger that no run here has made. Choose another folder.")
-        self._require_same({"recipe": self._settings()})
+        if not (self.run_folder / RUN_FILE).is_file():
+            taken = [name for name in (SPEC_FILE, WEIGHTS_FILE, "README.md") if (self.folder / name).exists()]
+            if taken:
+                raise CacheError(
+                    f"{self.folder} holds {', '.join(taken)}, which no run here has made and which would be replaced. "
+                    "Choose another folder."
+                )
         try:
             self.run_folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise CacheError(f"{self.run_folder} cannot be made: {error}. Choose another folder.") from error
+        self._claim()
         self.teacher = load(self.recipe.teacher) if self.recipe.teacher else None
         tags = self.parts["train"].tags if self.teacher is None else self.teacher.tags
         self.tagger = untrained(self.recipe.model, tags, seed=self.recipe.seed)
         self.cache = self._cache()
         self.teacher_folder = self.cache.folder.parent / "teachers"  # shared between runs, as log-mels are
         self._listen(strict)
-        self._claim()
         tagger, state = self._train()
         patience = self.plan.training.patience
         finished = state.step >= self.plan.training.steps or (patience is not None and state.stale >= patience)
@@ -135,6 +138,9 @@ class _Run:
             write_atomically(self.run_folder / PROBLEMS, text.encode("utf-8", "replace"))
         if not bad:
             return
+        for error in bad.values():
+            if not isinstance(error, AudioError):  # a full disk, say: no fault of the file
+                raise error
         first = next(iter(bad.values()))
         told = f"{len(bad)} of {len({row.path for row in every})} files cannot be used, the first one: {first}"
         if strict:
@@ -143,6 +149,10 @@ class _Run:
         parts = {name: part.filter(lambda row: row.path not in bad) for name, part in self.parts.items()}
         self.parts = {name: part for name, part in parts.items() if len(part)}
         self.dropped = len(bad)
+        if self.teacher is not None and len(self.parts.get("valid", ())) < 3:
+            raise RecipeError(
+                f"Fewer than three clips of the split valid can be used: too few to tell agreement. {told}"
+            )
         missing = [name for name in ("train", "valid") if name not in self.parts]
         if missing:
             raise RecipeError(f"No clip of the split {missing[0]} can be used. {told}")
@@ -166,7 +176,7 @@ class _Run:
 
     def _claim(self) -> None:
         """Write down whose run this is, or raise if it is another's."""
-        about = {"recipe": self._settings(), "data": {name: _digest(part) for name, part in self.parts.items()}}
+        about = {"recipe": self._settings(), "data": {name: part.digest() for name, part in self.parts.items()}}
         self._require_same(about)
         write_atomically(self.run_folder / RUN_FILE, json.dumps(about, indent=2).encode())
 
@@ -201,7 +211,11 @@ class _Run:
         parts = (self.parts["train"], self.parts["valid"], self.run_folder)
         if self.teacher is None:
             return train(self.tagger, *parts, shared_groups=True, **options)  # where it is not allowed, the plan failed
-        options |= {"teacher_folder": self.teacher_folder, **dataclasses.asdict(recipe.distillation)}
+        options |= {
+            "teacher_folder": self.teacher_folder,
+            "shared_groups": True,
+            **dataclasses.asdict(recipe.distillation),
+        }
         return distil(self.tagger, self.teacher, *parts, **options)
 
     # --- After ---
@@ -294,16 +308,6 @@ class _Run:
 
 
 # === Digests ===
-
-
-def _digest(manifest: Manifest) -> str:
-    """Number of rows, and twelve digits of files' names and sizes, parts and tags, but not of where the files are."""
-    lines = [
-        json.dumps([row.path.name, row.path.stat().st_size, row.start, row.duration, row.tags, row.targets])
-        for row in manifest
-    ]
-    digest = hashlib.sha256("\n".join([json.dumps(manifest.tags), *lines]).encode("utf-8", "replace")).hexdigest()
-    return f"{len(manifest):,} clips, {digest[:12]}"
 
 
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:

@@ -1,0 +1,130 @@
+"""The commands `data list`, `data info` and `data check`: published data sets, and whether a copy is whole."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ._shared import check_output, main, printable, progress_only
+
+if TYPE_CHECKING:
+    from ..datasets.catalogue import Entry
+
+_WIDTH = 100  # characters of a line
+_LABEL = 13  # of them for labels
+
+
+@main.group(short_help="Published data sets: what there is, where to get it, whether it is whole.")
+def data() -> None:
+    """Published data sets that --data NAME:FOLDER reads.
+
+    \b
+    keras-musictag data list
+    keras-musictag data info gtzan
+    keras-musictag data check gtzan FOLDER
+    """  # noqa: D301
+
+
+@data.command("list", short_help="List data sets.")
+@click.option("--json", "as_json", is_flag=True, help="Print an object per data set and line.")
+def list_data(as_json: bool) -> None:
+    """List the data sets that have a loader."""
+    from ..datasets.catalogue import ENTRIES
+
+    if as_json:
+        for entry in ENTRIES.values():
+            click.echo(json.dumps(_facts(entry), ensure_ascii=False))
+        return
+    width = max(map(len, ENTRIES))
+    for entry in ENTRIES.values():
+        text = f"{entry.key:<{width}}  {entry.info.description}"
+        click.echo(click.wrap_text(text, width=_WIDTH, subsequent_indent=" " * (width + 2)))
+    click.echo("\nMore about one of them: keras-musictag data info NAME", err=True)
+
+
+@data.command("info", short_help="What a data set is, where to get it, licence and citation.")
+@click.argument("name")
+@click.option("--json", "as_json", is_flag=True, help="Print one object.")
+def info_data(name: str, as_json: bool) -> None:
+    """Say what data set NAME is, where to get it, its size, splits, licence and citation."""
+    from ..datasets.catalogue import find
+
+    entry, _ = find(name)
+    if as_json:
+        click.echo(json.dumps(_facts(entry), ensure_ascii=False))
+        return
+    info = entry.info
+    click.echo(click.wrap_text(f"{info.name}: {info.description}", width=_WIDTH) + "\n")
+    lines = [("home", info.url), ("to get it", info.obtain), ("size", info.size)]
+    lines += [
+        (label, f"{entry.name(version)}:FOLDER  {_counts(info.splits[version])}")
+        for label, version in zip(["--data", *[""] * len(entry.versions)], entry.versions, strict=False)
+    ]
+    for label, text in (*lines, ("licence", info.licence), ("to cite", info.citation)):
+        click.echo(click.wrap_text(f"{label:<{_LABEL}}{text}", width=_WIDTH, subsequent_indent=" " * _LABEL))
+
+
+@data.command("check", short_help="Whether a data set is whole and its sounds can be read.")
+@click.argument("name")
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--partial", is_flag=True, help="Take what is there, and only warn of what is missing.")
+@click.option("--decode", is_flag=True, help="Decode every sound to its end; else only headers are read.")
+@click.option("--workers", type=click.IntRange(min=1), default=2, show_default=True, help="Files looked at at once.")
+@click.option(
+    "--manifest", type=click.Path(path_type=Path, dir_okay=False), help="Write the sound rows to this .csv or .jsonl."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one object.")
+def check_data(
+    name: str, folder: Path, partial: bool, decode: bool, workers: int, manifest: Path | None, as_json: bool
+) -> None:
+    """Check data set NAME in FOLDER: everything there, as published, every sound readable.
+
+    Exit code 1 if a sound has a problem, 2 if the data set cannot be loaded. A table that --manifest writes is as good
+    as NAME:FOLDER wherever --data is read, for a part of a data set too.
+
+    \b
+    keras-musictag data check jamendo-3 FOLDER
+    keras-musictag data check gtzan FOLDER --decode --partial --manifest gtzan.csv
+    """  # noqa: D301
+    from ..datasets.catalogue import find
+
+    if manifest is not None:
+        check_output("--manifest", manifest, (".csv", ".jsonl"))
+    entry, version = find(name)
+    rows = entry.load(folder, version, partial=partial)
+    with progress_only():
+        report = rows.validate(decode=decode, workers=workers, allow_untagged=True)
+    if manifest is not None:
+        (report.ok.to_csv if manifest.suffix == ".csv" else report.ok.to_jsonl)(manifest)
+        click.echo(f"Wrote {printable(manifest)}.", err=True)
+    if as_json:
+        result = {
+            "name": entry.name(version),
+            "title": f"{entry.info.name}, {entry.version_title(version)}",
+            "splits": rows.split_sizes(),
+            "tags": len(rows.tags),
+            "usable": len(report.ok),
+            "problems": [str(problem) for problem in report.problems],
+            "notes": list(report.notes),
+        }
+        click.echo(json.dumps(result, ensure_ascii=False))
+    else:
+        click.echo(f"{entry.info.name}, {entry.version_title(version)}: {_counts(rows.split_sizes())}")
+        click.echo(f"{len(rows.tags)} tags: {', '.join(rows.tags)}")
+        click.echo(str(report))
+    if any(problem.row is not None for problem in report.problems):
+        sys.exit(1)
+
+
+def _counts(sizes: Any) -> str:
+    return ", ".join(f"{size:,} {'in all' if name == 'all' else name}" for name, size in sizes.items())
+
+
+def _facts(entry: Entry) -> dict[str, Any]:
+    facts = dataclasses.asdict(entry.info)
+    return {"key": entry.key, "versions": [entry.name(version) for version in entry.versions], **facts}

@@ -1,0 +1,102 @@
+"""The three models whose weights come with the package. Golden numbers: python tests/test_embedded.py."""
+
+import csv
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import keras_musictag as kmt
+from keras_musictag.metrics import agreement
+from keras_musictag.registry import zoo_folder
+
+STUDENTS = ("musicnet_crnn", "baseline_cnn", "large_cnn")
+GOLDEN = Path(__file__).parent / "golden" / "embedded.json"
+SHARED = Path(__file__).parents[2] / "shared" / "data"
+# Measured: TensorFlow, JAX and PyTorch differ by at most @DIFF@.
+TOLERANCE = 1e-4
+# Emotify tracks of artists that training never heard (`zoo/distillation_data.py`, split test), five of each genre.
+HELD_OUT = (
+    "classical_35", "classical_41", "classical_45", "classical_48", "classical_6",
+    "electronic_10", "electronic_17", "electronic_18", "electronic_24", "electronic_3",
+    "pop_11", "pop_2", "pop_22", "pop_28", "pop_43",
+    "rock_11", "rock_12", "rock_14", "rock_27", "rock_29",
+)  # fmt: skip
+
+
+@pytest.mark.contract
+@pytest.mark.parametrize("name", STUDENTS)
+def test_golden(name, monkeypatch):
+    monkeypatch.setenv("KERAS_MUSICTAG_OFFLINE", "1")
+    expected = json.loads(GOLDEN.read_text())[name]
+    assert kmt.load(name).tag(kmt.demo_clip()) == pytest.approx(expected, abs=TOLERANCE)
+
+
+def test_they_are_small():
+    sizes = [(zoo_folder() / name / "weights.safetensors").stat().st_size for name in STUDENTS]
+    assert sum(sizes) <= 8_000_000
+    assert sizes[0] < 2_000_000
+
+
+def test_recipes_are_complete():
+    from keras_musictag.recipes import Recipe
+
+    for name in STUDENTS:
+        recipe = Recipe.load(f"{name}/recipe")
+        assert (recipe.task, recipe.model, recipe.teacher) == ("distil", name, "musicnn_mtt")
+        header = (zoo_folder() / name / "recipe.toml").read_text().split("task =")[0]
+        for line in ("# Command:", "# Time:", "# Score:"):
+            assert line in header and "@" not in header
+
+
+def test_a_recipe_without_its_data_says_so():
+    from keras_musictag.recipes import Recipe, RecipeError
+
+    with pytest.raises(RecipeError, match=r"The recipe's data are not there: .*manifest\.csv\. Say where they are"):
+        Recipe.load("musicnet_crnn/recipe").plan()
+
+
+@pytest.fixture(scope="module")
+def held_out():
+    if not (SHARED / "index.csv").is_file():
+        pytest.skip("development data is not here")
+    with (SHARED / "index.csv").open(encoding="utf-8", newline="") as file:
+        genres = {Path(row["file"]).stem: row["genre"] for row in csv.DictReader(file)}
+    return [(SHARED / "music" / "emotify" / f"{stem}.opus", genres[stem]) for stem in HELD_OUT]
+
+
+@pytest.fixture(scope="module")
+def teacher_heard(held_out):
+    os.environ["KERAS_MUSICTAG_MIRROR"] = str(SHARED / "weights")
+    teacher = kmt.load("musicnn_mtt")
+    del os.environ["KERAS_MUSICTAG_MIRROR"]
+    return scores(teacher, held_out)
+
+
+def scores(tagger, tracks):
+    results = [tagger.tag(path) for path, _ in tracks]
+    return np.asarray([[tags[tag] for tag in tagger.tags] for tags in results])
+
+
+@pytest.mark.parametrize("name", STUDENTS)
+def test_students_hear_what_their_teacher_hears(name, held_out, teacher_heard):
+    """A guard against broken weights or front ends, which would give about 0; `benchmarks/agreement.py` measures."""
+    heard = scores(kmt.load(name), held_out)
+    assert agreement(heard, teacher_heard, kmt.model_info(name).tags).correlation > 0.75
+
+
+def test_genres_come_first(held_out):
+    """Of the tags classical, electronic, pop and rock, its own is the highest for its own tracks, on average."""
+    tagger = kmt.load("musicnet_crnn")
+    genres = sorted({genre for _, genre in held_out})
+    heard = scores(tagger, held_out)[:, [tagger.tags.index(genre) for genre in genres]]
+    own = np.asarray([genres.index(genre) for _, genre in held_out])
+    for column, genre in enumerate(genres):
+        assert heard[own == column, column].mean() > 1.5 * heard[own != column, column].mean(), genre
+
+
+if __name__ == "__main__":
+    golden = {name: {t: round(p, 6) for t, p in kmt.load(name).tag(kmt.demo_clip()).items()} for name in STUDENTS}
+    GOLDEN.write_text(json.dumps(golden, indent=1) + "\n")
