@@ -334,7 +334,8 @@ def _values(variables: Any) -> dict[str, np.ndarray]:
     """Position -> value. Not by path: Keras numbers random states differently each time a network is built."""
     from keras import ops
 
-    return {str(i): np.asarray(ops.convert_to_numpy(variable)) for i, variable in enumerate(variables)}
+    # Copies: what PyTorch gives is the memory of the variable itself, which the next assignment changes.
+    return {str(i): np.array(ops.convert_to_numpy(variable)) for i, variable in enumerate(variables)}
 
 
 def _assign(variables: Any, values: Mapping[str, np.ndarray]) -> None:

@@ -10,6 +10,7 @@ pooled first in mixed bfloat16.
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,6 +28,7 @@ def training_graph(
     segments: bool = False,
     dropout: float = 1.0,
     bn_momentum: float | None = None,
+    seed: int = 0,
 ) -> keras.Model:
     """Copy a functional model for training; `copy_weights` brings the result back.
 
@@ -38,6 +40,8 @@ def training_graph(
             output is then `(batch, tags * (1 + T))`, the head's first.
         dropout: factor on every dropout rate.
         bn_momentum: momentum of the batch norms' moving statistics, `None` for the model's own.
+        seed: of dropout, whose random states are then variables of the model. (Without one, PyTorch's dropout draws
+            from a global state that no checkpoint holds.)
 
     Returns:
         `keras.Model` with weights of its own. Batch norms that are followed by a ReLU and max-pooling come after the
@@ -48,12 +52,12 @@ def training_graph(
     """
     import keras
 
-    pools = _pools_to_move(model)
+    pools, seeds = _pools_to_move(model), itertools.count(1000 * seed)
 
     def clone(layer: Any) -> Any:
         config = layer.get_config()
         if type(layer).__name__ == "Dropout":
-            config["rate"] = _scaled(config["rate"], dropout)
+            config |= {"rate": _scaled(config["rate"], dropout), "seed": next(seeds)}
         if bn_momentum is not None and type(layer).__name__ == "BatchNormalization":
             config["momentum"] = bn_momentum
         if layer.name in pools:
