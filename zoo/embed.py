@@ -47,7 +47,9 @@ def main() -> None:
     parser.add_argument("--trained-on", required=True, help="one sentence for the spec")
     given = parser.parse_args()
     source, target = given.tagger / WEIGHTS_FILE, zoo_folder() / given.name / WEIGHTS_FILE
-    arrays = {key: value.astype(given.dtype) for key, value in load_file(source).items()}
+    # Kernels alone: biases and batch norms' statistics are few, and far from 0 in decibels.
+    kernels = {key: value.astype(given.dtype) for key, value in load_file(source).items() if value.ndim > 1}
+    arrays = load_file(source) | kernels
     rounded = given.tagger / f"{given.dtype}-{WEIGHTS_FILE}"
     write_atomically(rounded, save(arrays, metadata={"format": "keras_musictag"}))
     change = largest_change(source, rounded, given.name)
