@@ -27,7 +27,8 @@ def row(spec: ModelSpec) -> tuple[str, ...]:
     genres = next((item for item in spec.metrics if "genres" in item["dataset"]), {})
     published = next((item for item in spec.metrics if "published" in item["source"]), {})
     speed = next((item for item in spec.latency if item.scope == "waveform"), None)
-    size = f"{spec.weights.size / 1e6:.1f} MB" if spec.weights and spec.weights.size else ""
+    count = spec.weights.size or 0 if spec.weights else 0
+    size = f"{count / 1e6:.1f} MB" if count >= 1e5 else f"{count / 1e3:.0f} kB"
     return (
         f"`{spec.name}`", f"{spec.claims.get('parameters', 0):,}", size,
         f"{spec.window_seconds:.0f} s: {speed.median_ms:.0f} ms" if speed else "",
