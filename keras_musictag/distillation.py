@@ -51,11 +51,11 @@ class TeacherTargets:
         hop_seconds: float = 1.0,
     ) -> None:
         """Nothing is computed yet; see `fill`."""
-        if teacher.spec.weights is None:
+        if not teacher.weights_sha256:
             raise TrainingError(f"{teacher!r} has no weights of its own to teach.")
         self.teacher, self.manifest = teacher, manifest
         self.frame_seconds, self.hop_seconds = frame_seconds, hop_seconds
-        self.folder = Path(folder) / f"{teacher.spec.weights.sha256[:16]}-{hop_seconds:g}"
+        self.folder = Path(folder) / f"{teacher.weights_sha256[:16]}-{hop_seconds:g}"
         self._known: dict[Path, tuple[np.ndarray, np.ndarray]] = {}
 
     def fill(self, progress: bool = False) -> list[tuple[Path, AudioError]]:

@@ -310,6 +310,12 @@ class Tagger:
             raise CacheError(f"{folder} cannot be written: {error}.") from error
         return folder
 
+    @property
+    def weights_sha256(self) -> str:
+        """Of the file its weights came from; empty if they came from nowhere, being random or trained in memory."""
+        source = self.spec.weights
+        return source.sha256 if self._pretrained and source is not None else ""
+
     def __repr__(self) -> str:
         """One line with what one wants to know."""
         mels, frames = self.spec.input_shape

@@ -169,7 +169,7 @@ def _blank(
         )
     scores = Scores(
         models=tuple(names or (tagger.spec.name for tagger in taggers)),
-        weights_sha256=tuple(_sha256(tagger) for tagger in taggers),
+        weights_sha256=tuple(tagger.weights_sha256 for tagger in taggers),
         dataset=dataset,
         split=split,
         grouped_by=(grouped_by or "group") if any(row.group for row in chosen) else "track",
@@ -201,11 +201,6 @@ def _names(paths: Sequence[Path]) -> list[str]:
     except ValueError:  # several drives
         return [path.as_posix() for path in paths]
     return [path.relative_to(common).as_posix() for path in paths]
-
-
-def _sha256(tagger: Tagger) -> str:
-    """Of the file the weights are from, if they are from one."""
-    return tagger.spec.weights.sha256 if tagger.spec.weights is not None and tagger._pretrained else ""
 
 
 # === Tagging ===

@@ -153,10 +153,10 @@ def fit(
 def _between_steps() -> Iterator[threading.Event]:
     """Ctrl-C is heard, and acted upon where nothing is half done; the second one is a `KeyboardInterrupt`."""
     stop = threading.Event()
-    if threading.current_thread() is not threading.main_thread():  # only the main thread is told of signals
-        yield stop
-        return
     before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or before is signal.SIG_IGN:
+        yield stop  # only the main thread is told of signals, and a process in the background may be deaf on purpose
+        return
 
     def hear(number: int, frame: Any) -> None:
         if stop.is_set():
@@ -289,7 +289,7 @@ class _Run:
         write_atomically(self.folder / CHECKPOINT, save(arrays, metadata={"run": json.dumps(about)}))
 
     def _digest(self) -> str:
-        known = json.dumps(self.about, sort_keys=True, default=str)
+        known = json.dumps(self.about, sort_keys=True, default=_told)
         return f"{self.spec.digest(self.graph)}-{hashlib.sha256(known.encode()).hexdigest()[:12]}"
 
     def resume(self, validate: Validate) -> None:
@@ -328,6 +328,11 @@ class _Run:
             load_weights(self.model, self.folder / BEST)
         elif self.average:
             self.hand_over()
+
+
+def _told(value: Any) -> str:
+    """What tells an object apart in another process too; the address in a function's `str` does not."""
+    return str(value) if dataclasses.is_dataclass(value) else getattr(value, "__qualname__", type(value).__qualname__)
 
 
 def _values(variables: Any) -> dict[str, np.ndarray]:

@@ -121,24 +121,23 @@ def test_a_killed_run_goes_on(clips, cache, tmp_path):
     """As `fit` does (see test_training); here, that everything around it is the same the second time."""
     runs = []
     for name, interrupted in (("whole", False), ("parts", True)):
-        options = {"cache": cache, "batch_size": 8, "progress": False}
+        seen, left = [], [30] if interrupted else []  # batches; after how many of them it breaks off, once
+
+        def watched(x, y, rng, seen=seen, left=left):
+            seen.append(1)
+            if left and len(seen) == left[0]:
+                left.clear()
+                raise RuntimeError
+            return x, y
+
+        options = {"cache": cache, "batch_size": 8, "progress": False, "augment": watched}
+        parts = (clips[:10], clips[10:], tmp_path / name)
         if interrupted:
-
-            def stop(x, y, rng, calls=[]):  # noqa: B006 (it counts)
-                calls.append(1)
-                if len(calls) == 30:
-                    raise RuntimeError
-                return x, y
-
             with pytest.raises(RuntimeError):
-                train(
-                    untrained("tiny", TAGS), clips[:10], clips[10:], tmp_path / name,
-                    training=TrainingSpec(**SETTINGS), augment=stop, **options,
-                )  # fmt: skip
+                train(untrained("tiny", TAGS), *parts, training=TrainingSpec(**SETTINGS), **options)
         tagger, state = train(
-            untrained("tiny", TAGS, seed=int(interrupted)), clips[:10], clips[10:], tmp_path / name,
-            training=TrainingSpec(**SETTINGS), **options,
-        )  # fmt: skip
+            untrained("tiny", TAGS, seed=int(interrupted)), *parts, training=TrainingSpec(**SETTINGS), **options
+        )
         runs.append(np.concatenate([keras.ops.convert_to_numpy(v).ravel() for v in tagger.core.weights]))
         assert state.step == 60
     np.testing.assert_allclose(runs[0], runs[1], atol=1e-4)

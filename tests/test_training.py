@@ -226,8 +226,16 @@ def test_what_training_changes_stays_in_training(tmp_path):
         fit(model, Bands(), spec(), tmp_path / "other", validate=score, dropout=20, progress=False)
 
 
+@pytest.fixture
+def ctrl_c():
+    """The usual answer to Ctrl-C, also where the tests run in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize("at", [3, 10, 22, 40])
-def test_ctrl_c_at_any_step_or_validation_costs_nothing(tmp_path, at):
+def test_ctrl_c_at_any_step_or_validation_costs_nothing(tmp_path, at, ctrl_c):
     """A signal is heard wherever the loop is, and acted upon where nothing is half done."""
     whole = network()
     expected = run(whole, Bands(), spec(), tmp_path / "whole", validate=score, progress=False)
@@ -254,6 +262,17 @@ def test_ctrl_c_at_any_step_or_validation_costs_nothing(tmp_path, at):
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+def test_who_is_deaf_to_ctrl_c_stays_so(tmp_path, ctrl_c):
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    class Pressing(Bands):
+        def __getitem__(self, step):
+            os.kill(os.getpid(), signal.SIGINT)
+            return super().__getitem__(step)
+
+    assert run(network(), Pressing(), spec(steps=5), tmp_path, validate=score, progress=False).step == 5
+
+
 def test_a_run_that_was_over_is_not_trained_further(tmp_path):
     settings = spec(validate_every=7, patience=1)
     constant = {"validate": lambda model: {"score": 0.5}, "progress": False}
@@ -269,6 +288,8 @@ def test_other_data_or_a_damaged_checkpoint_are_not_gone_on_with(tmp_path):
     run(network(), Bands(), spec(steps=10), tmp_path, about={"data": "a"}, **options)
     with pytest.raises(TrainingError, match="holds a run with other settings or data"):
         run(network(), Bands(), spec(steps=10), tmp_path, about={"data": "b"}, **options)
+    for augment in (lambda x: x, lambda x: -x):  # functions are told apart by name, not by where they are in memory
+        run(network(), Bands(), spec(steps=10), tmp_path / "f", about={"augment": augment}, **options)
     (tmp_path / CHECKPOINT).write_bytes(b"nothing of the kind")
     with pytest.raises(TrainingError, match=r"checkpoint\.safetensors is damaged .* Delete it to start"):
         run(network(), Bands(), spec(steps=10), tmp_path, about={"data": "a"}, **options)
