@@ -1,6 +1,7 @@
 """What several test files share. Development data is optional: tests that need it skip where it is absent."""
 
 import os
+import signal
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -60,6 +61,14 @@ def published_weights(monkeypatch):
 def sine():
     """Three seconds of 440 Hz at 16 kHz."""
     return (0.5 * np.sin(2 * np.pi * 440 * np.arange(48_000) / 16_000)).astype("float32")
+
+
+@pytest.fixture
+def ctrl_c():
+    """The usual answer to Ctrl-C, also where the tests run in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 # === A loopback server of weight files ===

@@ -307,7 +307,7 @@ def test_a_recipe_makes_a_tagger_that_says_where_it_is_from(folder):
         run(Recipe.load(moved / "recipe.toml"), None, moved)
 
 
-def test_it_stops_and_goes_on(folder, monkeypatch, caplog):
+def test_it_stops_and_goes_on(folder, monkeypatch, caplog, ctrl_c):
     """Ctrl-C keeps what there is, and the rest of the run comes to the same as one without a pause."""
     recipe = Recipe.load(folder / "recipe.toml")
     whole = recipe.run(None, folder / "whole", cache=folder / "mels", progress=False)

@@ -226,14 +226,6 @@ def test_what_training_changes_stays_in_training(tmp_path):
         fit(model, Bands(), spec(), tmp_path / "other", validate=score, dropout=20, progress=False)
 
 
-@pytest.fixture
-def ctrl_c():
-    """The usual answer to Ctrl-C, also where the tests run in the background."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 @pytest.mark.parametrize("at", [3, 10, 22, 40])
 def test_ctrl_c_at_any_step_or_validation_costs_nothing(tmp_path, at, ctrl_c):
     """A signal is heard wherever the loop is, and acted upon where nothing is half done."""
