@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import json
 import shlex
 import sys
 from pathlib import Path
@@ -21,11 +20,10 @@ import numpy as np
 from tqdm import tqdm
 
 import keras_musictag as kmt
+from keras_musictag.cards import update_zoo
 from keras_musictag.datasets import Manifest
 from keras_musictag.evaluation import Evaluation
 from keras_musictag.metrics import agreement, evaluate_scores, top_tenth
-from keras_musictag.registry import zoo_folder
-from keras_musictag.weights import write_atomically
 
 RESAMPLES = 1000
 
@@ -96,11 +94,9 @@ def on_genres(name: str, own: np.ndarray, manifest: Manifest, given: argparse.Na
 
 def write(name: str, entries: list[dict]) -> None:
     """Replace the entries of the same data set and split in the spec of a zoo model."""
-    path = zoo_folder() / name / "spec.json"
-    spec = json.loads(path.read_text(encoding="utf-8"))
     new = {(item["dataset"], item["split"]) for item in entries}
-    spec["metrics"] = [item for item in spec["metrics"] if (item["dataset"], item["split"]) not in new] + entries
-    write_atomically(path, (json.dumps(spec, indent=2, ensure_ascii=False) + "\n").encode())
+    kept = [item for item in kmt.model_info(name).metrics if (item["dataset"], item["split"]) not in new]
+    update_zoo(name, metrics=(*kept, *entries))
 
 
 def main() -> None:

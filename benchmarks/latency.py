@@ -9,7 +9,6 @@ fewer threads: taskset -c 0 python benchmarks/latency.py MODEL...
 
 from __future__ import annotations
 
-import dataclasses
 import datetime
 import functools
 import os
@@ -30,10 +29,9 @@ import soundfile
 from tqdm import tqdm
 
 import keras_musictag as kmt
-from keras_musictag.cards import write_cards
+from keras_musictag.cards import update_zoo
 from keras_musictag.registry import zoo_folder
-from keras_musictag.spec import SPEC_FILE, Latency, ModelSpec
-from keras_musictag.weights import write_atomically
+from keras_musictag.spec import SPEC_FILE, Latency
 
 _WARM_UP = 5  # rounds that are not counted
 _LEAST = 30  # repetitions that may be written
@@ -62,10 +60,8 @@ def main(models: Sequence[str], repetitions: int, write: bool) -> None:
             click.echo(f"{name:<16}  {entry.scope:<9}  {times}")
     if write:
         for name, entries in measured.items():
-            path = zoo_folder() / name / SPEC_FILE
-            spec = dataclasses.replace(ModelSpec.from_folder(path.parent), latency=tuple(entries))
-            write_atomically(path, spec.to_json().encode())
-        click.echo(f"Cards written: {', '.join(write_cards())}.")
+            update_zoo(name, latency=tuple(entries))
+        click.echo(f"Cards written: {', '.join(measured)}.")
 
 
 def measure(models: Sequence[str], repetitions: int, command: str) -> dict[str, list[Latency]]:

@@ -6,6 +6,7 @@ writes the cards of the zoo and fails if a model that has weights leaves a field
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import re
@@ -13,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from .facts import SCORES, Latency
-from .spec import ModelSpec
+from .spec import SPEC_FILE, ModelSpec
 
 # Identifiers that the Hub knows. Others are written as its `license: other`.
 _HUB_LICENSES = (
@@ -128,6 +129,26 @@ def write_cards() -> list[str]:
             write_atomically(card, text.encode())
             changed.append(spec.name)
     return changed
+
+
+def update_zoo(name: str, **changes: Any) -> None:
+    """Change what the zoo says of a model: its spec, and the card with it.
+
+    Args:
+        name: of the zoo entry.
+        changes: fields, as in `dataclasses.replace`.
+
+    Raises:
+        SpecError: there is no such entry, or the changes do not make a valid spec.
+        CacheError: the zoo cannot be written.
+    """
+    from .registry import zoo_folder
+    from .weights import write_atomically
+
+    folder = zoo_folder() / name
+    spec = dataclasses.replace(ModelSpec.from_folder(folder), **changes)
+    write_atomically(folder / SPEC_FILE, spec.to_json().encode())
+    write_cards()
 
 
 def main() -> int:

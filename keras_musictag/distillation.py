@@ -104,18 +104,18 @@ class TeacherTargets:
         if path not in self._known:
             from .download import sha256_of
 
+            # What is no file has no digest; the teacher says what is wrong with it.
             file = self.folder / f"{sha256_of(path)}.npy" if path.is_file() else None
             if file is not None and file.is_file():
                 rows = np.load(file, allow_pickle=False)
-                self._known[path] = rows[:, 0], rows[:, 1:]
             else:
                 gram = self.teacher.taggram(path, hop_seconds=self.hop_seconds)
                 rows = np.column_stack([gram.starts, gram.probabilities]).astype("float32")
-                self._known[path] = rows[:, 0], rows[:, 1:]
                 buffer = io.BytesIO()
                 np.save(buffer, rows)
                 self.folder.mkdir(parents=True, exist_ok=True)
-                write_atomically(self.folder / f"{sha256_of(path)}.npy", buffer.getvalue())
+                write_atomically(file or self.folder / f"{sha256_of(path)}.npy", buffer.getvalue())
+            self._known[path] = rows[:, 0], rows[:, 1:]
         return self._known[path]
 
 

@@ -62,8 +62,7 @@ def training_graph(
             config["momentum"] = bn_momentum
         if layer.name in pools:
             config["gamma_constraint"] = "non_neg"
-        recurrent = isinstance(layer, keras.layers.RNN)
-        config["dtype"] = "float32" if recurrent or layer.name == "head" else precision
+        config["dtype"] = "float32" if _is_recurrent(layer) or layer.name == "head" else precision
         return type(layer).from_config(config)
 
     moved = {name: clone(pool) for name, pool in pools.items()}

@@ -7,7 +7,6 @@ are computed with in float32 all the same.
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +14,10 @@ from safetensors.numpy import load_file, save
 
 import keras_musictag as kmt
 from keras_musictag import audio
+from keras_musictag.cards import update_zoo
 from keras_musictag.download import sha256_of
 from keras_musictag.registry import zoo_folder
-from keras_musictag.spec import WEIGHTS_FILE
+from keras_musictag.spec import WEIGHTS_FILE, WeightsSource
 from keras_musictag.weights import load_weights, write_atomically
 
 TOLERANCE = 2e-3
@@ -56,13 +56,10 @@ def main() -> None:
     if change > TOLERANCE:
         raise SystemExit(f"{given.dtype} changes probabilities by up to {change:.1e}, more than {TOLERANCE:g}.")
     write_atomically(target, rounded.read_bytes())
-    path = target.with_name("spec.json")
-    spec = json.loads(path.read_text(encoding="utf-8"))
-    spec["weights"] = {
-        "uri": WEIGHTS_FILE, "sha256": sha256_of(target), "format": "safetensors", "size": target.stat().st_size,
-    }  # fmt: skip
-    spec |= {"weights_help": "", "trained_on": given.trained_on, "license": "Apache-2.0", "metrics": []}
-    write_atomically(path, (json.dumps(spec, indent=2, ensure_ascii=False) + "\n").encode())
+    weights = WeightsSource(uri=WEIGHTS_FILE, sha256=sha256_of(target), size=target.stat().st_size)
+    update_zoo(
+        given.name, weights=weights, weights_help="", trained_on=given.trained_on, license="Apache-2.0", metrics=()
+    )
     print(f"{target}: {target.stat().st_size / 1e6:.2f} MB, probabilities changed by at most {change:.1e}")
 
 

@@ -25,6 +25,7 @@ from typing import Literal
 from ..download import is_offline, sha256_of
 from ..errors import CacheError
 from ..weights import write_atomically
+from ._published import file_sizes
 from .archives import fetch, remote_size, unzip
 from .info import DatasetInfo
 from .manifest import Manifest
@@ -102,7 +103,7 @@ def magnatagatune(folder: AnyPath, split: Literal["full", "clean"] = "full", *, 
     _require_tables(folder)
     annotated = _annotations(folder)
     clips = _clip_folder(folder)
-    sizes = _clip_sizes(clips)
+    sizes = file_sizes(clips, _FOLDERS)
     missing = _what_is_missing(annotated, sizes, clips)
     if missing and not partial:
         raise DataError(
@@ -169,16 +170,6 @@ def _clip_folder(folder: Path) -> Path:
     inner = folder / "mp3"
     has_clips = any((folder / name).is_dir() for name in _FOLDERS)
     return inner if not has_clips and inner.is_dir() else folder
-
-
-def _clip_sizes(clips: Path) -> dict[str, int]:
-    """Bytes of every file in the folders, by its path as the tables write it."""
-    sizes: dict[str, int] = {}
-    for name in _FOLDERS:
-        if (clips / name).is_dir():
-            with os.scandir(clips / name) as entries:
-                sizes |= {f"{name}/{entry.name}": entry.stat().st_size for entry in entries if entry.is_file()}
-    return sizes
 
 
 def _what_is_missing(annotated: Iterable[tuple[str, str, str, object]], sizes: Mapping[str, int], clips: Path) -> str:
@@ -306,7 +297,7 @@ def download_magnatagatune(folder: AnyPath, *, base_url: str = BASE_URL) -> Path
 
 def _lacking(folder: Path) -> str:
     clips = _clip_folder(folder)
-    return _what_is_missing(_annotations(folder), _clip_sizes(clips), clips)
+    return _what_is_missing(_annotations(folder), file_sizes(clips, _FOLDERS), clips)
 
 
 def _get(folder: Path, name: str, base_url: str) -> None:

@@ -177,20 +177,16 @@ class _Run:
     def _claim(self) -> None:
         """Write down whose run this is, or raise if it is another's."""
         about = {"recipe": self._settings(), "data": {name: part.digest() for name, part in self.parts.items()}}
-        self._require_same(about)
-        write_atomically(self.run_folder / RUN_FILE, json.dumps(about, indent=2).encode())
-
-    def _require_same(self, about: Mapping[str, Any]) -> None:
         path = self.run_folder / RUN_FILE
-        if not path.is_file():
-            return
-        known = {key: value for key, value in json.loads(path.read_text(encoding="utf-8")).items() if key in about}
-        changed = _differences(known, json.loads(json.dumps(about)))
+        text = json.dumps(about, indent=2)
+        known = path.read_text(encoding="utf-8") if path.is_file() else text
+        changed = _differences(json.loads(known), json.loads(text))
         if changed:
             raise RecipeError(
                 f"{self.folder} holds a run of another recipe or other data: {'; '.join(changed[:_SHOWN])}. Choose "
                 f"another folder (--out), or delete {self.run_folder} to start over."
             )
+        write_atomically(path, text.encode())
 
     # --- Training ---
 
