@@ -13,7 +13,7 @@ from labelled_sounds import labelled_sounds
 import keras_musictag as kmt
 from keras_musictag.cli import main
 from keras_musictag.cli._data import load_data
-from keras_musictag.datasets import DataError
+from keras_musictag.datasets import DataError, catalogue
 from keras_musictag.errors import MusicTagError
 
 
@@ -172,7 +172,7 @@ def test_what_data_may_be(sounds, monkeypatch):
     assert (manifest.tags, name) == (("tone",), "music")
     (sounds / "annotations_final.csv").touch()
     calls = []
-    monkeypatch.setattr("keras_musictag.recipes.data.magnatagatune", lambda *args: calls.append(args) or manifest)
+    monkeypatch.setattr(catalogue, "magnatagatune", lambda *args, partial: calls.append(args) or manifest)
     for text in ("magnatagatune:some/folder", "sounds"):
         assert load_data(text) == (manifest, "MagnaTagATune, full split", "artist")
     assert load_data("magnatagatune-clean:C:/folder")[1:] == ("MagnaTagATune, clean split", "artist")

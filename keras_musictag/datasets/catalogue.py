@@ -79,14 +79,7 @@ def _emotify(folder: AnyPath, version: str, partial: bool) -> Manifest:
 _ENTRIES = (
     Entry(
         key="magnatagatune",
-        info=dataclasses.replace(
-            magnatagatune_info,
-            size="3 GB",
-            obtain=(
-                "In Python, keras_musictag.datasets.download_magnatagatune(folder) downloads and unpacks it; pass that "
-                "folder."
-            ),
-        ),
+        info=magnatagatune_info,
         reader=_magnatagatune,
         version_form="{} split",
         grouped_by="artist",

@@ -1,33 +1,31 @@
 """What can be wrong with a manifest, found before any training: see `Manifest.validate`.
 
 First each row by itself (tags, then the file), then rows against each other (the same sound in two splits), then the
-tags of the rows that are left. Files are looked at in threads: decoders and digests release Python's lock.
+tags of the rows that are left.
 """
 
 from __future__ import annotations
 
 import collections
-import hashlib
 import os
 import stat
 import unicodedata
-from collections.abc import Callable, Hashable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
 
 import numpy as np
 
 from .. import audio
 from ..errors import AudioError, AudioTooShortError
+from ._parallel import parallel
+from .copies import copies
 from .manifest import Manifest
 from .report import Problem, Report
 from .rows import DataError, Row
 
 _Part = tuple[Path, float, float | None]  # file, start, duration
 _Fault = tuple[str, str]  # kind, reason
-_Key = TypeVar("_Key", bound=Hashable)
-_Result = TypeVar("_Result")
+_Found = list[tuple[int, _Fault]]  # row, what is wrong with it
 
 _TOLERATED_SECONDS = 0.1  # what encoders' delay and padding can take from a length, as in audio.py
 _DECODED_RATE = 16_000  # Hz; what is decoded to be judged is thrown away, so cheaply
@@ -43,14 +41,17 @@ def validate(
     """See `Manifest.validate`."""
     if workers < 1:
         raise DataError(f"workers must be at least 1; got {workers!r}.")
-    found: list[tuple[int, _Fault]] = []
+    found: _Found = []
     for number, row in enumerate(manifest):
         found += [(number, fault) for fault in _tag_faults(row, manifest, allow_untagged)]
     parts = [(row.path, row.start, row.duration) for row in manifest]
-    faults = _parallel(lambda part: _file_fault(part, decode), parts, workers, "files")
+    faults = parallel(lambda part: _file_fault(part, decode), parts, workers, "files")
     found += [(number, fault) for number, part in enumerate(parts) if (fault := faults[part]) is not None]
     sound = [number for number, part in enumerate(parts) if faults[part] is None]
-    found += _duplicates(manifest, sound, workers)
+    same = copies((manifest[number].path for number in sound), workers)
+    found += _duplicates(manifest, sound, same)
+    left = sorted(set(sound) - {number for number, _ in found})
+    found += _listed_twice(manifest, left)
     bad = {number for number, _ in found}
     ok = Manifest(tuple(row for number, row in enumerate(manifest) if number not in bad), manifest.tags)
     rows = [
@@ -58,7 +59,9 @@ def validate(
         for number, fault in sorted(found, key=lambda pair: pair[0])
     ]
     tags = [Problem(kind=kind, reason=reason) for kind, reason in (*_same_names(manifest), *_tag_counts(ok, min_rows))]
-    report = Report(checked=len(manifest), ok=ok, problems=(*rows, *tags), notes=_notes(ok))
+    report = Report(
+        checked=len(manifest), ok=ok, problems=(*rows, *tags), notes=(*_shared_groups(ok), *_copies(ok, same))
+    )
     if strict and not report.passed:
         raise DataError(f"The manifest has problems. {report}\nCorrect them, or go on with validate().ok.")
     return report
@@ -125,59 +128,59 @@ def _decoded_fault(path: Path, start: float, duration: float | None) -> _Fault |
     return None if duration is None else _length_fault(start + samples / _DECODED_RATE, start, duration)
 
 
-def _parallel(
-    function: Callable[[_Key], _Result], keys: Iterable[_Key], workers: int, what: str
-) -> dict[_Key, _Result]:
-    """The results by key, each computed once; with a progress bar if there is a terminal."""
-    from tqdm.auto import tqdm
-
-    keys = list(dict.fromkeys(keys))
-    with ThreadPoolExecutor(workers) as pool:
-        results = tqdm(pool.map(function, keys), total=len(keys), desc=f"checking {what}", disable=None)
-        return dict(zip(keys, results, strict=True))
-
-
 # === Rows against each other ===
 
 
-def _duplicates(manifest: Manifest, numbers: list[int], workers: int) -> list[tuple[int, _Fault]]:
-    """Rows whose file, or a copy of it, another split has too; only files of one size are read."""
-    sizes: dict[int, set[Path]] = collections.defaultdict(set)
-    splits: dict[int, set[str]] = collections.defaultdict(set)
-    decided = [number for number in numbers if manifest[number].split]
-    for number in decided:
+def _duplicates(manifest: Manifest, numbers: Iterable[int], same: Mapping[Path, Path]) -> _Found:
+    """Rows whose file, or a copy of it, another split has too."""
+    by_content: dict[Path, list[int]] = collections.defaultdict(list)
+    for number in numbers:
         row = manifest[number]
-        size = row.path.stat().st_size
-        sizes[size].add(row.path)
-        splits[size].add(row.split)
-    suspects = [path for size, paths in sizes.items() if len(splits[size]) > 1 for path in sorted(paths)]
-    digests = _parallel(_digest, suspects, workers, "copies")
-    by_content: dict[Any, list[int]] = collections.defaultdict(list)
-    for number in decided:
-        if manifest[number].path in digests:
-            by_content[digests[manifest[number].path]].append(number)
-    found: list[tuple[int, _Fault]] = []
-    for same in by_content.values():
-        keeper = min(same, key=lambda number: (_KEEPS.index(manifest[number].split), number))
+        if row.split:
+            by_content[same.get(row.path, row.path)].append(number)
+    found: _Found = []
+    for group in by_content.values():
+        keeper = min(group, key=lambda number: (_KEEPS.index(manifest[number].split), number))
         kept = manifest[keeper]
-        found += [
-            (
-                number,
-                (
-                    "duplicate",
+        for number in group:
+            split = manifest[number].split
+            if split != kept.split:
+                reason = (
                     f"the same file is in the split {kept.split} too (row {keeper}, {kept.path.name}); remove it from "
-                    f"{manifest[number].split}",
-                ),
-            )
-            for number in same
-            if manifest[number].split != kept.split
-        ]
+                    f"{split}"
+                )
+                found.append((number, ("duplicate", reason)))
     return found
 
 
-def _digest(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").digest()
+def _listed_twice(manifest: Manifest, numbers: Iterable[int]) -> _Found:
+    """Rows about the same part of the same file: the first is enough if they agree; if not, none can be believed."""
+    by_part: dict[_Part, list[int]] = collections.defaultdict(list)
+    for number in numbers:
+        row = manifest[number]
+        by_part[row.path, row.start, row.duration].append(number)
+    found: _Found = []
+    for first, *others in by_part.values():
+        if all(_labels(manifest[number]) == _labels(manifest[first]) for number in others):
+            reason = f"row {first} says the same of it; remove one of them"
+            found += [(number, ("listed twice", reason)) for number in others]
+            continue
+        for number in (first, *others):
+            other = next(n for n in (first, *others) if _labels(manifest[n]) != _labels(manifest[number]))
+            reason = (
+                f"row {other} says other tags of it ({_shown(manifest[other])}; here {_shown(manifest[number])}); put "
+                "all its tags into one row, or remove the wrong one"
+            )
+            found.append((number, ("contradiction", reason)))
+    return found
+
+
+def _labels(row: Row) -> tuple[frozenset[str], tuple[float, ...] | None]:
+    return frozenset(row.tags), row.targets
+
+
+def _shown(row: Row) -> str:
+    return "soft targets" if row.targets is not None else ", ".join(map(repr, row.tags)) or "none"
 
 
 # === Tags ===
@@ -196,10 +199,11 @@ def _same_names(manifest: Manifest) -> list[_Fault]:
 
 
 def _tag_counts(manifest: Manifest, min_rows: int) -> list[_Fault]:
-    """Tags that cannot be learned from the rows that are fine."""
+    """Tags that cannot be learned from the rows that are fine; with `min_rows=0`, only those that train lacks."""
     if not len(manifest):
         return []
-    has = manifest.targets() > 0
+    targets = manifest.targets()
+    has = targets > 0
     split = np.array([row.split for row in manifest])
     learned = split == "train" if (split != "").any() else np.ones(len(split), bool)
     of = "in train" if (split != "").any() else "in all"
@@ -219,10 +223,21 @@ def _tag_counts(manifest: Manifest, min_rows: int) -> list[_Fault]:
                     "with_tags(), or pass min_rows",
                 )
             )
+        elif min_rows and (targets[learned, column] == 1).all():
+            faults.append(
+                (
+                    "tag everywhere",
+                    f"the tag {tag!r} is on all {rows} rows {of}: there is nothing to tell it from; add some without "
+                    "it, or leave it out with with_tags()",
+                )
+            )
     return faults
 
 
-def _notes(manifest: Manifest) -> tuple[str, ...]:
+# === Notes ===
+
+
+def _shared_groups(manifest: Manifest) -> list[str]:
     """Groups on two sides of a split: some published splits are like that."""
     splits: dict[str, set[str]] = collections.defaultdict(set)
     for row in manifest:
@@ -230,8 +245,27 @@ def _notes(manifest: Manifest) -> tuple[str, ...]:
             splits[row.group].add(row.split)
     shared = sorted(group for group, names in splits.items() if len(names) > 1)
     if not shared:
-        return ()
-    return (
+        return []
+    return [
         f"{len(shared)} of {len(splits)} groups (artists, albums) are in more than one split, e.g. {shared[0]!r}; "
-        "grouped_split() keeps each on one side",
-    )
+        "grouped_split() keeps each on one side"
+    ]
+
+
+def _copies(manifest: Manifest, same: Mapping[Path, Path]) -> list[str]:
+    """Copies under other names: they count twice, and one of them may be labelled wrong."""
+    by_content: dict[Path, dict[Path, set[object]]] = collections.defaultdict(dict)  # content -> file -> what it has
+    for row in manifest:
+        if row.path in same:
+            by_content[same[row.path]].setdefault(row.path, set()).add((row.start, row.duration, *_labels(row)))
+    groups = [files for files in by_content.values() if len(files) > 1]
+    if not groups:
+        return []
+    first, second, *_ = groups[0]
+    extra = sum(len(files) - 1 for files in groups)
+    notes = [f"copies of other files: {extra}, e.g. {second} of {first}; grouped_split() keeps copies on one side"]
+    unlike = [list(files) for files in groups if len({frozenset(labels) for labels in files.values()}) > 1]
+    if unlike:
+        first, second, *_ = unlike[0]
+        notes.append(f"copies with other tags: {len(unlike)}, e.g. {second} and {first}; one of them may be wrong")
+    return notes

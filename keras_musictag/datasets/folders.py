@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from .manifest import Manifest
 from .readers import SPLIT_NAMES
 from .rows import DataError, Row
+
+_log = logging.getLogger(__name__)
 
 SUFFIXES = frozenset(
     (".aac", ".aif", ".aifc", ".aiff", ".alac", ".ape", ".au", ".caf", ".flac", ".m4a", ".m4b", ".mka", ".mp2", ".mp3",
@@ -21,11 +25,12 @@ def read_folders(root: Path) -> Manifest:
     if not root.is_dir():
         raise DataError(f"{root} is not a folder. Give the folder that has a folder for each tag.")
     folders = _subfolders(root)
-    splits = [SPLIT_NAMES.get(folder.name.lower(), "") for folder in folders]
-    if folders and all(splits):
-        classes = [(folder, split) for top, split in zip(folders, splits, strict=True) for folder in _subfolders(top)]
+    parts = _split_folders(root, folders)
+    if parts:
+        classes = [(folder, split) for top, split in parts.items() for folder in _subfolders(top)]
     else:
         classes = [(folder, "") for folder in folders]
+    _warn_of_loose_sounds((root, *parts))
     rows = [
         Row(path=path, tags=(folder.name.strip(),), split=split, where=str(path.relative_to(root)))
         for folder, split in classes
@@ -37,6 +42,25 @@ def read_folders(root: Path) -> Manifest:
             "folder named like the tag; where no tags are needed, pass untagged=True."
         )
     return Manifest(tuple(rows), tuple(sorted({folder.name.strip() for folder, _ in classes})))
+
+
+def _split_folders(root: Path, folders: list[Path]) -> dict[Path, str]:
+    """Folder -> split, if all that have a sound in them are named like splits; else none."""
+    splits = {folder: SPLIT_NAMES.get(folder.name.lower(), "") for folder in folders if _sounds(folder)}
+    named = [folder.name for folder, split in splits.items() if split]
+    others = [folder.name for folder, split in splits.items() if not split]
+    if others and len({split for split in splits.values() if split}) > 1:  # one may be the name of a tag
+        raise DataError(
+            f"{root} has folders of splits ({', '.join(named)}) beside others ({', '.join(others[:10])}). Move the "
+            "others away or into the splits, or name the splits in a table."
+        )
+    return {} if others else splits
+
+
+def _warn_of_loose_sounds(folders: Iterable[Path]) -> None:
+    loose = [path for folder in folders for path in sorted(folder.iterdir()) if path.is_file() and _is_sound(path.name)]
+    if loose:
+        _log.warning("Left out, being in no folder of a tag: %d sounds, the first is %s.", len(loose), loose[0])
 
 
 def read_files(root: Path, group_folders: int) -> Manifest:
@@ -69,5 +93,9 @@ def _sounds(folder: Path) -> list[Path]:
     found = []
     for parent, names, files in os.walk(folder):
         names[:] = [name for name in names if not name.startswith(".")]
-        found += [Path(parent, name) for name in files if not name.startswith(".")]
-    return sorted(path for path in found if path.suffix.lower() in SUFFIXES)
+        found += [Path(parent, name) for name in files if _is_sound(name)]
+    return sorted(found)
+
+
+def _is_sound(name: str) -> bool:
+    return not name.startswith(".") and os.path.splitext(name)[1].lower() in SUFFIXES

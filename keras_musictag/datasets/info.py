@@ -21,7 +21,7 @@ class DatasetInfo:
         splits: version -> split -> number of rows, as the literature uses them; `"all"` are those of all splits, where
             only their sum is published.
         size: of the download, if it is known.
-        obtain: a sentence that says how to get it and what the folder must have, where nothing downloads it.
+        obtain: a sentence that says how to get it and what the folder must have.
 
     Raises:
         DataError: something is empty.

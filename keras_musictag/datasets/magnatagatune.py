@@ -49,6 +49,10 @@ info = DatasetInfo(
         "full": {"train": 18_706, "valid": 1_825, "test": 5_329},
         "clean": {"train": 15_247, "valid": 1_529, "test": 4_332},
     },
+    size="3 GB",
+    obtain=(
+        "In Python, keras_musictag.datasets.download_magnatagatune(folder) downloads and unpacks it; pass that folder."
+    ),
 )
 
 _ANNOTATIONS, _CLIP_INFO = "annotations_final.csv", "clip_info_final.csv"

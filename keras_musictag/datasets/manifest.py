@@ -93,7 +93,8 @@ class Manifest(Sequence[Row]):
         """Read a table whose first line names its columns, separated by commas, semicolons or tabs.
 
         There must be a column `file` (or path, filename, filepath, audio), and either `tags` (or labels) with `|`
-        between tags, or a column per tag with 0 or 1, or with numbers between for soft targets; an empty cell is 0.
+        between tags, or a column per tag with 0 or 1 (or false and true), or with numbers between for soft targets; an
+        empty cell is 0. Where no comma separates the columns, it may be the decimal point.
         `start`, `duration`, `split`, `group` (or artist, album), `source` and `licence` are understood too. A column of
         a tag that bears one of these names is written `tag:start`.
 
@@ -102,7 +103,7 @@ class Manifest(Sequence[Row]):
             tags: the tags in their order. With a column per tag, columns of other names are then ignored; else each
                 column is a tag. By default, the order of the columns, or the alphabet.
             root: folder that relative paths start at; by default the table's.
-            encoding: of the text; by default UTF-8 with or without a byte order mark.
+            encoding: of the text; by default UTF-8, or UTF-16 if a byte order mark says so.
             untagged: read no tags, and pass over columns of other names; enough for what needs none (distillation).
 
         Raises:
@@ -155,11 +156,11 @@ class Manifest(Sequence[Row]):
     def from_folders(cls, root: AnyPath) -> Manifest:
         """Make a row of every sound file in `root/<tag>/`, at any depth.
 
-        Where all folders in `root` are named like splits, it is `root/<split>/<tag>/`. Hidden files and files that
-        are not named like sound are passed over.
+        Where all folders with sounds in `root` are named like splits, it is `root/<split>/<tag>/`. Hidden files and
+        files that are not named like sound are passed over; of sounds outside the folders, a warning tells.
 
         Raises:
-            DataError: there is no folder with a sound in it.
+            DataError: there is no folder with a sound in it, or some are named like splits and others are not.
         """
         from . import folders
 
@@ -344,7 +345,8 @@ class Manifest(Sequence[Row]):
         Args:
             fractions: `{"train": 0.8, "test": 0.2}`, or numbers for train, valid and test; they add up to 1.
             seed: of the choice; the order of the rows does not matter.
-            by: gives the group of a row. By default rows belong together that have the same `group` or the same file.
+            by: gives the group of a row. By default rows belong together that have the same `group`, the same file or a
+                copy of it under another name; for that, files of one size are compared.
 
         Raises:
             DataError: impossible fractions, or fewer groups than splits.

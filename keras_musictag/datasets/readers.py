@@ -13,7 +13,7 @@ import json
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from ..errors import MissingExtraError
@@ -45,6 +45,7 @@ SPLIT_NAMES = {
     **dict.fromkeys(("valid", "val", "validation", "dev"), "valid"),
     **dict.fromkeys(("test", "testing", "eval", "evaluation"), "test"),
 }
+_BOOLEANS = {"true": 1.0, "false": 0.0}  # as pandas and Excel write them
 _SHOWN = 20  # problems listed in a message
 
 
@@ -88,14 +89,14 @@ def read_csv(path: Path, *, tags: Sequence[str] | None, root: _Path, encoding: s
             f"{path} line {reader.line_num + skipped} is not well-formed: {error}. Most often a quotation mark is not "
             "closed; inside a quoted cell it is written twice."
         ) from error
-    return _manifest(path, columns, records, tags, root, untagged, decimal_comma=delimiter == ";")
+    return _manifest(path, columns, records, tags, root, untagged, decimal_comma=delimiter != ",")
 
 
 def decode_text(path: Path, encoding: str) -> str:
     """The text of a file, or an error that says which line is not in that encoding and which one may be right."""
     data = _read(path)
     if data[:2] in (b"\xff\xfe", b"\xfe\xff") and encoding == "utf-8-sig":
-        raise DataError(f"{path} is UTF-16 text, not UTF-8. Save it as UTF-8, or pass encoding='utf-16'.")
+        encoding = "utf-16"  # Excel's "Unicode text", which says so
     try:
         text = data.decode(encoding)
     except LookupError as error:
@@ -106,8 +107,8 @@ def decode_text(path: Path, encoding: str) -> str:
         guess = "latin-1" if set(data) & {0x81, 0x8D, 0x8F, 0x90, 0x9D} else "cp1252"
         wanted = "UTF-8" if encoding == "utf-8-sig" else encoding
         raise DataError(
-            f"{path} line {line} is not {wanted}: byte 0x{data[error.start]:02x}. Save the file as UTF-8, or try "
-            f"encoding={guess!r}."
+            f"{path} line {line} is not {wanted}: byte 0x{data[error.start]:02x}. Save the file as UTF-8 (Excel: CSV "
+            f"UTF-8), or try encoding={guess!r}."
         ) from error
     if "\0" in text:
         line = text.count("\n", 0, text.index("\0")) + 1
@@ -240,6 +241,11 @@ def _manifest(
             row["tags"] = tuple(tag for tag, value in zip(names, row.pop("targets"), strict=True) if value)
     elif not in_columns:
         names = _align(understood, names, path)
+        if understood and not names and not untagged:
+            raise DataError(
+                f"{path} has no tag in any of its {len(understood)} rows. Fill its column "
+                f"{fields.get('tags', 'tags')!r}; where no tags are needed, pass untagged=True."
+            )
     rows = []
     for row in understood:
         try:
@@ -309,11 +315,18 @@ def _common(record: Mapping[str, Any], fields: Mapping[str, str], base: Path, de
     split = _text(cells.get("split"))
     if split.lower() not in SPLIT_NAMES:
         raise DataError(f"the split must be {', '.join(SPLITS)} or empty; got {split!r}")
-    row: dict[str, Any] = {"path": base / file, "split": SPLIT_NAMES[split.lower()]}
+    row: dict[str, Any] = {"path": _located(file, base), "split": SPLIT_NAMES[split.lower()]}
     for field in ("start", "duration"):
         if not _blank(cells.get(field)):
             row[field] = _number(cells[field], field, decimal_comma, most=math.inf)
     return row | {field: _text(cells.get(field)) for field in ("group", "source", "licence")}
+
+
+def _located(file: str, base: Path) -> Path:
+    """Where a file is that a table names; `~` and the separators of Windows are understood."""
+    if "\\" in file and os.sep == "/" and not PureWindowsPath(file).drive and not os.path.exists(base / file):
+        file = file.replace("\\", "/")
+    return base / (os.path.expanduser(file) if file.startswith("~/") else file)
 
 
 def _tags_of(record: Mapping[str, Any], fields: Mapping[str, str]) -> tuple[tuple[str, ...], Any]:
@@ -363,6 +376,8 @@ def _number(value: Any, what: str, decimal_comma: bool = False, most: float = 1.
     """A number from 0 to `most`; an empty cell is 0, but NaN is what a diverged teacher says."""
     if _blank(value) and not isinstance(value, float):
         return 0.0
+    if isinstance(value, str) and most == 1:
+        value = _BOOLEANS.get(value.strip().lower(), value)
     try:
         number = float(value.strip().replace(",", ".") if decimal_comma and isinstance(value, str) else value)
     except (TypeError, ValueError):

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from .copies import copies
 from .manifest import Manifest
 from .rows import SPLITS, DataError, Row
 
@@ -22,7 +23,7 @@ Fractions = Mapping[str, float] | Sequence[float]
 def grouped_split(manifest: Manifest, fractions: Fractions, *, seed: int, by: Callable[[Row], str] | None) -> Manifest:
     """See `Manifest.grouped_split`."""
     wanted = _fractions(fractions)
-    groups = _groups(manifest, by)
+    groups = groups_of(manifest, by)
     if len(groups) < len(wanted):
         raise DataError(
             f"{len(wanted)} splits need at least as many groups; the {len(manifest)} rows make {len(groups)}. Use "
@@ -35,6 +36,28 @@ def grouped_split(manifest: Manifest, fractions: Fractions, *, seed: int, by: Ca
     split_of = {row: names[choice] for rows, choice in zip(groups, chosen, strict=True) for row in rows}
     rows = tuple(dataclasses.replace(row, split=split_of[number]) for number, row in enumerate(manifest))
     return Manifest(rows, manifest.tags)
+
+
+def folds(manifest: Manifest, count: int, *, seed: int = 0) -> np.ndarray:
+    """Share rows out evenly into parts to be held out in turn: groups stay together, tags are spread.
+
+    Args:
+        manifest: rows and tags.
+        count: number of folds; fewer come out where there are fewer groups.
+        seed: of the choice.
+
+    Returns:
+        int array `(rows,)`: the fold of each row, from 0.
+    """
+    groups = groups_of(manifest)
+    count = min(count, len(groups))
+    targets = np.concatenate([manifest.targets(), np.ones((len(manifest), 1))], axis=1)
+    sums = np.stack([targets[rows].sum(0) for rows in groups])
+    chosen = _assign(sums, np.full(count, 1 / count), np.random.default_rng(seed))
+    fold = np.empty(len(manifest), int)
+    for rows, choice in zip(groups, chosen, strict=True):
+        fold[rows] = choice
+    return fold
 
 
 def _fractions(fractions: Fractions) -> dict[str, float]:
@@ -52,11 +75,13 @@ def _fractions(fractions: Fractions) -> dict[str, float]:
     return {split: float(fractions[split]) for split in SPLITS if fractions.get(split)}
 
 
-def _groups(manifest: Manifest, by: Callable[[Row], str] | None) -> list[list[int]]:
+def groups_of(manifest: Manifest, by: Callable[[Row], str] | None = None) -> list[list[int]]:
     """Numbers of the rows that belong together, each group and all groups in an order that is not the rows'.
 
-    By default rows of one file belong together even where their groups differ, so groups that share a file become one.
+    By default rows of one file, or of copies of it, belong together even where their groups differ, so groups that
+    share a file become one.
     """
+    same = copies(row.path for row in manifest) if by is None else {}
     parent: dict[tuple[str, str], tuple[str, str]] = {}
 
     def root(key: tuple[str, str]) -> tuple[str, str]:
@@ -69,7 +94,7 @@ def _groups(manifest: Manifest, by: Callable[[Row], str] | None) -> list[list[in
     def keys(row: Row) -> list[tuple[str, str]]:
         if by is not None:
             return [("by", by(row))]
-        return [("file", str(row.path)), *([("group", row.group)] if row.group else [])]
+        return [("file", str(same.get(row.path, row.path))), *([("group", row.group)] if row.group else [])]
 
     for row in manifest:
         first, *others = (root(key) for key in keys(row))

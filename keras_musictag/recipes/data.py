@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from ..datasets import SPLITS, DataError, Manifest, Report, Row, catalogue, magnatagatune
+from ..datasets import SPLITS, DataError, Manifest, Report, Row, catalogue
 from ..supervised import check_disjoint
 from ..training import TrainingError
 from .tables import DataSettings, RecipeError
@@ -97,7 +97,7 @@ def load(
     manifest, origin = read(source, settings, untagged=untagged, root=root)
     if settings.validation:
         same = settings if untagged else dataclasses.replace(settings, tags=manifest.tags)
-        other, _ = read(_resolved(settings.validation, root), same, untagged=untagged, root=root)
+        other, _ = read(None, dataclasses.replace(same, source=settings.validation), untagged=untagged, root=root)
         manifest = _validated_on(manifest, other)
     manifest, notes = _split(manifest, seed, untagged)
     published = bool(origin.version)  # its split, and its clips without tags, are as they are
@@ -129,25 +129,18 @@ def read(
         raise RecipeError("The recipe is for MagnaTagATune. Say which folder it is in: --data FOLDER, or run(FOLDER).")
     if source is None and not settings.source:
         raise RecipeError("The recipe names no data. Set data.source, or give some: --data, or run(data).")
-    text = _resolved(settings.source, root) if source is None else os.fspath(source)
-    if source is None and not Path(text).exists():
+    name, path = _place(settings.source, root) if source is None else _place(os.fspath(source), None)
+    entry, version = catalogue.find(name or MAGNATAGATUNE)
+    if source is None and not path.exists():
         raise RecipeError(
-            f"The recipe's data are not there: {text}. Say where they are (--data, or run(data)); the recipe's first "
+            f"The recipe's data are not there: {path}. Say where they are (--data, or run(data)); the recipe's first "
             "lines may say how they were made."
         )
-    name, colon, folder = text.partition(":")
-    if not colon or not catalogue.is_meant(name) or Path(text).exists():
-        name, folder = MAGNATAGATUNE, text
-        if not _is_magnatagatune(Path(text), settings):
-            return _read_other(Path(text), settings, untagged)
-    entry, version = catalogue.find(name)
-    if not folder:
-        raise RecipeError(f"{text!r} names no folder. Write {text}FOLDER.")
-    if entry.key == MAGNATAGATUNE:
-        split = settings.split if name == MAGNATAGATUNE else "clean" if version == "clean" else "full"
-        version, manifest = split, magnatagatune(folder, split)
-    else:
-        manifest = entry.load(folder, version)
+    if not name and not _is_magnatagatune(path, settings):
+        return _read_other(path, settings, untagged)
+    if name in ("", MAGNATAGATUNE):
+        version = settings.split
+    manifest = entry.load(str(path), version)
     if settings.tags:
         manifest = manifest.with_tags(settings.tags)
     return manifest, Origin(
@@ -171,8 +164,15 @@ def _read_other(path: Path, settings: DataSettings, untagged: bool) -> tuple[Man
     return manifest, Origin(name=settings.name or path.resolve().stem)
 
 
-def _resolved(source: str, root: Path | None) -> str:
-    return str(root / source) if root is not None else source
+def _place(text: str, root: Path | None) -> tuple[str, Path]:
+    """Name of a published data set, or nothing, and the file or folder; `text` is a path, or NAME:FOLDER."""
+    base = root or Path()
+    name, colon, folder = text.partition(":")
+    if not colon or not catalogue.is_meant(name) or (base / text).exists():
+        return "", base / text
+    if not folder:
+        raise RecipeError(f"{text!r} names no folder. Write {text}FOLDER.")
+    return name, base / folder
 
 
 # === Splitting ===

@@ -26,11 +26,11 @@ class DataSettings:
     """The table `[data]`.
 
     Attributes:
-        source: what `data.load` reads: a table or folder, relative to the recipe, or `"magnatagatune"`, whose
-            folder is given when the recipe is run.
+        source: what `data.load` reads: a table, a folder or `"gtzan:FOLDER"`, relative to the recipe; or
+            `"magnatagatune"`, whose folder is given when the recipe is run.
         name: what the data are called in cards; by default what the file or folder is called.
         split: of MagnaTagATune: `"full"` or `"clean"`.
-        validation: a table or folder of its own to validate on.
+        validation: what to validate on, as `source`.
         tags: the tags to learn, in their order; by default all of the data.
         allow_untagged: clips that have none of the tags are meant, not forgotten.
         shared_groups: the splits are given ones, and may have artists in common.
