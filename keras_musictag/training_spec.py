@@ -83,6 +83,11 @@ class TrainingSpec:
             if value is not None and not value > 0:
                 raise TrainingError(f"{name} must be above 0, or None; got {value!r}.")
 
+    def is_over(self, state: RunState) -> bool:
+        """Whether all steps of a run are done, or patience has run out."""
+        out_of_patience = self.patience is not None and state.stale >= self.patience
+        return out_of_patience or state.step >= self.steps
+
     def digest(self, model: keras.Model) -> str:
         """Twelve digits that tell these settings and this network from others."""
         layout = [(layer.name, list(weight.shape)) for layer in model.layers for weight in layer.weights]

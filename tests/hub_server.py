@@ -3,6 +3,7 @@
 It answers what the real `huggingface_hub` client asks when it reads models: `/api/models/...`, and HEAD and GET of
 `/{repo}/resolve/{revision}/{file}` with commit, ETag and error headers as the Hub sends them. Large files (here:
 `*.safetensors`) are redirected to another origin, as the Hub does with its CDN. `/files/{name}` are plain files.
+`hub_upload_server.py` has the half that writes.
 """
 
 import dataclasses
@@ -12,6 +13,7 @@ import json
 import re
 import threading
 import time
+import types
 import urllib.parse
 from http import HTTPStatus
 from pathlib import Path
@@ -45,22 +47,45 @@ class Fault:
 
 @dataclasses.dataclass
 class Repo:
-    """A model repository: commits by id, branches and tags by name."""
+    """A model repository: commits by id, branches and tags by name; with a token, nobody else may see it."""
 
     commits: dict[str, dict[str, bytes]] = dataclasses.field(default_factory=dict)
     refs: dict[str, str] = dataclasses.field(default_factory=dict)
     token: str | None = None
     gated: bool = False
 
-    def commit(self, files: dict[str, bytes] | Path, *names: str) -> str:
-        """Add a commit that `main`, and the names given, point at; returns its id."""
+    def commit(self, files: dict[str, bytes] | Path, *names: str, main: bool = True) -> str:
+        """Add a commit that `main` (unless told otherwise), and the names given, point at; returns its id."""
         if isinstance(files, Path):
             files = {path.name: path.read_bytes() for path in files.iterdir()}
         content = repr((len(self.commits), sorted(files.items())))
         commit = hashlib.sha1(content.encode()).hexdigest()
         self.commits[commit] = dict(files)
-        self.refs.update(dict.fromkeys(("main", *names), commit))
+        self.refs.update(dict.fromkeys((*(["main"] if main else []), *names), commit))
         return commit
+
+
+def point_client_at(server: "HubServer", home: Path, monkeypatch) -> None:
+    """Have the Hub's client, which read its environment when it was imported, ask this server and nobody else."""
+    from huggingface_hub import constants
+
+    for name, value in {
+        "ENDPOINT": server.url,
+        "HUGGINGFACE_CO_URL_TEMPLATE": server.url + "/{repo_id}/resolve/{revision}/{filename}",
+        "HF_HUB_OFFLINE": False,
+        "HF_HUB_CACHE": str(home / "hub"),
+        "HF_TOKEN_PATH": str(home / "token"),
+        "HF_STORED_TOKENS_PATH": str(home / "stored_tokens"),
+        "AGENT_HARNESSES_PATH": str(home / ".agent_harnesses.json"),
+        "HF_HUB_DISABLE_TELEMETRY": True,
+    }.items():
+        monkeypatch.setattr(constants, name, value)
+    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_OIDC_RESOURCE"):
+        monkeypatch.delenv(name, raising=False)
+    # It waits up to 23 seconds between its attempts.
+    hurried = types.SimpleNamespace(**{**vars(time), "sleep": lambda seconds: None})
+    monkeypatch.setattr("huggingface_hub.utils._http.time", hurried)
+    monkeypatch.setattr("huggingface_hub.file_download.time", hurried)
 
 
 class HubServer(http.server.ThreadingHTTPServer):
@@ -77,7 +102,7 @@ class HubServer(http.server.ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False
 
-    def __init__(self) -> None:
+    def __init__(self, handler: "type[Handler] | None" = None) -> None:
         self.repos: dict[str, Repo] = {}
         self.files: dict[str, bytes] = {}
         self.faults: dict[str, Fault] = {}
@@ -85,7 +110,7 @@ class HubServer(http.server.ThreadingHTTPServer):
         self.stalled = 0
         self._released = threading.Event()
         self._lock = threading.Lock()
-        super().__init__(("127.0.0.1", 0), _Handler)
+        super().__init__(("127.0.0.1", 0), handler or Handler)
 
     @property
     def url(self) -> str:
@@ -128,7 +153,7 @@ class HubServer(http.server.ThreadingHTTPServer):
         return Fault()
 
 
-class _Handler(http.server.BaseHTTPRequestHandler):
+class Handler(http.server.BaseHTTPRequestHandler):
     server: HubServer
 
     def log_message(self, format: str, *args: object) -> None:
@@ -183,9 +208,15 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             return
         commit, files = found
         if what == "tree":
-            answer = [{"type": "file", "path": n, "size": len(c), "oid": _git_id(c)} for n, c in files.items()]
+            answer = [{"type": "file", "path": n, "size": len(c), "oid": git_id(c)} for n, c in files.items()]
         else:
-            answer = {"id": repo, "modelId": repo, "sha": commit, "siblings": [{"rfilename": name} for name in files]}
+            answer = {
+                "id": repo,
+                "modelId": repo,
+                "sha": commit,
+                "private": self.server.repos[repo].token is not None,
+                "siblings": [{"rfilename": name} for name in files],
+            }
         self._send(json.dumps(answer).encode(), {"Content-Type": "application/json"})
 
     def _resolve(self, repo: str, revision: str, file: str) -> None:
@@ -209,7 +240,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                 self.send_header(name, value)
             self.end_headers()
         else:
-            self._send(files[file], {**headers, "ETag": f'"{_git_id(files[file])}"'})
+            self._send(files[file], {**headers, "ETag": f'"{git_id(files[file])}"'})
 
     def _cdn(self, digest: str, file: str) -> None:
         assert "Authorization" not in self.headers, "the token left the Hub"
@@ -264,6 +295,6 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         return None
 
 
-def _git_id(content: bytes) -> str:
+def git_id(content: bytes) -> str:
     """Git's name for a file: the ETag of files that the Hub keeps in git itself."""
     return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()

@@ -8,15 +8,12 @@ import logging
 import os
 import subprocess
 import sys
-import time
-import types
 from pathlib import Path
 
 import huggingface_hub
 import numpy as np
 import pytest
-from hub_server import Fault, HubServer, Repo
-from huggingface_hub import constants
+from hub_server import Fault, HubServer, Repo, point_client_at
 from weight_files import CONTENT, OTHER, files_in, rot, spec_of
 
 import keras_musictag as kmt
@@ -51,24 +48,7 @@ def hub_home(tmp_path):
 
 @pytest.fixture(autouse=True)
 def client(server, hub_home, monkeypatch):
-    """The client reads its environment when it is imported: here these variables would be set, were it not yet."""
-    for name, value in {
-        "ENDPOINT": server.url,
-        "HUGGINGFACE_CO_URL_TEMPLATE": server.url + "/{repo_id}/resolve/{revision}/{filename}",
-        "HF_HUB_OFFLINE": False,
-        "HF_HUB_CACHE": str(hub_home / "hub"),
-        "HF_TOKEN_PATH": str(hub_home / "token"),
-        "HF_STORED_TOKENS_PATH": str(hub_home / "stored_tokens"),
-        "AGENT_HARNESSES_PATH": str(hub_home / ".agent_harnesses.json"),
-        "HF_HUB_DISABLE_TELEMETRY": True,
-    }.items():
-        monkeypatch.setattr(constants, name, value)
-    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_OIDC_RESOURCE"):
-        monkeypatch.delenv(name, raising=False)
-    # It waits up to 23 seconds between its attempts.
-    hurried = types.SimpleNamespace(**{**vars(time), "sleep": lambda seconds: None})
-    monkeypatch.setattr("huggingface_hub.utils._http.time", hurried)
-    monkeypatch.setattr("huggingface_hub.file_download.time", hurried)
+    point_client_at(server, hub_home, monkeypatch)
     yield
     huggingface_hub.close_session()
 

@@ -14,11 +14,11 @@ import json
 import logging
 import os
 import re
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .. import saving
 from ..datasets import Manifest
 from ..errors import AudioError, CacheError
 from ..spec import SPEC_FILE, WEIGHTS_FILE, ModelSpec, TrainingData
@@ -107,8 +107,7 @@ class _Run:
         self.teacher_folder = self.cache.folder.parent / "teachers"  # shared between runs, as log-mels are
         self._listen(strict)
         tagger, state = self._train()
-        patience = self.plan.training.patience
-        finished = state.step >= self.plan.training.steps or (patience is not None and state.stale >= patience)
+        finished = self.plan.training.is_over(state)
         result = Result(folder=self.folder, tagger=tagger, state=state, finished=finished, dropped=self.dropped)
         if not state.best_step:
             return result
@@ -243,15 +242,8 @@ class _Run:
     def _save(self, spec: ModelSpec) -> Tagger:
         """Write the tagger's files into the folder, the spec last, so that it is complete or none."""
         from ..loading import load
-        from ..tagger import Tagger
 
-        with tempfile.TemporaryDirectory(dir=self.run_folder, prefix=".") as scratch:
-            new = Tagger(spec, core=self.tagger.core).save(Path(scratch) / self.folder.resolve().name)
-            for name in (WEIGHTS_FILE, "README.md", SPEC_FILE):
-                try:
-                    os.replace(new / name, self.folder / name)
-                except OSError as error:
-                    raise CacheError(f"{self.folder / name} cannot be written: {error}.") from error
+        saving.save_into(self.tagger.core, spec, self.folder)
         return load(self.folder.resolve())
 
     def _tested(self, result: Result) -> Result:

@@ -1,0 +1,29 @@
+"""The command `push`: a tagger onto the Hugging Face Hub."""
+
+from __future__ import annotations
+
+import click
+
+from ._shared import load_tagger, main
+
+
+@main.command(short_help="Upload a tagger to the Hugging Face Hub.")
+@click.argument("model")
+@click.argument("repo")
+@click.option("--private", is_flag=True, help="A new repository is for its owner only.")
+@click.option("--branch", metavar="NAME", help="Branch to commit to, made if there is none; by default main.")
+@click.option("--message", "-m", metavar="TEXT", help="Of the commit; by default it names the model.")
+@click.option("--new", is_flag=True, help="Refuse a repository that exists.")
+def push(model: str, repo: str, private: bool, branch: str | None, message: str | None, new: bool) -> None:
+    """Upload MODEL, a saved folder or a name, to REPO (org/repo) on the Hugging Face Hub, in one commit.
+
+    What `load` needs is uploaded: the spec, the weights, and a card made from the spec. Log in first (`hf auth login`,
+    or HF_TOKEN), with a token that may write. Prints the address that `load` and --model take.
+
+    \b
+    keras-musictag push ./mine ann/my-tagger --private
+    """  # noqa: D301
+    address = load_tagger(model).push_to_hub(
+        repo, private=private, branch=branch, commit_message=message, exist_ok=not new
+    )
+    click.echo(address)
