@@ -29,6 +29,7 @@ _NEEDED = (
 )  # fmt: skip
 
 _SCORE_NAMES = {
+    "accuracy": "accuracy",
     "roc_auc": "ROC-AUC",
     "pr_auc": "PR-AUC",
     "correlation": "correlation with the teacher",
@@ -215,7 +216,7 @@ def _model_index(spec: ModelSpec) -> list[str]:
             "    metrics:",
         ]
         for key in scores:
-            title = json.dumps(f"{_SCORE_NAMES[key]}, mean over tags")
+            title = json.dumps(_SCORE_NAMES[key] + ("" if key == "accuracy" else ", mean over tags"))
             lines += [f"    - type: {key}", f"      value: {metric[key]}", f"      name: {title}"]
         if metric.get("url"):
             source = json.dumps(metric["source"], ensure_ascii=False)

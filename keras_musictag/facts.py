@@ -21,8 +21,8 @@ Role = Literal["labelled", "unlabelled", "teacher", "teacher_data"]
 Scope = Literal["log_mel", "waveform", "file"]
 
 # Scores that an entry of `ModelSpec.metrics` may hold -> their lowest possible value. The highest is 1.
-SCORES = {"roc_auc": 0.0, "pr_auc": 0.0, "correlation": -1.0, "teacher_roc_auc": 0.0}
-INTERVALS = ("roc_auc", "pr_auc")  # those that may come with `<score>_low` and `<score>_high`
+SCORES = {"accuracy": 0.0, "roc_auc": 0.0, "pr_auc": 0.0, "correlation": -1.0, "teacher_roc_auc": 0.0}
+INTERVALS = ("accuracy", "roc_auc", "pr_auc")  # those that may come with `<score>_low` and `<score>_high`
 
 _URL = re.compile(r"https?://\S+")
 

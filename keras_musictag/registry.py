@@ -15,7 +15,7 @@ import fnmatch
 import functools
 import importlib
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -192,9 +192,24 @@ def get_builder(architecture: str) -> Builder:
     return _builders[architecture]
 
 
-def build_model(architecture: str, **config: Any) -> keras.Model:
-    """Build a registered architecture with fresh weights: `get_builder(architecture)(**config)`."""
-    return get_builder(architecture)(**config)
+def build_model(architecture: str, *, taps: Sequence[str] = (), **config: Any) -> keras.Model:
+    """Build a registered architecture with fresh weights: `get_builder(architecture)(**config)`.
+
+    Args:
+        architecture: its name.
+        taps: layers whose statistics the head sees too, see `taps.with_taps`; any architecture can have some.
+        config: arguments of the builder.
+
+    Raises:
+        UnknownModelError: no such architecture.
+        SpecError: a tap that is none.
+    """
+    model = get_builder(architecture)(**config)
+    if not taps:
+        return model
+    from .taps import with_taps
+
+    return with_taps(model, taps)
 
 
 def _unknown(what: str, name: object, known: Iterable[str]) -> str:

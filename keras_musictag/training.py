@@ -87,6 +87,7 @@ def fit(
     segments: bool = False,
     dropout: float = 1.0,
     bn_momentum: float | None = None,
+    freeze_norms: bool = False,
     about: Mapping[str, Any] | None = None,
     progress: bool = True,
 ) -> RunState:
@@ -102,6 +103,7 @@ def fit(
         segments: the targets have those of each segment behind those of the window, see `training_graph`.
         dropout: factor on the network's dropout rates, in training.
         bn_momentum: momentum of moving statistics, in training; `None` for the network's own.
+        freeze_norms: leave batch norms as they are.
         about: whatever else decides what comes out (data, batches); a run of another is not gone on with.
         progress: show a bar with loss, share of waiting and time left.
 
@@ -121,11 +123,12 @@ def fit(
     if len(batches) < spec.steps:
         raise TrainingError(f"There are batches for {len(batches)} steps; the run needs {spec.steps}.")
     keras.utils.set_random_seed(spec.seed)
-    graph = training_graph(model, precision=spec.precision, segments=segments, dropout=dropout, bn_momentum=bn_momentum)
+    network: dict[str, Any] = {"dropout": dropout, "bn_momentum": bn_momentum, "freeze_norms": freeze_norms}
+    graph = training_graph(model, precision=spec.precision, segments=segments, **network)
     # XLA's convolutions are three times slower on CPUs than TensorFlow's own.
     graph.compile(optimizer=_optimizer(spec), loss=loss, jit_compile=keras.backend.backend() == "jax")
     graph.optimizer.build(graph.trainable_variables)
-    run = _Run(model, graph, spec, Path(folder), {"dropout": dropout, "bn_momentum": bn_momentum, **(about or {})})
+    run = _Run(model, graph, spec, Path(folder), {**network, **(about or {})})
     run.resume(validate)
     timed = TimedBatches(batches, start=run.state.step, workers=max(1, getattr(batches, "workers", 1)))
     with _between_steps() as stop, _bar(spec, run.state, progress) as bar:
@@ -208,8 +211,7 @@ class _Run:
     @property
     def over(self) -> bool:
         """Whether all steps are done, or patience has run out."""
-        out_of_patience = self.spec.patience is not None and self.state.stale >= self.spec.patience
-        return out_of_patience or self.state.step >= self.spec.steps
+        return self.spec.is_over(self.state)
 
     @property
     def due(self) -> bool:

@@ -28,6 +28,7 @@ def training_graph(
     segments: bool = False,
     dropout: float = 1.0,
     bn_momentum: float | None = None,
+    freeze_norms: bool = False,
     seed: int = 0,
 ) -> keras.Model:
     """Copy a functional model for training; `copy_weights` brings the result back.
@@ -40,6 +41,7 @@ def training_graph(
             output is then `(batch, tags * (1 + T))`, the head's first.
         dropout: factor on every dropout rate.
         bn_momentum: momentum of the batch norms' moving statistics, `None` for the model's own.
+        freeze_norms: leave batch norms as they are, statistics, scales and shifts: a few clips would spoil them.
         seed: of dropout, whose random states are then variables of the model. (Without one, PyTorch's dropout draws
             from a global state that no checkpoint holds.)
 
@@ -60,9 +62,11 @@ def training_graph(
             config |= {"rate": _scaled(config["rate"], dropout), "seed": next(seeds)}
         if bn_momentum is not None and type(layer).__name__ == "BatchNormalization":
             config["momentum"] = bn_momentum
+        if freeze_norms and type(layer).__name__ == "BatchNormalization":
+            config["trainable"] = False
         if layer.name in pools:
             config["gamma_constraint"] = "non_neg"
-        config["dtype"] = "float32" if _is_recurrent(layer) or layer.name == "head" else precision
+        config["dtype"] = precision if _may_be_rough(layer) else "float32"
         return type(layer).from_config(config)
 
     moved = {name: clone(pool) for name, pool in pools.items()}
@@ -142,6 +146,13 @@ def _scaled(rate: float, factor: float) -> float:
     if not 0 <= rate * factor < 1:
         raise TrainingError(f"dropout={factor!r} turns a rate of {rate:g} into {rate * factor:g}; rates are below 1.")
     return rate * factor
+
+
+def _may_be_rough(layer: Any) -> bool:
+    """Whether lower precision does no harm: not to long sums, nor to what enters a head and leaves it."""
+    from .taps import is_tap
+
+    return not (_is_recurrent(layer) or is_tap(layer) or layer.name == "head")
 
 
 def _is_recurrent(layer: Any) -> bool:

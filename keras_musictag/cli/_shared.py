@@ -9,6 +9,7 @@ import contextlib
 import importlib.metadata
 import io
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -19,10 +20,14 @@ import click
 
 from .. import __version__
 from ..errors import AudioError, MusicTagError
-from ..registry import DEFAULT_MODEL
+from ..registry import DEFAULT_MODEL, list_models
 
 if TYPE_CHECKING:
     from ..tagger import Tagger
+    from ..tagging import BaseTagger
+
+
+STOPPED = 130  # exit code of what Ctrl-C ended
 
 
 class UsageProblem(click.ClickException):
@@ -70,6 +75,7 @@ def main() -> None:
     keras-musictag tag *.mp3 --top 5         tag files of your own
     keras-musictag taggram song.mp3          tags over time
     keras-musictag models                    what there is
+    keras-musictag finetune MODEL -d DATA    teach it tags of your own
     keras-musictag evaluate MODEL -d DATA    how well it tags labelled data
     """  # noqa: D301 (click's mark is the character \\b, so the string must not be raw)
     for stream in (sys.stdout, sys.stderr):
@@ -109,6 +115,16 @@ def printable(path: Path) -> str:
     return os.fsencode(path).decode("utf-8", "replace")
 
 
+def slug(text: str) -> str:
+    """A name for a folder."""
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", text).strip("-._") or "tagger"
+
+
+def loadable(folder: Path) -> str:
+    """What `load` is to be called with: a folder that is called like a model is `./` that."""
+    return f"./{folder}" if str(folder) in list_models() else printable(folder)
+
+
 def check_output(option: str, path: Path, suffixes: tuple[str, ...]) -> None:
     """Find out before the work, not after it, that a file cannot be written.
 
@@ -136,11 +152,36 @@ def check_plot(path: Path) -> None:
 # === Loading ===
 
 
+runtime_option = click.option(
+    "--runtime",
+    type=click.Choice(["auto", "keras", "onnxruntime", "openvino", "litert"]),
+    help="What runs the network; auto: the fastest that is installed  [default: keras; for an export, auto]",
+)
+threads_option = click.option("--threads", type=click.IntRange(min=1), help="To compute with  [default: all cores]")
+
+
 def load_tagger(model: str) -> Tagger:
+    """The tagger that `--model` names, without the notices that TensorFlow prints."""
     import_backend()
     from ..loading import load
 
     return load(model)
+
+
+def load_tagger_on(model: str, runtime: str | None, threads: int | None) -> BaseTagger:
+    """The tagger that `--model` names, on the runtime that `--runtime` does; an export imports no Keras."""
+    from ..exported import is_export
+
+    if runtime in (None, "keras") and not is_export(model):
+        import_backend()
+    from ..loading import load
+
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # if it has to be exported first
+    with progress_only():
+        tagger = load(model, runtime=runtime, threads=threads)
+    if runtime == "auto":
+        click.echo(f"{model} runs on {tagger.runtime}.", err=True)
+    return tagger
 
 
 def import_backend() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 import tomllib
 from collections.abc import Callable
@@ -12,14 +11,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ._data import DATA_HELP
-from ._shared import UsageProblem, import_backend, main, printable, progress_only
+from ._shared import STOPPED, UsageProblem, import_backend, loadable, main, printable, progress_only, slug
 
 if TYPE_CHECKING:
     from ..recipes import Recipe
     from ..recipes.plan import Plan
     from ..recipes.run import Result
-
-_STOPPED = 130  # exit code of what Ctrl-C ended
 
 # Option -> the key of a recipe that it sets.
 _KEYS = {
@@ -100,7 +97,7 @@ def _run(task: str, model: str | None, given: dict[str, Any]) -> None:
     report = plan.data.report
     if not report.passed or report.notes:
         click.echo(str(report), err=True)
-    out = given["out"] or Path(_slug(f"{recipe.model}-{plan.data.origin.name}"))
+    out = given["out"] or Path(slug(f"{recipe.model}-{plan.data.origin.name}"))
     click.echo(f"{plan}\nfolder: {printable(out)}", err=not given["dry_run"])
     if given["dry_run"]:
         sys.exit(int(any(problem.row is not None for problem in report.problems)))
@@ -143,10 +140,6 @@ def _setting(text: str) -> tuple[str, Any]:
         return key.strip(), value
 
 
-def _slug(text: str) -> str:
-    return re.sub(r"[^A-Za-z0-9_.-]+", "-", text).strip("-._") or "tagger"
-
-
 def _tell(plan: Plan, result: Result) -> None:
     """What came out, on standard output."""
     state, folder = result.state, printable(result.folder)
@@ -155,7 +148,7 @@ def _tell(plan: Plan, result: Result) -> None:
         click.echo(
             f"Stopped at step {state.step:,} of {plan.training.steps:,}.{kept} The same command goes on.", err=True
         )
-        sys.exit(_STOPPED)
+        sys.exit(STOPPED)
     click.echo(f"best {plan.training.monitor} {state.best:.4f} at step {state.best_step:,} of {state.step:,}")
     if result.evaluation is not None:
         scored = result.evaluation
@@ -166,11 +159,4 @@ def _tell(plan: Plan, result: Result) -> None:
             f"agreement with {plan.recipe.teacher} on {plan.data.origin.title}, test, {agreed.n_clips:,} clips: "
             f"correlation {agreed.correlation:.4f}, ROC-AUC of its top tenth {agreed.roc_auc:.4f}"
         )
-    click.echo(f"keras_musictag.load({_loadable(result.folder)!r})")
-
-
-def _loadable(folder: Path) -> str:
-    """What `load` is to be called with: a folder that is called like a model is `./` that."""
-    from ..registry import list_models
-
-    return f"./{folder}" if str(folder) in list_models() else printable(folder)
+    click.echo(f"keras_musictag.load({loadable(result.folder)!r})")

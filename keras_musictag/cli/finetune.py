@@ -1,0 +1,115 @@
+"""The command `finetune`: a tagger for tags of one's own."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..registry import DEFAULT_MODEL
+from ._data import DATA_HELP
+from ._shared import STOPPED, UsageProblem, load_tagger, loadable, main, printable, progress_only, slug
+
+if TYPE_CHECKING:
+    from ..finetuning import FineTuned
+
+_SETTINGS = ("stages", "epochs", "learning_rate", "seed")
+
+
+@main.command(short_help="Teach a model tags of one's own, in minutes.")
+@click.argument("model", default=DEFAULT_MODEL)
+@click.option("--data", "-d", metavar="DATA", required=True, help=DATA_HELP)
+@click.option("--out", "-o", type=click.Path(path_type=Path), help="Folder of the result  [default: MODEL-DATA]")
+@click.option("--tags", metavar="A,B,...", help="Tags to learn, in the order of the outputs  [default: all]")
+@click.option(
+    "--validation",
+    metavar="SHARE|DATA|none",
+    default="0.2",
+    show_default=True,
+    help="Share of the groups to hold out, clips to validate on, or none.",
+)
+@click.option("--stages", type=click.Choice(["head", "full"]), help="Only a new head, or all of it  [default: full]")
+@click.option("--epochs", type=click.IntRange(min=1), help="Passes over the clips in the second stage, at most.")
+@click.option("--learning-rate", type=click.FloatRange(min=0, min_open=True), help="Of the second stage, its peak.")
+@click.option("--seed", type=click.IntRange(min=0), help="Of everything random.")
+@click.option(
+    "--single-label/--multi-label",
+    default=None,
+    help="Choose between the tags, or judge each by itself  [default: choose if every clip has exactly one]",
+)
+@click.option("--cache", type=click.Path(path_type=Path, file_okay=False), help="Folder for log-mels and embeddings.")
+@click.option("--strict", is_flag=True, help="Stop if any clip has a problem, instead of leaving it out.")
+@click.option("--dry-run", is_flag=True, help="Check everything, say what would be done, and stop.")
+def finetune(model: str, data: str, **given: Any) -> None:
+    """Make a tagger for the tags of labelled DATA from MODEL, which is musicnet_crnn unless you name another one.
+
+    First a new head is fitted, then the whole network is trained; the second is kept if it does better on clips that
+    were held out. The same command goes on where it was stopped, by Ctrl-C or otherwise. Bad files are reported and
+    left out.
+
+    \b
+    keras-musictag finetune --data songs/ --out mine --dry-run
+    keras-musictag finetune musicnn_msd --data songs.csv --tags dub,garage --out mine
+    keras-musictag finetune --data train.csv --validation valid.csv --stages head
+    """  # noqa: D301
+    tags, validation = _tags(given["tags"]), _validation(given["validation"])
+    tagger = load_tagger(model)
+    from ..finetuning import FineTuneSpec
+    from ..finetuning.run import carry_out, plan
+
+    changes = {name: given[name] for name in _SETTINGS if given[name] is not None}
+    with progress_only():
+        prepared = plan(
+            tagger,
+            data,
+            tags,
+            validation=validation,
+            settings=FineTuneSpec(**changes),
+            single_label=given["single_label"],
+            strict=given["strict"],
+        )
+        told = str(prepared)
+    report = prepared.data.report
+    if not report.passed or report.notes:
+        click.echo(str(report), err=True)
+    out = given["out"] or Path(slug(f"{model}-{prepared.data.origin.name}"))
+    click.echo(f"{told}\nfolder: {printable(out)}", err=not given["dry_run"])
+    if given["dry_run"]:
+        sys.exit(int(any(problem.row is not None for problem in report.problems)))
+    try:
+        with progress_only():
+            result = carry_out(
+                prepared, out, cache=given["cache"], strict=given["strict"], progress=sys.stderr.isatty()
+            )
+    except KeyboardInterrupt:
+        click.echo("Stopped before there was a tagger. The same command goes on.", err=True)
+        sys.exit(STOPPED)
+    _tell(result, out)
+
+
+def _tags(text: str | None) -> list[str] | None:
+    if text is None:
+        return None
+    tags = [tag.strip() for tag in text.split(",")]
+    if not all(tags):
+        raise UsageProblem(f"--tags {text!r}: write names with commas between them, e.g. dub,garage.")
+    return tags
+
+
+def _validation(text: str) -> float | str | None:
+    """A share, or `None` for none, or what names data."""
+    try:
+        return None if text == "none" else float(text)
+    except ValueError:
+        return text
+
+
+def _tell(result: FineTuned, folder: Path) -> None:
+    """What came out, on standard output."""
+    name = loadable(folder)
+    click.echo(f"{result.report}\nnext: keras-musictag tag SONG --model {name}, or keras_musictag.load({name!r})")
+    if not result.finished:
+        click.echo(f"Stopped early: {name} has the best so far. The same command goes on.", err=True)
+        sys.exit(STOPPED)
