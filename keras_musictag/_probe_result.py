@@ -1,0 +1,283 @@
+"""What `probing.probe` found: a table of models, the best first.
+
+Conventions: every number is of predictions for clips that the classifier was not fitted to; differences are a model
+minus the best, on the same resamples of whole groups, so their intervals are narrower than the two suggest.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from ._bootstrap import Sample, _group_counts, estimate, group_ids, mean_defined
+from .evaluation import Estimate, _write_csv, _write_json, flat, require
+from .plots import new_axes
+from .scores import Scores
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+ProbeMetric = Literal["accuracy", "roc_auc", "pr_auc"]
+
+_TITLES: dict[ProbeMetric, str] = {"accuracy": "accuracy", "roc_auc": "ROC-AUC", "pr_auc": "PR-AUC"}
+CONFIDENCE = 0.95  # of the intervals
+_BAR, _MARK = "#8fb0dc", "#b35806"  # as in `metrics.plot_per_tag`
+
+
+# === Results ===
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ProbedModel:
+    """One row of the table.
+
+    Attributes:
+        model: what it is called.
+        weights_sha256: of the file of its weights, empty where there is none.
+        features: length of its embeddings.
+        strengths: the C of each fold, chosen on the other folds: 1 / strength of the penalty.
+        accuracy: share of the clips whose most probable tag is right; `None` where clips have any number of tags.
+        roc_auc, pr_auc: means over tags.
+        difference: of `Probing.metric`, this model minus the best; `None` for the best.
+        error: why it could not be probed; then there are no numbers.
+    """
+
+    model: str
+    weights_sha256: str = ""
+    features: int | None = None
+    strengths: tuple[float, ...] = ()
+    accuracy: Estimate | None = None
+    roc_auc: Estimate | None = None
+    pr_auc: Estimate | None = None
+    difference: Estimate | None = None
+    error: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """One flat row."""
+        row: dict[str, Any] = {name: getattr(self, name) for name in ("model", "weights_sha256", "features")}
+        for name in (*_TITLES, "difference"):
+            row |= flat(name, getattr(self, name))
+        return {**row, "error": self.error}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Probing:
+    """What linear probes of several models can do. Made by `probe`.
+
+    Attributes:
+        models: a `ProbedModel` each, the best first, those that could not be probed last.
+        scores: what the probes said, clip by clip, each by the classifier that was not fitted to it: `Scores`, to save,
+            and to look at tag by tag with `scores.evaluate(model)` and `scores.compare(a, b)`.
+        folds: int array `(rows,)`: the fold each row of `scores` was held out in.
+        metric: what models are ordered by: `"accuracy"` where every clip has exactly one tag, else `"roc_auc"`.
+        n_bootstrap, seed: number of resamples for 95 % intervals (0: none), random seed.
+        excluded: tag -> why it could not be probed.
+        untagged: rows without any tag.
+    """
+
+    models: tuple[ProbedModel, ...]
+    scores: Scores
+    folds: np.ndarray
+    metric: ProbeMetric
+    n_bootstrap: int
+    seed: int
+    excluded: dict[str, str]
+    untagged: int
+
+    @property
+    def best(self) -> ProbedModel:
+        """The first of the models."""
+        return self.models[0]
+
+    @property
+    def chance(self) -> float:
+        """What guessing comes to in `metric`: the share of the most frequent tag, or one half."""
+        return float(self.scores.targets.mean(axis=0).max()) if self.metric == "accuracy" else 0.5
+
+    @property
+    def n_groups(self) -> int:
+        """Number of groups that folds and resamples keep together."""
+        return len({row.group for row in self.scores.rows})
+
+    def __getitem__(self, model: str) -> ProbedModel:
+        """One model by its name."""
+        names = [row.model for row in self.models]
+        require(model in names, f"{model!r} was not probed, only {', '.join(names)}.")
+        return self.models[names.index(model)]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Flat and ready for `json.dump`, but for `models`, a list of rows, and `failed`."""
+        scores = self.scores
+        return {
+            "dataset": scores.dataset,
+            "split": scores.split,
+            "n_clips": len(scores.rows),
+            "n_groups": self.n_groups,
+            "grouped_by": scores.grouped_by,
+            "n_bootstrap": self.n_bootstrap,
+            "confidence": CONFIDENCE,
+            "seed": self.seed,
+            "metric": self.metric,
+            "chance": self.chance,
+            "tags": list(scores.tags),
+            "excluded": self.excluded,
+            "n_untagged": self.untagged,
+            "n_failed": len(scores.failed),
+            "failed": [dataclasses.asdict(failure) for failure in scores.failed],
+            "models": [{**row.to_dict(), "strengths": list(row.strengths)} for row in self.models],
+        }
+
+    def to_json(self, path: str | os.PathLike[str]) -> Path:
+        """Write `to_dict` to a file; returns its path."""
+        return _write_json(path, self.to_dict())
+
+    def to_csv(self, path: str | os.PathLike[str]) -> Path:
+        """Write a row per model to a file, each with data set, split and number of clips; returns its path."""
+        scores = self.scores
+        measured = {"dataset": scores.dataset, "split": scores.split, "n_clips": len(scores.rows)}
+        return _write_csv(path, [{**measured, **row.to_dict()} for row in self.models])
+
+    def plot(self, ax: Axes | None = None, *, metric: ProbeMetric | None = None) -> Axes:
+        """Draw a bar per model with its interval, the best at the top; chance is marked.
+
+        Args:
+            ax: axes to draw into, `None` for a new figure.
+            metric: `"accuracy"`, `"roc_auc"` or `"pr_auc"`; by default what the models are ordered by.
+
+        Returns:
+            The axes.
+
+        Raises:
+            EvaluationError: there is no such metric.
+            MissingExtraError: Matplotlib is not installed.
+        """
+        metric = metric or self.metric
+        known = self._metrics()
+        require(metric in known, f"metric must be one of {', '.join(map(repr, known))}; got {metric!r}.")
+        rows: list[tuple[str, Estimate]] = [(row.model, getattr(row, metric)) for row in self.models if not row.error]
+        rows.reverse()
+        ax = new_axes(7, 1.6 + 0.35 * len(rows)) if ax is None else ax
+        ax.barh(range(len(rows)), [score.value for _, score in rows], color=_BAR, zorder=2)
+        for height, (_, score) in enumerate(rows):
+            if score.low is not None and score.high is not None:
+                ax.plot([score.low, score.high], [height, height], color="black", linewidth=1.2, zorder=4)
+        ax.set_yticks(range(len(rows)), [name for name, _ in rows])
+        marked = ""
+        if metric != "pr_auc":
+            chance = self.chance if metric == "accuracy" else 0.5
+            ax.axvline(chance, color=_MARK, linewidth=1.5, zorder=3)
+            marked = " (orange: chance)"
+        ax.set_xlim(0, 1)
+        ax.set_xlabel(f"{_TITLES[metric]}{marked}")
+        ax.set_title(self._title().replace(", ", "\n", 1), fontsize="medium")
+        ax.grid(axis="x", color="0.9", zorder=0)
+        ax.tick_params(axis="y", length=0)
+        ax.spines[["top", "right", "left"]].set_visible(False)
+        return ax
+
+    def __str__(self) -> str:
+        """A table, the best first."""
+        metrics = self._metrics()[:2]
+        several = any(row.difference for row in self.models)
+        lines = [("model", "features", *(_TITLES[name] for name in metrics), "minus the best" if several else "")]
+        for row in self.models:
+            if not row.error:
+                numbers = [f"{getattr(row, name):.3f}" for name in metrics]
+                behind = f"{row.difference:+.3f}" if row.difference else ""
+                lines.append((row.model, str(row.features), *numbers, behind))
+        widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+        table = [
+            "  ".join(f"{cell:{'>' if column == 1 else '<'}{widths[column]}}" for column, cell in enumerate(line))
+            for line in lines
+        ]
+        return "\n".join([self._title(), *(line.rstrip() for line in table), *self._notes()])
+
+    def _metrics(self) -> list[ProbeMetric]:
+        """Those that there are, the one that orders first."""
+        return list(_TITLES) if self.metric == "accuracy" else ["roc_auc", "pr_auc"]
+
+    def _title(self) -> str:
+        scores = self.scores
+        each = "one each" if self.metric == "accuracy" else "any number each"
+        return (
+            f"linear probes on {scores.dataset}, {scores.split}, {len(scores.rows):,} clips in {self.n_groups:,} "
+            f"{scores.grouped_by}s, {len(scores.tags)} tags, {each}"
+        )
+
+    def _notes(self) -> Iterator[str]:
+        yield f"chance: {_TITLES[self.metric]} {self.chance:.3f}"
+        if self.n_bootstrap:
+            level = f"{100 * CONFIDENCE:g} % intervals"
+            yield f"[low, high]: {level} from {self.n_bootstrap:,} resamples of {self.scores.grouped_by}s"
+        for row in self.models:
+            if row.error:
+                yield f"not probed: {row.model}: {row.error}"
+        if self.excluded:
+            yield f"tags left out: {', '.join(f'{tag} ({reason})' for tag, reason in self.excluded.items())}"
+        if self.untagged:
+            yield f"clips without any tag, which count as such: {self.untagged:,}"
+        if failed := self.scores.failed:
+            yield f"clips left out, as they cannot be used: {len(failed):,}, first {failed[0].file}"
+
+
+# === Measuring ===
+
+
+def measure(
+    scores: Scores, metric: ProbeMetric, n_bootstrap: int, seed: int, *, against: str | None = None
+) -> list[ProbedModel]:
+    """Everything that scores say of models, the best first.
+
+    Args:
+        scores: predictions.
+        metric: what orders the models; `"accuracy"` only where every row has exactly one tag.
+        n_bootstrap, seed: as in `metrics.evaluate_scores`, which gives the same areas.
+        against: the model that differences are to; by default, the best.
+
+    Returns:
+        A `ProbedModel` each, with names and estimates only.
+    """
+    groups = [row.group for row in scores.rows]
+    named = dict(zip(scores.models, scores.probabilities, strict=True))
+    sample = Sample.check(scores.targets, named, scores.tags, groups)
+    points, deviations = sample.points(), sample.deviations(n_bootstrap, seed)
+    values: dict[str, tuple[np.ndarray, np.ndarray]] = {}  # (models,), (models, resamples)
+    for number, name in enumerate(("roc_auc", "pr_auc")):
+        values[name] = points[:, number].mean(axis=1), np.stack([mean_defined(item[number]) for item in deviations])
+    if metric == "accuracy":
+        values["accuracy"] = _accuracies(scores, groups, n_bootstrap, seed)
+    main, moved = values[metric]
+    order = np.argsort(-main, kind="stable").tolist()
+    other, rows = order[0] if against is None else scores.models.index(against), []
+    for at in order:
+        found = {name: estimate(value[at], move[at], CONFIDENCE) for name, (value, move) in values.items()}
+        difference = estimate(main[at] - main[other], moved[at] - moved[other], CONFIDENCE, least=-1)
+        rows.append(
+            ProbedModel(
+                model=scores.models[at],
+                accuracy=found.get("accuracy"),
+                roc_auc=found["roc_auc"],
+                pr_auc=found["pr_auc"],
+                difference=None if at == other else difference,
+            )
+        )
+    return rows
+
+
+def _accuracies(scores: Scores, groups: Sequence[str], n_bootstrap: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Of each model `(models,)`, and how far those of the resamples are from it `(models, resamples)`."""
+    right = scores.probabilities.argmax(axis=2) == scores.targets.argmax(axis=1)
+    ids = group_ids(groups, len(scores.rows))
+    count = int(ids.max()) + 1
+    sums = np.stack([np.bincount(ids, weights=row, minlength=count) for row in right])
+    sizes = np.bincount(ids, minlength=count)
+    points = right.mean(axis=1)
+    resampled = [np.empty((0, len(sums)))]
+    for drawn in _group_counts(count, n_bootstrap, seed, 100):
+        resampled.append(drawn @ sums.T / (drawn @ sizes)[:, None])
+    return points, (np.concatenate(resampled) - points).T

@@ -1,0 +1,107 @@
+"""The command `probe`: which model to start from."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from ..registry import list_models
+from ._data import DATA_HELP, load_data
+from ._shared import check_output, check_plot, import_backend, main, printable, progress_only
+
+_FILE = click.Path(path_type=Path, dir_okay=False)
+
+
+@main.command(short_help="Compare models as a start for tags of one's own.")
+@click.argument("models", metavar="[MODEL]...", nargs=-1)
+@click.option("--data", "-d", metavar="DATA", required=True, help=DATA_HELP)
+@click.option(
+    "--split",
+    type=click.Choice(["train", "valid", "test", "all"]),
+    default="all",
+    show_default=True,
+    help="Rows to probe on; all: every row.",
+)
+@click.option("--dataset", metavar="NAME", help="What to call the data; by default, the name of its file or folder.")
+@click.option("--folds", type=click.IntRange(min=2), default=5, show_default=True, help="Parts predicted in turn.")
+@click.option("--mfcc", is_flag=True, help="Probe MFCC statistics too: what everybody would try first.")
+@click.option("--cache", type=click.Path(path_type=Path, file_okay=False), help="Folder for log-mels and embeddings.")
+@click.option(
+    "--bootstrap", type=click.IntRange(min=0), default=1000, show_default=True, help="Resamples; 0: no intervals."
+)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of folds and resamples.")
+@click.option("--json", "json_file", type=_FILE, help="Write the result to this file as JSON.")
+@click.option("--csv", "csv_file", type=_FILE, help="Write a row per model to this file.")
+@click.option("--plot", type=click.Path(path_type=Path), help="Draw a bar per model (png, svg, pdf).")
+@click.option("--workers", type=click.IntRange(min=1), default=2, show_default=True, help="Sounds decoded at once.")
+def probe(
+    models: tuple[str, ...],
+    data: str,
+    split: str,
+    dataset: str | None,
+    folds: int,
+    mfcc: bool,
+    cache: Path | None,
+    bootstrap: int,
+    seed: int,
+    json_file: Path | None,
+    csv_file: Path | None,
+    plot: Path | None,
+    workers: int,
+) -> None:
+    """Compare MODELs by what a linear classifier on their embeddings makes of labelled DATA, by cross-validation.
+
+    A MODEL is a name, a saved folder, or hf://org/repo@revision; without any, all pretrained ones are compared. Nothing
+    is trained but the classifier, so this takes minutes, and tells which model to fine-tune. A sound that cannot be
+    used is reported and left out, a MODEL that cannot be loaded is reported, and the exit code is 1.
+
+    \b
+    keras-musictag probe --data songs.csv --mfcc --cache features
+    keras-musictag probe musicnet_crnn musicnn_msd --data gtzan:FOLDER --split train --plot models.png
+    """  # noqa: D301
+    # What cannot be written is found out before the work, not after it.
+    if json_file is not None:
+        check_output("--json", json_file, (".json",))
+    if csv_file is not None:
+        check_output("--csv", csv_file, (".csv",))
+    if plot is not None:
+        check_plot(plot)
+    manifest, name, grouped_by = load_data(data)
+    # `tiny` is for tests.
+    names = models or tuple(name for name in list_models(pretrained=True) if name != "tiny")
+    import_backend()
+    from .. import probing
+
+    with progress_only():
+        result = probing.probe(
+            names,
+            manifest if split == "all" else manifest.split(split),
+            dataset=dataset or name,
+            folds=folds,
+            mfcc=mfcc,
+            cache=cache,
+            n_bootstrap=bootstrap,
+            seed=seed,
+            grouped_by=grouped_by,
+            workers=workers,
+            progress=sys.stderr.isatty(),
+        )
+    for failure in result.scores.failed:
+        click.echo(f"error: {failure.reason}", err=True)
+    click.echo(str(result))
+    if json_file is not None:
+        result.to_json(json_file)
+    if csv_file is not None:
+        result.to_csv(csv_file)
+    if plot is not None:
+        from ..plots import save_figure
+
+        save_figure(result.plot(), plot)
+    for path in (json_file, csv_file, plot):
+        if path is not None:
+            click.echo(f"Wrote {printable(path)}.", err=True)
+    # Models that nobody named may be unavailable: the table says so.
+    if result.scores.failed or (models and any(row.error for row in result.models)):
+        sys.exit(1)
