@@ -1,56 +1,134 @@
-"""From a name, a folder or a Hub address to a `Tagger` with its weights."""
+"""From a name, a folder or a Hub address to a tagger with its weights, on the runtime of one's choice."""
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
+import json
+import logging
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, overload
 
-from . import download, registry
-from .errors import UnknownModelError, WeightsUnavailableError
+from . import __version__, download, registry
+from .errors import (
+    CacheError,
+    CorruptWeightsError,
+    MissingExtraError,
+    SpecError,
+    UnknownModelError,
+    WeightsUnavailableError,
+)
+from .exported import ExportedTagger, ExportError, Format, is_export
+from .runtime import FASTEST_FIRST, RUNTIMES, is_installed, limit_threads, require_installed
 from .spec import SPEC_FILE, ModelSpec
 from .tagger import Tagger
+from .tagging import BaseTagger
 
 if TYPE_CHECKING:
     from .layers import Impl
 
+_log = logging.getLogger(__name__)
 
-def load(name: str | os.PathLike[str], *, weights: str | None = "pretrained", impl: Impl = "fft") -> Tagger:
+_Name = str | os.PathLike[str]
+_CACHED_FORMATS: dict[str, Format] = {
+    "onnxruntime": "onnx",
+    "openvino": "onnx",
+    "litert": "litert",
+}  # what runtimes get of zoo models
+
+
+@overload
+def load(
+    name: _Name,
+    *,
+    weights: str | None = ...,
+    impl: Impl = ...,
+    runtime: Literal["keras"] | None = ...,
+    threads: int | None = ...,
+) -> Tagger: ...
+
+
+@overload
+def load(
+    name: _Name, *, weights: str | None = ..., impl: Impl = ..., runtime: str, threads: int | None = ...
+) -> BaseTagger: ...
+
+
+def load(
+    name: _Name,
+    *,
+    weights: str | None = "pretrained",
+    impl: Impl = "fft",
+    runtime: str | None = None,
+    threads: int | None = None,
+) -> BaseTagger:
     """Load a tagger.
 
+    A name, a saved tagger or a Hub address gives a `Tagger`, which has the Keras model. An exported tagger, or another
+    runtime than Keras, gives an `ExportedTagger`: it tags the same, several times faster to start, and imports neither
+    Keras nor TensorFlow.
+
     Args:
-        name: a registered model (`list_models()`), a folder written by `Tagger.save`, or `hf://org/repo@revision`.
+        name: a registered model (`list_models()`), a folder written by `Tagger.save` or `Tagger.export`, or
+            `hf://org/repo@revision`.
         weights: `"pretrained"`, or `None` for random ones; nothing else ever gives random weights.
-        impl: `"fft"` or `"conv"`, how `LogMelSpectrogram` transforms.
+        impl: `"fft"` or `"conv"`, how `LogMelSpectrogram` transforms; on Keras only.
+        runtime: `"keras"`, `"onnxruntime"`, `"openvino"`, `"litert"`; `"auto"` for the fastest that is installed, which
+            is logged. A model that is no export yet is exported once, at float32, and kept in the cache folder. By
+            default: Keras, or for an export the fastest that reads it.
+        threads: to compute with; all cores by default. With Keras it holds for the whole process, and for TensorFlow
+            must come before anything else has run on it.
 
     Returns:
-        `Tagger`, ready to use.
+        `Tagger` or `ExportedTagger`, ready to use.
 
     Raises:
         UnknownModelError: no such name or folder.
         WeightsUnavailableError: the model has no weights yet.
         WeightsError: they could not be had or do not fit (see its subclasses).
         SpecError: the folder or repository holds no valid spec.
+        ExportError: the export or the model cannot be run that way.
+        MissingExtraError: the runtime is not installed.
 
     Example:
         >>> load("tiny")
         <Tagger tiny: 5 tags, 3,829 parameters, 32x63 log-mel at 16000 Hz, 1.0 s windows, pretrained>
     """
-    if weights not in ("pretrained", None):
-        raise ValueError(f"weights must be 'pretrained' or None; got {weights!r}.")
+    _check(weights, runtime, threads)
+    if not os.fspath(name).startswith("hf://") and is_export(name) and os.fspath(name) not in registry.list_models():
+        if weights is None:
+            raise ValueError(f"{os.fspath(name)} is an export, which has its weights; got weights=None.")
+        return ExportedTagger.from_folder(name, runtime, threads)
     spec = _find_spec(name)
-    if weights is None:
-        return Tagger(spec, pretrained=False, impl=impl)
-    if spec.weights is None:
+    if weights is not None and spec.weights is None:
         raise WeightsUnavailableError(
             f"There are no weights for {spec.name!r} yet. {spec.weights_help or 'Train some.'} "
             f"Models that have weights: {', '.join(registry.list_models(pretrained=True))}. "
             f"For a network with random weights: load({spec.name!r}, weights=None)."
         )
-    return Tagger(spec, pretrained=True, impl=impl)
+    if runtime == "auto":
+        return _fastest(spec, impl, threads)
+    if runtime not in (None, "keras"):
+        assert runtime is not None
+        return _on_runtime(spec, runtime, threads)
+    if threads is not None:
+        limit_threads(threads)
+    return Tagger(spec, pretrained=weights is not None, impl=impl)
 
 
-def _find_spec(name: str | os.PathLike[str]) -> ModelSpec:
+def _check(weights: str | None, runtime: str | None, threads: int | None) -> None:
+    if weights not in ("pretrained", None):
+        raise ValueError(f"weights must be 'pretrained' or None; got {weights!r}.")
+    if runtime not in (None, "auto", *RUNTIMES):
+        raise ValueError(f"runtime must be 'auto' or one of {', '.join(map(repr, RUNTIMES))}; got {runtime!r}.")
+    if weights is None and runtime not in (None, "keras"):
+        raise ValueError(f"Random weights are for training, with Keras; got weights=None and runtime={runtime!r}.")
+    if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
+        raise ValueError(f"threads must be a whole number of at least 1, or None for all cores; got {threads!r}.")
+
+
+def _find_spec(name: _Name) -> ModelSpec:
     text = os.fspath(name)
     if text.startswith("hf://"):
         return download.fetch_hub_spec(text)
@@ -61,3 +139,53 @@ def _find_spec(name: str | os.PathLike[str]) -> ModelSpec:
             raise UnknownModelError(f"There is no folder {text!r} to load a tagger from.")
         return ModelSpec.from_folder(text)
     return registry.model_info(text)
+
+
+# === Models of the zoo on other runtimes ===
+
+
+def _fastest(spec: ModelSpec, impl: Impl, threads: int | None) -> BaseTagger:
+    """On the fastest runtime that is installed and can run it."""
+    for runtime in FASTEST_FIRST:
+        if runtime == "keras" or not is_installed(runtime):
+            continue
+        try:
+            tagger = _on_runtime(spec, runtime, threads)
+        except (ExportError, MissingExtraError) as error:
+            _log.info("%s cannot run %s: %s", runtime, spec.name, error)
+            continue
+        _log.info("%s runs %s.", runtime, spec.name)
+        return tagger
+    _log.info("keras runs %s.", spec.name)
+    if threads is not None:
+        limit_threads(threads)
+    return Tagger(spec, impl=impl)
+
+
+def _on_runtime(spec: ModelSpec, runtime: str, threads: int | None) -> ExportedTagger:
+    """From the cache, exported when it is not there yet or damaged."""
+    require_installed(runtime)
+    file_format = _CACHED_FORMATS[runtime]
+    folder = download.cache_folder() / "exports" / _key(spec, file_format)
+    if is_export(folder):
+        try:
+            return ExportedTagger.from_folder(folder, runtime, threads, spec=spec)
+        except (CorruptWeightsError, SpecError) as error:
+            _log.warning("%s in the cache is damaged and will be exported again: %s", folder, error)
+    from .exporting import export
+
+    _log.info("Exporting %s as %s, once.", spec.name, file_format)
+    try:
+        export(Tagger(spec), folder, format=file_format, input="log_mel", overwrite=True)
+    except CacheError:
+        if not is_export(folder):  # else another process was faster
+            raise
+    return ExportedTagger.from_folder(folder, runtime, threads, spec=spec)
+
+
+def _key(spec: ModelSpec, file_format: Format) -> str:
+    """Hexadecimal digits that stand for everything that an exported file depends on."""
+    fields = ("architecture", "config", "audio", "mel", "window", "tags", "weights")
+    numbers = {name: value for name, value in dataclasses.asdict(spec).items() if name in fields}
+    text = json.dumps({**numbers, "format": file_format, "version": __version__}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]

@@ -20,10 +20,9 @@ import numpy as np
 from .datasets.manifest import Manifest
 from .errors import AudioError
 from .evaluation import Evaluation, EvaluationError, Failure, require, require_count
-from .runtime import KerasRuntime
 from .scores import ScoredRow as ScoredRow
 from .scores import Scores as Scores
-from .tagger import Tagger
+from .tagging import BaseTagger
 
 if TYPE_CHECKING:
     from .datasets import Row
@@ -36,7 +35,7 @@ _log = logging.getLogger(__name__)
 
 
 def evaluate(
-    tagger: Tagger,
+    tagger: BaseTagger,
     manifest: Manifest,
     *,
     dataset: str,
@@ -98,7 +97,7 @@ def evaluate(
 
 
 def score(
-    taggers: Tagger | Sequence[Tagger],
+    taggers: BaseTagger | Sequence[BaseTagger],
     manifest: Manifest,
     *,
     dataset: str,
@@ -126,7 +125,7 @@ def score(
     Raises:
         EvaluationError, AudioError, CacheError: as `evaluate`.
     """
-    taggers = [taggers] if isinstance(taggers, Tagger) else list(taggers)
+    taggers = [taggers] if isinstance(taggers, BaseTagger) else list(taggers)
     require(len(taggers) > 0, "There is no tagger to measure.")
     require(
         names is None or len(names) == len(taggers), f"There must be a name per tagger; got {names} for {len(taggers)}."
@@ -140,7 +139,7 @@ def score(
 
 
 def _blank(
-    taggers: Sequence[Tagger],
+    taggers: Sequence[BaseTagger],
     manifest: Manifest,
     dataset: str,
     split: str,
@@ -207,7 +206,7 @@ def _names(paths: Sequence[Path]) -> list[str]:
 
 
 def _score(
-    taggers: Sequence[Tagger],
+    taggers: Sequence[BaseTagger],
     blank: Scores,
     manifest: Manifest,
     cache: FeatureCache | str | os.PathLike[str] | None,
@@ -245,7 +244,7 @@ def _score(
 
 
 def _from_sound(
-    tagger: Tagger,
+    tagger: BaseTagger,
     manifest: Manifest,
     numbers: Sequence[int],
     outputs: np.ndarray,
@@ -284,7 +283,7 @@ def _from_sound(
 
 
 def _from_cache(
-    tagger: Tagger,
+    tagger: BaseTagger,
     manifest: Manifest,
     cache: FeatureCache | str | os.PathLike[str],
     outputs: np.ndarray,
@@ -319,7 +318,7 @@ def _from_cache(
             cache,
             batch_size=batch_size,
         )
-        run = KerasRuntime(tagger.core)
+        run = tagger._run_log_mel
         batches = TimedBatches(windows, workers=1)
         bar = tqdm(batches, desc=tagger.spec.name, total=len(windows), unit="batch", delay=2, disable=not progress)
         outputs[done] = windows.mean_per_row(np.concatenate([run.predict(x) for x, _ in bar]))

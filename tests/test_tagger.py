@@ -300,7 +300,7 @@ def test_one_trace_however_many_windows(tiny, sine):
 
 
 def test_a_long_track_is_tagged_in_batches(tiny, song, monkeypatch):
-    from keras_musictag import tagger as module
+    from keras_musictag import tagging as module
 
     expected = tiny.tag(song, sr=16_000)
     monkeypatch.setattr(module, "_BATCH_SECONDS", 2.0)

@@ -19,12 +19,14 @@ from ._shared import (
     duration_option,
     format_option,
     json_option,
-    load_tagger,
+    load_tagger_on,
     main,
     model_option,
     offset_option,
     printable,
+    runtime_option,
     stderr_on_failure,
+    threads_option,
 )
 
 if TYPE_CHECKING:
@@ -40,6 +42,8 @@ _BAR = 24  # characters of a full bar
 @click.option(
     "--threshold", "-t", type=click.FloatRange(0, 1), default=0.0, help="Leave out tags below this probability."
 )
+@runtime_option
+@threads_option
 @offset_option
 @duration_option
 @format_option
@@ -53,6 +57,8 @@ def tag(
     offset: float,
     duration: float | None,
     output: str,
+    runtime: str | None,
+    threads: int | None,
 ) -> None:
     """Tag sound FILES.
 
@@ -60,7 +66,7 @@ def tag(
     be tagged is reported on standard error (and in the JSON or CSV), the others are tagged all the same, and the exit
     code is 1.
     """
-    tagger = load_tagger(model)
+    tagger = load_tagger_on(model, runtime, threads)
     results = tagger.tag_many(files, top=top, threshold=threshold, offset=offset, duration=duration)
     failed = _print_results(results, len(files), tagger.spec.name, output)
     if failed:
@@ -72,9 +78,11 @@ def tag(
 @main.command()
 @model_option
 @click.option("--top", "-n", type=click.IntRange(min=1), default=8, show_default=True, help="Tags to show.")
-def demo(model: str, top: int) -> None:
+@runtime_option
+@threads_option
+def demo(model: str, top: int, runtime: str | None, threads: int | None) -> None:
     """Tag the bundled clip: 16 seconds of synthesised instruments."""
-    tagger = load_tagger(model)
+    tagger = load_tagger_on(model, runtime, threads)
     if _print_results(tagger.tag_many([demo_clip()], top=top), 1, tagger.spec.name, "text"):
         sys.exit(1)
     click.echo("Now one of yours: keras-musictag tag SONG.mp3", err=True)
@@ -88,13 +96,24 @@ def demo(model: str, top: int) -> None:
 )
 @click.option("--top", "-n", type=click.IntRange(min=1), default=10, show_default=True, help="Tags to show or draw.")
 @click.option("--plot", type=click.Path(path_type=Path), help="Draw it to this file (png, svg, pdf).")
+@runtime_option
+@threads_option
 @offset_option
 @duration_option
 @format_option
 @json_option
 @csv_option
 def taggram(
-    file: Path, model: str, hop: float, top: int, plot: Path | None, offset: float, duration: float | None, output: str
+    file: Path,
+    model: str,
+    hop: float,
+    top: int,
+    plot: Path | None,
+    offset: float,
+    duration: float | None,
+    output: str,
+    runtime: str | None,
+    threads: int | None,
 ) -> None:
     """Tags of FILE over time.
 
@@ -103,7 +122,7 @@ def taggram(
     """
     if plot is not None:
         check_plot(plot)
-    tagger = load_tagger(model)
+    tagger = load_tagger_on(model, runtime, threads)
     with stderr_on_failure(expected=AudioError):
         result = tagger.taggram(file, hop_seconds=hop, offset=offset, duration=duration)
     if plot is not None:

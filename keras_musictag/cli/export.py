@@ -1,0 +1,82 @@
+"""The command `export`: a tagger as a file for another runtime."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from ._data import DATA_HELP, load_data
+from ._shared import load_tagger, loadable, main, progress_only
+
+
+@main.command(short_help="Write a model for ONNX Runtime, OpenVINO, LiteRT or TensorFlow.")
+@click.argument("model")
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option(
+    "--format",
+    "-f",
+    type=click.Choice(["onnx", "litert", "openvino", "saved_model"]),
+    default="onnx",
+    show_default=True,
+    help="Of the file.",
+)
+@click.option(
+    "--precision",
+    "-p",
+    type=click.Choice(["float32", "float16", "int8"]),
+    default="float32",
+    show_default=True,
+    help="Of the weights; int8: of most arithmetic too.",
+)
+@click.option(
+    "--input",
+    type=click.Choice(["waveform", "log_mel"]),
+    default="waveform",
+    show_default=True,
+    help="waveform: preprocessing is in the file.",
+)
+@click.option(
+    "--calibrate", "calibration", multiple=True, type=click.Path(path_type=Path), help="A sound for int8; repeatable."
+)
+@click.option("--data", "-d", metavar="DATA", help=f"To calibrate, and to measure the AUC. {DATA_HELP}")
+@click.option("--overwrite", is_flag=True, help="Replace an export that is there.")
+def export(
+    model: str,
+    out: Path,
+    format: str,
+    precision: str,
+    input: str,
+    calibration: tuple[Path, ...],
+    data: str | None,
+    overwrite: bool,
+) -> None:
+    """Write MODEL to the folder OUT, as a file that other runtimes read.
+
+    The file is run and compared with Keras before it is kept; what it changes is printed. With --data, so is the change
+    of the macro ROC-AUC on the split test. Calibrate int8 with sounds like those that will be tagged.
+
+    \b
+    keras-musictag export musicnet_crnn crnn.onnx
+    keras-musictag export musicnet_crnn small --precision int8 --data songs.csv
+    keras-musictag tag song.mp3 --model small
+    """  # noqa: D301
+    tagger = load_tagger(model)
+    manifest, dataset = load_data(data)[:2] if data is not None else (None, "")
+    with progress_only():
+        result = tagger.export(
+            out,
+            format=format,
+            precision=precision,
+            input=input,
+            calibration=calibration,
+            data=manifest,
+            dataset=dataset,
+            overwrite=overwrite,
+            progress=sys.stderr.isatty(),
+        )
+    name = loadable(result.folder)
+    click.echo(str(result))
+    if result.info.format != "saved_model":
+        click.echo(f"next: keras-musictag tag SONG --model {name}, or keras_musictag.load({name!r})")
