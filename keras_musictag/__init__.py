@@ -36,7 +36,11 @@ _EXPORTS = {
     "Recipe": "recipes",
     "train": "supervised",
     "distil": "distillation",
+    "FineTuneSpec": "finetuning",
+    "fine_tune": "finetuning",
     "evaluate": "tagger_evaluation",
+    "probe": "probing",
+    "tag_library": "library",
     "validate": "validation",
 }
 _MODULES = ("audio", "datasets", "errors", "layers", "metrics", "models")
@@ -73,7 +77,11 @@ if TYPE_CHECKING:  # the same names, for type checkers
     from .errors import MusicTagError as MusicTagError
     from .facts import Latency as Latency
     from .facts import TrainingData as TrainingData
+    from .finetuning import FineTuneSpec as FineTuneSpec
+    from .finetuning import fine_tune as fine_tune
+    from .library import tag_library as tag_library
     from .loading import load as load
+    from .probing import probe as probe
     from .recipes import Recipe as Recipe
     from .registry import build_model as build_model
     from .registry import list_models as list_models

@@ -6,8 +6,9 @@ Every function takes `ax=` to draw into a figure of one's own and returns the ax
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from .weights import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
     from .taggram import Taggram
 
@@ -35,15 +37,16 @@ def new_axes(width: float, height: float) -> Axes:
     return Figure(figsize=(width, height), layout="constrained").add_subplot()
 
 
-def save_figure(ax: Axes, path: str | Path) -> None:
-    """Write the figure of `ax` to a PNG, SVG or PDF file, which appears complete or not at all.
+def save_figure(drawn: Axes | Figure, path: str | Path) -> None:
+    """Write a figure, or the one of given axes, to a PNG, SVG or PDF file, which appears complete or not at all.
 
     Raises:
         CacheError: it cannot be written.
     """
     path = Path(path)
     picture = io.BytesIO()
-    ax.get_figure().savefig(picture, dpi=150, format=path.suffix[1:])  # type: ignore[union-attr]
+    figure: Any = getattr(drawn, "figure", drawn)
+    figure.savefig(picture, dpi=150, format=path.suffix[1:])
     write_atomically(path, picture.getvalue())
 
 
@@ -75,4 +78,79 @@ def plot_taggram(taggram: Taggram, ax: Axes | None = None, *, top: int = 12) -> 
     ax.set_xlabel(f"time (s), middle of each {taggram.window_seconds:.1f} s window")
     ax.set_title(f"Taggram ({taggram.model})" if taggram.model else "Taggram")
     ax.figure.colorbar(image, ax=ax, label="probability")
+    return ax
+
+
+def plot_confusion(counts: np.ndarray, tags: Sequence[str], ax: Axes | None = None) -> Axes:
+    """What was taken for what: shares of each row, numbers of clips in the cells.
+
+    Args:
+        counts: int array `(tags, tags)`, rows are what clips have, columns what was said.
+        tags: names of rows and columns.
+        ax: axes to draw into, `None` for a new figure.
+
+    Returns:
+        The axes.
+
+    Raises:
+        MissingExtraError: Matplotlib is not installed.
+    """
+    if ax is None:
+        ax = new_axes(3 + 0.35 * len(tags), 2 + 0.3 * len(tags))
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    ax.imshow(shares, cmap=_COLOURS, vmin=0, vmax=1, aspect="auto")
+    for (row, column), count in np.ndenumerate(counts):
+        if count:
+            colour = "black" if shares[row, column] > 0.5 else "white"
+            ax.text(column, row, str(count), ha="center", va="center", color=colour, fontsize="small")
+    ax.set_xticks(range(len(tags)), tags, rotation=45, ha="right")
+    ax.set_yticks(range(len(tags)), tags)
+    ax.set_xlabel("said")
+    ax.set_ylabel("is")
+    ax.set_title("Clips by what they are and what was said", fontsize="medium")
+    return ax
+
+
+def plot_pareto(
+    names: Sequence[str],
+    milliseconds: Sequence[float],
+    scores: Sequence[float],
+    sizes: Sequence[float],
+    ax: Axes | None = None,
+    *,
+    score: str = "ROC-AUC",
+) -> Axes:
+    """Which model is good for its speed: score against time, areas by size; those that nothing beats are joined.
+
+    Args:
+        names: of the models.
+        milliseconds: of one clip.
+        scores: the more the better.
+        sizes: in any unit.
+        ax: axes to draw into, `None` for a new figure.
+        score: what the scores are.
+
+    Returns:
+        The axes.
+
+    Raises:
+        MissingExtraError: Matplotlib is not installed.
+    """
+    if ax is None:
+        ax = new_axes(7, 4.5)
+    order = sorted(range(len(names)), key=lambda number: (milliseconds[number], -scores[number]))
+    front: list[int] = []
+    for number in order:
+        if not front or scores[number] > scores[front[-1]]:
+            front.append(number)
+    ax.plot([milliseconds[n] for n in front], [scores[n] for n in front], color="0.7", zorder=1)
+    areas = 900 * np.asarray(sizes, float) / max(sizes)
+    ax.scatter(milliseconds, scores, s=np.maximum(areas, 20), c=scores, cmap=_COLOURS, edgecolor="black", zorder=2)
+    for name, x, y, area in zip(names, milliseconds, scores, areas, strict=True):
+        ax.annotate(name, (x, y), (0, np.sqrt(max(area, 20)) / 2 + 4), textcoords="offset points", ha="center")
+    ax.set_xscale("log")
+    ax.margins(0.2)
+    ax.set_xlabel("time for one clip (ms)")
+    ax.set_ylabel(score)
+    ax.grid(alpha=0.3)
     return ax

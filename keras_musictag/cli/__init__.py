@@ -5,8 +5,15 @@ tagged or a check failed, 2 the command itself was wrong (unknown model, missing
 """
 
 # Importing a module adds its commands to `main`.
+from . import benchmark as benchmark
 from . import data as data
 from . import evaluate as evaluate
+from . import export as export
+from . import finetune as finetune
+from . import library as library
+from . import probe as probe
+from . import push as push
+from . import search as search
 from . import tagging as tagging
 from . import training as training
 from . import zoo as zoo

@@ -1,0 +1,59 @@
+"""The benchmark of the zoo: writes `results/benchmark.json`, `.csv`, `docs/benchmark.md` and a picture.
+
+    python benchmarks/run.py [MODEL...] [--calibration FOLDER] [--data TABLE --dataset NAME]
+    python benchmarks/run.py --page          # only the page and the picture, from the results that are there
+
+Wants a machine that does nothing else. Published weights are found in KERAS_MUSICTAG_MIRROR or downloaded.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from pathlib import Path
+
+import keras_musictag as kmt
+from keras_musictag.benchmarking import BenchmarkRun, benchmark
+from keras_musictag.benchmarking.page import page, plot
+from keras_musictag.plots import save_figure
+from keras_musictag.weights import write_atomically
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks" / "results" / "benchmark.json"
+PAGE, PICTURE = ROOT / "docs" / "benchmark.md", ROOT / "docs" / "images" / "pareto.png"
+
+
+def main() -> int:
+    """Measure and write, or only write; returns 1 if a measurement failed."""
+    parser = argparse.ArgumentParser(description="Measure the zoo and write benchmarks/results and docs/benchmark.md.")
+    parser.add_argument("models", nargs="*", help="default: all pretrained ones but tiny, which is for tests")
+    parser.add_argument("--calibration", type=Path, help="folder of sounds for int8")
+    parser.add_argument("--data", default="", help="labelled sounds to measure the AUC on")
+    parser.add_argument("--dataset", default="", help="what they are called")
+    parser.add_argument("--split", default="test")
+    parser.add_argument("--page", action="store_true", help="write the page from the results that are there")
+    given = parser.parse_args()
+    if not given.page:
+        words = [Path(word).name if "/" in word else word for word in sys.argv[1:]]
+        sounds = sorted(path for path in given.calibration.rglob("*") if path.is_file()) if given.calibration else []
+        run = benchmark(
+            given.models or [name for name in kmt.list_models(pretrained=True) if name != "tiny"],
+            data=given.data or None,
+            dataset=given.dataset,
+            split=given.split,
+            calibration=sounds,
+            command=shlex.join(["python", "benchmarks/run.py", *words]),
+        )
+        print(run)
+        RESULTS.parent.mkdir(exist_ok=True)
+        run.to_json(RESULTS)
+        run.to_csv(RESULTS.with_suffix(".csv"))
+    run = BenchmarkRun.from_json(RESULTS)
+    write_atomically(PAGE, page(run).encode())
+    save_figure(plot(run), PICTURE)
+    return int(bool(run.failed))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,118 @@
+"""The command `benchmark`: how large, fast and good the models are here."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ._shared import check_output, check_plot, main, printable, progress_only
+
+_FILE = click.Path(path_type=Path, dir_okay=False)
+
+
+class _Group(click.Group):
+    """Names of models, if the first word is no subcommand."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if not args or (args[0] not in self.commands and args[0] != "--help"):
+            args = ["run", *args]
+        return super().parse_args(ctx, args)
+
+
+@main.group(cls=_Group, short_help="Measure size, speed and AUC of models here, or compare two runs.")
+def benchmark() -> None:
+    """Measure models on this machine's CPU: parameters, file sizes, latency, throughput, memory, AUC.
+
+    \b
+    keras-musictag benchmark                               all pretrained models, on all installed runtimes
+    keras-musictag benchmark musicnet_crnn vgg_mtt --quick
+    keras-musictag benchmark compare before.json after.json
+
+    `keras-musictag benchmark run --help` shows the options.
+    """  # noqa: D301
+
+
+def _listed(_ctx: click.Context, _option: click.Parameter, text: str | None) -> tuple[str, ...] | None:
+    return None if text is None else tuple(word.strip() for word in text.split(",") if word.strip())
+
+
+@benchmark.command(short_help="Measure models.")
+@click.argument("models", metavar="[MODEL]...", nargs=-1)
+@click.option("--runtimes", callback=_listed, help="Of keras,onnxruntime,openvino,litert; default: the installed ones.")
+@click.option("--precisions", callback=_listed, help="Of float32,float16,int8; default: all.")
+@click.option("--threads", callback=_listed, help="E.g. 1,4; default: one, and all cores.")
+@click.option("--data", help="Labelled sounds to measure the AUC on: a table, or a folder per tag.")
+@click.option("--dataset", default="", help="What to call them.")
+@click.option("--split", default="test", show_default=True, type=click.Choice(["train", "valid", "test", "all"]))
+@click.option(
+    "--calibration", type=click.Path(path_type=Path, exists=True, file_okay=False), help="Folder of sounds for int8."
+)
+@click.option("--quick", is_flag=True, help="A few calls of each.")
+@click.option("--profile", is_flag=True, help="Show where the time goes: decoding, resampling, features, network.")
+@click.option("--json", "json_file", type=_FILE, help="Write everything to this file; `compare` reads it.")
+@click.option("--csv", "csv_file", type=_FILE, help="Write a line per measurement.")
+@click.option("--plot", type=click.Path(path_type=Path), help="Draw ROC-AUC against latency (png, svg, pdf).")
+def run(models: tuple[str, ...], threads: tuple[str, ...] | None, **given: Any) -> None:
+    """Measure MODELs, by default all pretrained ones, each in a process of its own.
+
+    A measurement that fails is reported, the others go on, and the exit code is 1.
+    """
+    from .. import benchmarking
+    from ..benchmarking import page
+
+    for option, path, suffix in (("--json", given["json_file"], ".json"), ("--csv", given["csv_file"], ".csv")):
+        if path is not None:
+            check_output(option, path, (suffix,))
+    if given["plot"] is not None:
+        check_plot(given["plot"])
+    if threads is not None and not all(count.isdigit() for count in threads):
+        raise click.BadParameter(f"wants numbers, e.g. 1,2; got {','.join(threads)!r}.", param_hint="--threads")
+    folder = given["calibration"]
+    with progress_only():
+        measured = benchmarking.benchmark(
+            models,
+            runtimes=given["runtimes"],
+            precisions=given["precisions"] or benchmarking.PRECISIONS,
+            threads=None if threads is None else [int(count) for count in threads],
+            data=given["data"],
+            dataset=given["dataset"],
+            split=given["split"],
+            calibration=sorted(path for path in folder.rglob("*") if path.is_file()) if folder else (),
+            quick=given["quick"],
+            command=shlex.join(["keras-musictag", *sys.argv[1:]]),
+            progress=sys.stderr.isatty(),
+        )
+    if given["json_file"] is not None:
+        measured.to_json(given["json_file"])
+    if given["csv_file"] is not None:
+        measured.to_csv(given["csv_file"])
+    if given["plot"] is not None:
+        from ..plots import save_figure
+
+        save_figure(page.plot(measured), given["plot"])
+    click.echo(measured.profile() if given["profile"] else str(measured))
+    for path in (given["json_file"], given["csv_file"], given["plot"]):
+        if path is not None:
+            click.echo(f"Wrote {printable(path)}.", err=True)
+    sys.exit(int(bool(measured.failed)))
+
+
+@benchmark.command(short_help="Ratios of two runs.")
+@click.argument("before", type=_FILE)
+@click.argument("after", type=_FILE)
+def compare(before: Path, after: Path) -> None:
+    """Show how much slower or faster the second run is, timing by timing; the exit code is 1 if one is slower.
+
+    Slower means beyond noise: the ranges from the 10th to the 90th percentile do not touch.
+    """
+    from .. import benchmarking
+
+    compared = benchmarking.compare_runs(
+        benchmarking.BenchmarkRun.from_json(before), benchmarking.BenchmarkRun.from_json(after)
+    )
+    click.echo(str(compared))
+    sys.exit(int(bool(compared.regressions)))

@@ -1,0 +1,61 @@
+"""The command `search`: files in the table that `library` wrote."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from ._shared import csv_option, format_option, import_backend, json_option, main, progress_only
+
+if TYPE_CHECKING:
+    from ..library import Found
+
+
+@main.command(short_help="Find files in the table that `library` wrote.")
+@click.argument("table", type=click.Path(path_type=Path))
+@click.argument("where", default="")
+@click.option(
+    "--like", type=click.Path(path_type=Path), help="Sort by how like this sound files are (needs embeddings)."
+)
+@click.option("--model", "-m", help="Model that made the embeddings.  [default: the one that the table names]")
+@click.option("--limit", "-n", type=click.IntRange(min=1), default=20, show_default=True, help="Files at most.")
+@format_option
+@json_option
+@csv_option
+def search(table: Path, where: str, like: Path | None, model: str | None, limit: int, output: str) -> None:
+    """Find files in TABLE, a Parquet file that `library` wrote, for which WHERE holds.
+
+    WHERE is a condition on tags and on the table's columns, as in SQL. A tag alone means at least 0.5.
+
+    \b
+    keras-musictag search tags.parquet "guitar>0.5 and not vocals"
+    keras-musictag search tags.parquet "techno and duration_s<300" --like song.mp3
+    """  # noqa: D301
+    from ..library import search
+
+    if like is not None:
+        import_backend()
+    with progress_only():
+        found = search(table, where, like=like, tagger=model, limit=limit)
+    if not found:
+        click.echo("Nothing was found.", err=True)
+    if output == "csv":
+        writer = csv.writer(sys.stdout, lineterminator="\n")
+        writer.writerow(["path", "duration_s", "similarity", "tags"])
+        for file in found:
+            tags = json.dumps(file.tags, ensure_ascii=False)
+            writer.writerow([file.path, file.duration_s, file.similarity, tags])
+        return
+    for file in found:
+        click.echo(json.dumps(dataclasses.asdict(file), ensure_ascii=False) if output == "json" else _line(file))
+
+
+def _line(file: Found) -> str:
+    tags = ", ".join(f"{tag} {probability:.2f}" for tag, probability in file.tags.items())
+    return "  ".join([*([] if file.similarity is None else [f"{file.similarity:.3f}"]), file.path, tags])

@@ -1,0 +1,17 @@
+"""A whole library of music: every file tagged, or a row that says why not, whatever happens on the way.
+
+One module per stage: `listing` finds the files, `decoding` makes windows of one, `tagging` puts windows of many through
+the network, `journal` keeps the rows, `output` writes them as CSV or Parquet, `write_back` puts tags into the files.
+`worker` and `pool` decode in processes of their own; `run` puts all together on one machine. `searching` reads the
+table again.
+"""
+
+from .rows import LibraryError as LibraryError
+from .rows import LibraryRow as LibraryRow
+from .run import tag_library as tag_library
+from .searching import Found as Found
+from .searching import SearchError as SearchError
+from .searching import search as search
+from .summary import LibrarySummary as LibrarySummary
+
+__all__ = ["Found", "LibraryError", "LibraryRow", "LibrarySummary", "SearchError", "search", "tag_library"]

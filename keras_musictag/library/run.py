@@ -1,0 +1,329 @@
+"""All stages on one machine: `tag_library`."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import dataclasses
+import datetime
+import functools
+import math
+import os
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..registry import DEFAULT_MODEL
+from . import listing, output, write_back
+from .decoding import Ended, Job, Opened
+from .journal import Journal, OutputLock
+from .listing import Listed, Listing, Sources
+from .pool import DecodeWorkers
+from .rows import PASSING, LibraryError, LibraryRow, Revision, readable
+from .summary import LibrarySummary
+from .tagging import Batcher, Predict, batch_size, network
+
+if TYPE_CHECKING:
+    from ..tagging import BaseTagger
+
+TIMEOUT = 600.0  # seconds
+
+
+def tag_library(
+    sources: Sources,
+    out: str | os.PathLike[str],
+    tagger: BaseTagger | str | os.PathLike[str] = DEFAULT_MODEL,
+    *,
+    top: int | None = None,
+    threshold: float = 0.0,
+    embeddings: bool = False,
+    workers: int | None = None,
+    timeout: float = TIMEOUT,
+    resume: bool = True,
+    update: bool = False,
+    write_tags: int | None = None,
+    dry_run: bool = True,
+    progress: bool = False,
+) -> LibrarySummary:
+    """Tag all files of a library; every one of them gets a row, with its tags or with the reason why not.
+
+    Rows are written as they come. However a run ends, the same call goes on, and what is done is not done again: a file
+    counts as done if there is a row of the same model for the same content. Rows that failed for the moment's reasons
+    (unreadable, timeout, crash, ...) are tried again.
+
+    Args:
+        sources: folders, sound files, lists and tables of paths, or a `Manifest`; see `listing.find`.
+        out: output, `.jsonl`, `.csv` or `.parquet`. For the latter two, rows are collected in `OUT.rows.jsonl`, and
+            the output is written when the run ends, also when it ends by Ctrl-C or an error.
+        tagger: a `Tagger` or `ExportedTagger` with weights from a file, or what `load` takes.
+        top: keep this many of the most probable tags.
+        threshold: keep tags at least this probable.
+        embeddings: keep the embeddings too.
+        workers: processes that decode; by default, one per processor.
+        timeout: seconds that decoding a file may take.
+        resume: go on with what is there; otherwise it is thrown away.
+        update: tag files again whose content has changed, that failed, or whose rows are of another model or other
+            settings.
+        write_tags: write this many of the most probable tags of a row into the file's own metadata; see `write_back`.
+        dry_run: only say what would be written there.
+        progress: show progress bars on standard error.
+
+    Returns:
+        `LibrarySummary`.
+
+    Raises:
+        LibraryError: a source does not exist; the output cannot be written, is being written by another run or is of
+            another model; the disk is full.
+        WeightsError, SpecError, UnknownModelError: as `load`.
+        MissingExtraError: Parquet is wanted and pyarrow is not installed, or `write_tags` and mutagen is not.
+        ValueError: a number that makes no sense.
+
+    Example:
+        >>> import tempfile, keras_musictag as kmt
+        >>> out = tempfile.mkdtemp() + "/tags.jsonl"
+        >>> summary = tag_library(kmt.demo_clip(), out, "tiny", workers=1)
+        >>> summary.tagged, tag_library(kmt.demo_clip(), out, "tiny").skipped
+        (1, 1)
+    """
+    begun = time.monotonic()
+    _check_numbers({"top": top, "workers": workers, "write_tags": write_tags}, threshold, timeout)
+    out = Path(os.path.abspath(out))
+    output.check(out)
+    if write_tags is not None:
+        write_back.check()
+    found = listing.find(sources, progress=progress)
+    if isinstance(tagger, (str, os.PathLike)):
+        from ..loading import load
+
+        tagger = load(tagger)
+    revision = Revision.of(tagger, top, threshold, embeddings)
+    with OutputLock(out), contextlib.closing(_open_journal(out, revision, resume)) as journal:
+        if not update:
+            _check_revision(out, found, journal, revision)
+        run = _Run(journal, tagger, revision, top, threshold, update)
+        written = None
+        try:
+            run.go(found, workers or _processors(), timeout, progress)
+            if write_tags is not None:
+                written = write_back.write_back(journal, found, write_tags, dry_run=dry_run, progress=progress)
+        except BaseException:
+            with contextlib.suppress(OSError):  # the first error says more than the second
+                _finish(out, journal)
+            raise
+        try:
+            _finish(out, journal, drop=run.gone(found))
+        except OSError as error:
+            raise LibraryError(
+                f"{out} cannot be written ({error.strerror or error}). All rows are in {journal.path}. Make room, then "
+                "run the same again."
+            ) from error
+        return dataclasses.replace(run.summary(out, found, time.monotonic() - begun), written=written)
+
+
+def _check_numbers(counts: dict[str, int | None], threshold: float, timeout: float) -> None:
+    for name, value in counts.items():
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+            raise ValueError(f"{name} must be a whole number of at least 1; got {value!r}.")
+    if not 0 <= threshold <= 1:
+        raise ValueError(f"threshold must be a probability from 0 to 1; got {threshold!r}.")
+    if not 0 < timeout < math.inf:
+        raise ValueError(f"timeout must be a positive number of seconds; got {timeout!r}.")
+
+
+def _processors() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _open_journal(out: Path, revision: Revision, resume: bool) -> Journal:
+    path = output.journal_path(out)
+    for written in {path, out}:
+        output.sweep(written)
+    if resume and out.exists() and not path.exists():
+        raise LibraryError(
+            f"{out} is there, but not {path.name}, which says what is done. Choose another output, or begin anew "
+            "(resume=False, --no-resume), which replaces it."
+        )
+    return Journal(path, revision, fresh=not resume)
+
+
+def _check_revision(out: Path, found: Listing, journal: Journal, revision: Revision) -> None:
+    """Refuse to mix models in one output, unless that is what is asked for."""
+    entries = (journal.entries.get(readable(listed.path)) for listed in found.files)
+    others = sum(entry is not None and not entry.current for entry in entries)
+    if others:
+        raise LibraryError(
+            f"{out} has {others} rows of another model or other settings than {revision.model} "
+            f"({revision.weights_sha256[:12]}), tags {revision.tags_kept}, "
+            f"{'with' if revision.embeddings else 'without'} embeddings. Choose another output, or tag them again "
+            "(update=True, --update)."
+        )
+
+
+def _finish(out: Path, journal: Journal, drop: Iterable[str] = ()) -> None:
+    journal.finish(drop)
+    if journal.path != out:
+        output.write(journal.rows(), out)
+
+
+class _Run:
+    """One run: what is to do, and what comes of it."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        tagger: BaseTagger,
+        revision: Revision,
+        top: int | None,
+        threshold: float,
+        update: bool,
+    ) -> None:
+        self._journal, self._tagger, self._revision = journal, tagger, revision
+        self._top, self._threshold, self._update = top, threshold, update
+        self._opened: dict[Job, Opened] = {}
+        self._durations: dict[Job, float | None] = {}
+        self._tagged = self._skipped = self._changed = 0
+        self._sound_seconds = 0.0
+
+    def go(self, found: Listing, workers: int, timeout: float, progress: bool) -> None:
+        """Tag what is not done."""
+        from tqdm.auto import tqdm
+
+        # Without smoothing: the rate of the whole run, since files differ by more than it changes.
+        options = {"unit": "file", "delay": 2, "smoothing": 0, "miniters": 1, "disable": not progress}
+        with tqdm(total=len(found.files), **options) as bar:
+            jobs = []
+            for listed in found.files:
+                job = self._job(listed)
+                if job is None:
+                    bar.update()
+                else:
+                    jobs.append(job)
+            bar.initial = bar.n  # they say nothing of how long the rest takes
+            self._journal.sync()
+            if jobs:
+                for done in self._tag(jobs, workers, timeout):
+                    bar.update(done)
+
+    def gone(self, found: Listing) -> list[str]:
+        """Rows of what could never be read, and is not there any more."""
+        listed = {readable(listed.path) for listed in found.files}
+        folders = [readable(folder) for folder in found.folders]
+        return [
+            path
+            for path, entry in self._journal.entries.items()
+            if not entry.sha256 and path not in listed and listing.within(path, folders)
+        ]
+
+    def summary(self, out: Path, found: Listing, seconds: float) -> LibrarySummary:
+        """What came of it."""
+        kinds = (self._journal.entries[readable(listed.path)].error_kind for listed in found.files)
+        return LibrarySummary(
+            out=out,
+            files=len(found.files),
+            tagged=self._tagged,
+            skipped=self._skipped,
+            changed=self._changed,
+            failures=collections.Counter(kind for kind in kinds if kind),
+            sound_seconds=self._sound_seconds,
+            seconds=seconds,
+        )
+
+    # --- What is to do ---
+
+    def _job(self, listed: Listed) -> Job | None:
+        """What to do about a file; `None` if nothing is, or if it is done here and now."""
+        entry = self._journal.entries.get(readable(listed.path))
+        fault = (listed.error, listed.kind) if listed.kind else listing.fault_of(listed.path)
+        if fault is not None:
+            self._fail(listed.path, *fault)
+            return None
+        again = entry is None or not entry.sha256 or not entry.current or entry.error_kind in PASSING
+        if entry is None or again or (self._update and entry.error_kind):
+            return Job(listed.path)
+        with contextlib.suppress(OSError):  # it may have gone this very moment
+            status = os.stat(listed.path)
+            if (status.st_size, status.st_mtime) == (entry.size, entry.mtime):
+                self._skipped += 1
+                return None
+        return Job(listed.path, known=entry.sha256, replace=self._update or bool(entry.error_kind))
+
+    # --- What comes of it ---
+
+    @functools.cached_property
+    def _network(self) -> Predict:
+        """Built when the first windows have come: perhaps there will be none."""
+        return network(self._tagger, self._revision.embeddings)
+
+    def _tag(self, jobs: list[Job], workers: int, timeout: float) -> Iterator[int]:
+        """Decode and tag; yields how many files are done since the last time."""
+        batcher: Batcher[Job] = Batcher(lambda windows: self._network(windows), batch_size(self._tagger))
+        with DecodeWorkers(self._tagger.spec, min(workers, len(jobs)), timeout) as pool:
+            for job, message in pool.run(jobs):
+                done = 0
+                if isinstance(message, Opened):
+                    batcher.drop(job)  # a second one means that the job begins anew
+                    self._opened[job] = message
+                elif isinstance(message, np.ndarray):
+                    batcher.add(job, message)
+                elif message.outcome == "decoded":
+                    self._durations[job] = message.duration_s
+                    batcher.end(job)
+                else:
+                    batcher.drop(job)
+                    self._close(job, message)
+                    done += 1
+                done += self._write(batcher.finished())
+                if done:
+                    self._journal.sync()
+                    yield done
+        yield self._write(batcher.finished(flush=True))
+
+    def _write(self, finished: Iterator[tuple[Job, np.ndarray]]) -> int:
+        count = 0
+        for job, mean in finished:
+            count += 1
+            duration = self._durations.pop(job)
+            if not np.isfinite(mean).all():
+                said = f"The model gives NaN or infinity for {job.path!r}. Try another one."
+                self._fail(job.path, said, "model", self._opened.pop(job))
+                continue
+            tags = self._tagger.tags
+            order = sorted(range(len(tags)), key=lambda column: -mean[column])[: self._top]
+            kept = {tags[column]: round(float(mean[column]), 6) for column in order if mean[column] >= self._threshold}
+            features = mean[len(tags) :]
+            embedding = [float(f"{value:.6g}") for value in features] if self._revision.embeddings else None
+            self._append(job.path, self._opened.pop(job), duration_s=duration, tags=kept, embedding=embedding)
+            self._tagged += 1
+            self._sound_seconds += duration or 0.0
+        return count
+
+    def _close(self, job: Job, ended: Ended) -> None:
+        """Deal with a file that gave no windows, or some too many."""
+        opened = self._opened.pop(job, None)
+        if ended.outcome == "failed":
+            self._fail(job.path, ended.error, ended.kind, opened)
+        elif ended.outcome == "other":
+            self._changed += 1
+        elif opened is not None:
+            self._journal.touch(readable(job.path), opened.size, opened.mtime)
+            self._skipped += 1
+
+    def _fail(self, path: str, error: str, kind: str, opened: Opened | None = None) -> None:
+        entry = self._journal.entries.get(readable(path))
+        if opened is None and entry is not None and entry.sha256 and entry.current:
+            self._skipped += 1  # it cannot be read now; what was found when it could stays
+            return
+        # Messages name the path as Python writes it; no output can hold half a surrogate pair.
+        said = error.encode("utf-8", "backslashreplace").decode()
+        self._append(path, opened, error=said, error_kind=kind)
+
+    def _append(self, path: str, opened: Opened | None, **fields: Any) -> None:
+        about: dict[str, Any] = {} if opened is None else dataclasses.asdict(opened)
+        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        row = LibraryRow(path=readable(path), tagged_at=now, **self._revision.fields(), **about, **fields)
+        self._journal.append(row)

@@ -1,0 +1,57 @@
+"""What a library run did."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+
+from .write_back import WriteBack
+
+
+@dataclasses.dataclass(frozen=True)
+class LibrarySummary:
+    """What a run did.
+
+    Attributes:
+        out: the output.
+        files: how many were listed.
+        tagged: files tagged by this run.
+        skipped: files that the output had rows for, whose content is the same.
+        changed: files whose content is another than that of their row, which stays: only `update` replaces it.
+        failures: kind of error -> files of this listing whose row is an error, by this run or an earlier one.
+        sound_seconds: duration of what this run tagged.
+        seconds: how long it took.
+        written: what became of the files' own metadata, if tags were to be written there.
+    """
+
+    out: Path
+    files: int
+    tagged: int
+    skipped: int
+    changed: int
+    failures: Mapping[str, int]
+    sound_seconds: float
+    seconds: float
+    written: WriteBack | None = None
+
+    @property
+    def failed(self) -> int:
+        """Files whose row is an error."""
+        return sum(self.failures.values())
+
+    def __str__(self) -> str:
+        """A few lines for people."""
+        rate = f", {self.tagged / self.seconds:.1f} files/s" if self.tagged else ""
+        lines = [
+            f"{self.out}: {self.files:,} files, {self.tagged:,} tagged now ({self.sound_seconds / 3600:.1f} h of sound "
+            f"in {self.seconds:.0f} s{rate}), {self.skipped:,} before, {self.failed:,} failed."
+        ]
+        if self.failures:
+            kinds = sorted(self.failures.items(), key=lambda item: (-item[1], item[0]))
+            lines.append("Failed: " + ", ".join(f"{count:,} {kind}" for kind, count in kinds) + ".")
+        if self.changed:
+            lines.append(f"{self.changed:,} files have changed since they were tagged: update to tag them again.")
+        if self.written is not None:
+            lines.append(str(self.written))
+        return "\n".join(lines)

@@ -1,0 +1,67 @@
+"""`keras-musictag library`: what it prints, and its exit codes."""
+
+import json
+
+import pytest
+from click.testing import CliRunner
+from library_files import sounds
+
+import keras_musictag as kmt
+from keras_musictag.cli import main
+
+
+@pytest.fixture
+def music(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    sounds(tmp_path / "music", 3)
+    return tmp_path / "music"
+
+
+def run(*args):
+    return CliRunner().invoke(main, ["library", "-m", "tiny", *map(str, args)], catch_exceptions=False)
+
+
+def test_library(music, tmp_path):
+    result = run("music", "--out", "tags.jsonl", "--top", 2, "--workers", 1)
+    assert result.exit_code == 0, result.stderr
+    assert "tags.jsonl: 3 files, 3 tagged now" in result.stdout and "0 failed" in result.stdout
+    (music / "broken.mp3").write_bytes(b"no sound")
+    for _ in range(2):  # also when nothing is left to do
+        result = run("music", "--out", "tags.jsonl", "--top", 2, "--workers", 1)
+        assert result.exit_code == 1 and "Failed: 1 unsupported." in result.stdout
+    rows = [json.loads(line) for line in (tmp_path / "tags.jsonl").read_text().splitlines()]
+    assert [len(row["tags"] or ()) for row in rows] == [2, 2, 2, 0]
+    result = run("music", "--out", "tags.jsonl")
+    assert result.exit_code == 2 and "(update=True, --update)" in result.stderr
+    assert run("music", "--out", "tags.jsonl", "--update", "--threshold", 0.5).exit_code == 1
+    assert run("music/001.wav", "--out", "tags.jsonl", "--no-resume", "--embeddings", "--timeout", 60).exit_code == 0
+
+
+def test_write_tags(music):
+    pytest.importorskip("mutagen")
+    before = (music / "000.wav").read_bytes()
+    result = run("music", "--out", "tags.jsonl", "--top", 2, "--write-tags", 1)
+    assert "000.wav: " in result.stdout and "MUSICTAG would be written to 3 files" in result.stdout
+    assert "Nothing was written into files. To do it: --no-dry-run" in result.stderr
+    assert (music / "000.wav").read_bytes() == before
+    (music / "001.wav").unlink()
+    (music / "001.wav").hardlink_to(music / "002.wav")
+    result = run("music", "--out", "tags.jsonl", "--top", 2, "--write-tags", 1, "--update", "--no-dry-run")
+    assert "MUSICTAG written to 1 files; 0 had it, 2 cannot have it." in result.stdout and not result.exit_code
+    assert "002.wav: left as it is: it has other names" in result.stderr
+    assert (music / "000.wav").read_bytes() != before
+
+
+def test_what_is_wrong_with_the_command(music):
+    assert "does not exist" in run("nowhere", "--out", "tags.csv").stderr
+    result = run("music", "--out", "tags.txt")
+    assert result.exit_code == 2 and "must end in .jsonl, .csv or .parquet" in result.stderr
+
+
+def test_ctrl_c(music, monkeypatch):
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(kmt.library, "tag_library", stop)
+    result = run("music", "--out", "tags.csv")
+    assert result.exit_code == 130 and "The same command goes on." in result.stderr
