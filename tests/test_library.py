@@ -313,22 +313,6 @@ def test_outputs_that_cannot_be(music, tiny, tmp_path, monkeypatch):
         tag(music, tiny, "tags.parquet")
 
 
-def test_numbers_that_cannot_be(music, tiny):
-    for options, message in (
-        ({"top": 0}, "top must be a whole number of at least 1; got 0"),
-        ({"workers": 1.5}, "workers must be a whole number of at least 1; got 1.5"),
-        ({"threshold": 2}, "threshold must be a probability from 0 to 1; got 2"),
-        ({"timeout": 0}, "timeout must be a positive number of seconds; got 0"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            tag(music, tiny, **options)
-
-
-def test_sources_that_are_not_there(tiny, tmp_path):
-    with pytest.raises(LibraryError, match="'nowhere' does not exist"):
-        tag_library("nowhere", tmp_path / "tags.csv", tiny)
-
-
 def test_a_full_disk_keeps_what_is_done(music, tiny, tmp_path, monkeypatch):
     class Full:
         """A file on a disk that has room for two and a half lines."""

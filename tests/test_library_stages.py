@@ -124,6 +124,25 @@ def test_a_list_that_cannot_be_read(tmp_path, monkeypatch):
         listing.find(tmp_path / "list.txt")
 
 
+def test_sources_that_are_not_there(tmp_path):
+    with pytest.raises(LibraryError, match="'nowhere' does not exist"):
+        tag_library("nowhere", tmp_path / "tags.csv", "tiny")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"top": 0}, "top must be a whole number of at least 1; got 0"),
+        ({"workers": 1.5}, "workers must be a whole number of at least 1; got 1.5"),
+        ({"threshold": 2}, "threshold must be a probability from 0 to 1; got 2"),
+        ({"timeout": 0}, "timeout must be a positive number of seconds; got 0"),
+    ],
+)
+def test_numbers_that_cannot_be(tmp_path, options, message):
+    with pytest.raises(ValueError, match=message):
+        tag_library(tmp_path, tmp_path / "tags.jsonl", "tiny", **options)
+
+
 # === Decoding ===
 
 

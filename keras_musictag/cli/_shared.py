@@ -74,7 +74,9 @@ def main() -> None:
     keras-musictag demo                      tag the bundled clip
     keras-musictag tag *.mp3 --top 5         tag files of your own
     keras-musictag taggram song.mp3          tags over time
+    keras-musictag library DIR -o tags.csv   tag everything in a folder
     keras-musictag models                    what there is
+    keras-musictag benchmark MODEL           how fast it is here
     keras-musictag finetune MODEL -d DATA    teach it tags of your own
     keras-musictag evaluate MODEL -d DATA    how well it tags labelled data
     """  # noqa: D301 (click's mark is the character \\b, so the string must not be raw)
