@@ -12,7 +12,6 @@ from __future__ import annotations
 import datetime
 import functools
 import os
-import platform
 import shlex
 import tempfile
 import time
@@ -29,6 +28,7 @@ import soundfile
 from tqdm import tqdm
 
 import keras_musictag as kmt
+from keras_musictag.benchmarking.machine import processor
 from keras_musictag.cards import update_zoo
 from keras_musictag.registry import zoo_folder
 from keras_musictag.spec import SPEC_FILE, Latency
@@ -119,16 +119,6 @@ def calls_of(tagger: kmt.Tagger, file: Path) -> dict[str, Callable[[], object]]:
         "waveform": functools.partial(tagger.tag, clip, spec.audio.sr),
         "file": functools.partial(tagger.tag, file),
     }
-
-
-def processor() -> str:
-    """Name of the CPU."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return next(filter(None, names), platform.processor() or platform.machine() or "unknown processor")
 
 
 if __name__ == "__main__":

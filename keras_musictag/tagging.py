@@ -6,17 +6,19 @@
 from __future__ import annotations
 
 import abc
+import collections
 import logging
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, TypeVar
 
 import numpy as np
 
 from . import audio, windows
 from .errors import MusicTagError
 from .results import TagResult
-from .runtime import Runtime
+from .runtime import Runtime, available_cores
 from .spec import ModelSpec
 from .taggram import Taggram, column_of
 
@@ -25,6 +27,30 @@ _log = logging.getLogger(__name__)
 # Sound that goes through the network at a time. Measured on 2 cores: per window, a batch of 96 s is at most 5 % faster
 # than one of 24 s, but takes up to 1.5 GB (musicnn's widest activations) instead of 0.5 GB.
 _BATCH_SECONDS = 24.0
+_MOST_WORKERS = 4  # unless asked for more
+
+
+_Given = TypeVar("_Given")
+_Found = TypeVar("_Found")
+
+
+def _in_order(work: Callable[[_Given], _Found], given: Iterable[_Given], workers: int) -> Iterator[_Found]:
+    """`map` in threads: results in order, taking no more from `given` than is worked on."""
+    if workers == 1:
+        yield from map(work, given)
+        return
+    waiting: collections.deque[Future[_Found]] = collections.deque()
+    with ThreadPoolExecutor(workers) as pool:
+        try:
+            for item in given:
+                waiting.append(pool.submit(work, item))
+                if len(waiting) > workers:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:  # also when nobody wants the rest
+            for future in waiting:
+                future.cancel()
 
 
 class BaseTagger(abc.ABC):
@@ -117,13 +143,16 @@ class BaseTagger(abc.ABC):
         tags: Sequence[str] | None = None,
         offset: float = 0.0,
         duration: float | None = None,
+        workers: int | None = None,
         progress: bool = False,
     ) -> Iterator[TagResult]:
-        """Tag one sound after another; a bad one never ends the batch.
+        """Tag many sounds; a bad one never ends the batch.
 
         Args:
             sources: paths, file objects or `(array, sr)` pairs.
             top, threshold, tags, offset, duration: as in `tag`.
+            workers: sounds worked on at once, in threads: some are decoded while another is in the network. By default
+                one per core, at most four; memory grows with them.
             progress: show a progress bar on standard error.
 
         Yields:
@@ -135,23 +164,30 @@ class BaseTagger(abc.ABC):
         """
         if isinstance(sources, (str, os.PathLike, np.ndarray, bytes)):
             raise TypeError(f"tag_many() takes several sounds; got one {type(sources).__name__}. Use tag(), or a list.")
+        if workers is not None and (isinstance(workers, bool) or not isinstance(workers, int) or workers < 1):
+            raise ValueError(f"workers must be a whole number of at least 1, or None; got {workers!r}.")
         self._columns(tags)
         options = {"top": top, "threshold": threshold, "tags": tags, "offset": offset, "duration": duration}
-        return self._tag_each(sources, options, progress)
+        return self._tag_each(sources, options, workers or min(available_cores(), _MOST_WORKERS), progress)
 
     def _tag_each(
-        self, sources: Iterable[audio.Source], options: dict[str, Any], progress: bool
+        self, sources: Iterable[audio.Source], options: dict[str, Any], workers: int, progress: bool
     ) -> Iterator[TagResult]:
-        if progress:
-            from tqdm.auto import tqdm
-
-            sources = tqdm(sources, unit="file", delay=2)
-        for source in sources:
+        def tag_one(source: audio.Source) -> TagResult:
             try:
-                yield TagResult(source, tags=self.tag(source, **options))
+                return TagResult(source, tags=self.tag(source, **options))
             except MusicTagError as error:
                 _log.info("%s", error)
-                yield TagResult(source, error=error)
+                return TagResult(source, error=error)
+
+        _ = self._run  # made once, not by each thread
+        results = _in_order(tag_one, sources, workers)
+        if not progress:
+            return results
+        from tqdm.auto import tqdm
+
+        total = len(sources) if isinstance(sources, Sized) else None
+        return iter(tqdm(results, total=total, unit="file", delay=2))
 
     def taggram(
         self,

@@ -129,6 +129,31 @@ def test_one_bad_file_never_ends_a_batch(tiny, song, tmp_path):
         list(tiny.tag_many([good], tags=["nothing"]))
 
 
+@pytest.mark.contract
+@pytest.mark.parametrize("workers", [1, 3])
+def test_tag_many_in_threads_is_tag_in_turn(tiny, workers):
+    rng = np.random.default_rng(0)
+    sounds = [(rng.uniform(-1, 1, 16_000 + 500 * number), 16_000) for number in range(8)]
+    found = [result.tags for result in tiny.tag_many(sounds, workers=workers)]
+    assert found == [tiny.tag(*sound) for sound in sounds]
+
+
+def test_tag_many_takes_no_more_than_it_needs(tiny):
+    taken = []
+
+    def sounds():
+        for number in range(50):
+            taken.append(number)
+            yield (np.full(16_000, 0.1), 16_000)
+
+    results = tiny.tag_many(sounds(), workers=2)
+    assert not taken and next(results).tags
+    results.close()
+    assert len(taken) <= 3
+    with pytest.raises(ValueError, match="workers must be a whole number of at least 1, or None; got 0"):
+        tiny.tag_many([], workers=0)
+
+
 # === taggram ===
 
 

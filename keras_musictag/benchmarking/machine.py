@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from .. import __version__
+from ..runtime import available_cores
 
 _SIZE = 2048  # of the matrices
 _PRODUCTS = 7
@@ -26,7 +27,7 @@ def describe(threads: int) -> dict[str, Any]:
     """
     return {
         "processor": processor(),
-        "cores": cores(),
+        "cores": available_cores(),
         "threads": threads,
         "memory_gb": _memory_gb(),
         "system": platform.platform(),
@@ -46,11 +47,6 @@ def processor() -> str:
         lines = []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return next(filter(None, names), platform.processor() or platform.machine() or "unknown processor")
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def keep_to(threads: int) -> None:

@@ -21,9 +21,9 @@ import numpy as np
 
 from .. import audio, registry
 from ..demo import demo_clip
-from ..runtime import RUNTIMES, is_installed
+from ..runtime import RUNTIMES, available_cores, is_installed
 from .job import Job
-from .machine import cores, describe
+from .machine import describe
 from .results import BenchmarkError, BenchmarkRun
 
 CLIP_SECONDS = 29.12  # a window of musicnet_crnn; ten of musicnn
@@ -81,9 +81,9 @@ def benchmark(
     unknown = [precision for precision in precisions if precision not in PRECISIONS]
     if unknown or not precisions:
         raise BenchmarkError(f"precisions must be some of {', '.join(PRECISIONS)}; got {list(precisions)!r}.")
-    counts = sorted({1, cores()} if threads is None else set(threads))
-    if counts[0] < 1 or counts[-1] > cores():
-        raise BenchmarkError(f"threads must be from 1 to the {cores()} cores that are there; got {counts}.")
+    counts = sorted({1, available_cores()} if threads is None else set(threads))
+    if counts[0] < 1 or counts[-1] > available_cores():
+        raise BenchmarkError(f"threads must be from 1 to the {available_cores()} cores that are there; got {counts}.")
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         suite = _Suite(Path(folder), wanted, tuple(precisions), counts, quick)
         suite.data = (str(data or ""), dataset or Path(data or "").stem, split)

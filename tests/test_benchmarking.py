@@ -1,0 +1,220 @@
+"""The benchmark: what is counted, what is timed, what is written, and that a failure is a row."""
+
+import csv
+import dataclasses
+import json
+import sys
+from pathlib import Path
+
+import keras
+import pytest
+from click.testing import CliRunner
+
+import keras_musictag as kmt
+from keras_musictag.benchmarking import BenchmarkError, BenchmarkRun, benchmark, compare_runs
+from keras_musictag.benchmarking.complexity import multiply_adds, parameters
+from keras_musictag.benchmarking.job import timed
+from keras_musictag.benchmarking.page import page, plot
+from keras_musictag.benchmarking.run import CLIP_SECONDS
+from keras_musictag.cli import main
+from keras_musictag.errors import UnknownModelError
+
+ROOT = Path(__file__).parents[1]
+
+
+def timing(median, spread=0.1):
+    return {"median_ms": median, "p10_ms": median * (1 - spread), "p90_ms": median * (1 + spread), "calls": 20}
+
+
+def row(model, milliseconds, runtime="keras", **more):
+    scopes = {"log_mel": 1.0, "waveform": 1.2, "file": 2.0, "decode": 0.4, "resample": 0.3}
+    return {
+        "model": model, "runtime": runtime, "precision": "float32", "threads": 2, "version": "Keras",
+        "clips_per_s": 80.0, "best_batch": 4, "best_clips_per_s": 100.0, "load_cold_s": 3.0, "load_warm_s": 0.1,
+        "peak_memory_mb": 500.0, **{name: timing(milliseconds * share) for name, share in scopes.items()}, **more,
+    }  # fmt: skip
+
+
+@pytest.fixture
+def made():
+    """Results as a run gives them, made up."""
+    score = {"dataset": "songs", "split": "test", "n": 10, "roc_auc": 0.9}
+    machine = {
+        "processor": "abacus", "cores": 2, "threads": 2, "memory_gb": 4.0, "system": "wood", "python": "3.11",
+        "keras_musictag": "1", "commit": "", "date": "2026-01-01", "matmul_gflops": {"1": 50.0, "2": 100.0},
+    }  # fmt: skip
+    models = (
+        {"model": "small", "parameters": 1000, "multiply_adds": 2.5e8, "sizes": {"float32": 4e6}, "scores": [score]},
+        {"model": "big", "parameters": 9000, "sizes": {}, "scores": [score | {"roc_auc": 0.95, "measured": True}]},
+        {"model": "unknown", "sizes": {}, "scores": []},
+    )
+    failed = {"model": "unknown", "runtime": "keras", "precision": "float32", "threads": 1, "error": "no such luck"}
+    rows = (row("small", 10.0), row("small", 8.0, "onnxruntime", mean_change=1e-7), row("big", 20.0), failed)
+    return BenchmarkRun(machine=machine, command="benchmark", clip_seconds=30.0, models=models, rows=rows)
+
+
+# === Counting and timing ===
+
+
+def test_multiply_adds_by_hand():
+    inputs = keras.Input((8, 10, 3))
+    x = keras.layers.Conv2D(4, (3, 3), padding="same", strides=2)(inputs)  # 4 x 5 places
+    x = keras.layers.BatchNormalization()(x)
+    x = keras.layers.Reshape((20, 4))(x)
+    x = keras.layers.Conv1D(6, 2)(x)  # 19 places
+    x = keras.layers.GRU(5)(x)  # 19 steps
+    model = keras.Model(inputs, keras.layers.Dense(7)(x))
+    by_hand = 4 * 5 * 3 * 3 * 3 * 4 + 19 * 2 * 4 * 6 + 19 * (6 * 15 + 5 * 15) + 5 * 7
+    assert multiply_adds(model) == by_hand
+    inner = sum(variable.shape[0] for variable in model.layers[2].non_trainable_variables)
+    assert parameters(model) == (model.count_params() - inner, model.count_params())
+
+
+def test_an_unknown_layer_is_not_counted_as_nothing():
+    model = keras.Sequential([keras.Input((8, 2)), keras.layers.LSTM(3)])
+    with pytest.raises(NotImplementedError, match="multiplications of a layer LSTM"):
+        multiply_adds(model)
+
+
+def test_musicnet_crnn():
+    core = kmt.models.musicnet_crnn(num_tags=50)
+    assert parameters(core) == (397_818, 398_530)
+    assert multiply_adds(core) == pytest.approx(1.455e9 / 2, rel=1e-3)  # an operation is half a multiply-add
+
+
+def test_timing():
+    calls = []
+    found = timed(lambda: calls.append(1), 0.0, 7)
+    assert found["calls"] == 7 and len(calls) == 10  # three to warm up
+    assert 0 <= found["p10_ms"] <= found["median_ms"] <= found["p90_ms"]
+
+
+# === Runs ===
+
+
+def test_a_run(tmp_path):
+    run = benchmark(["tiny"], runtimes=["keras"], precisions=["float32"], threads=[1], quick=True, progress=False)
+    (found,), (model,) = run.rows, run.models
+    assert "error" not in found, found
+    assert 0 < found["log_mel"]["median_ms"] < found["file"]["median_ms"]
+    assert 0 < found["load_warm_s"] < found["load_cold_s"] < found["first_tags_s"] and found["peak_memory_mb"] > 100
+    assert model["parameters"] == 3829 and found["windows"] == 29  # of one second each
+    assert model["multiply_adds"] == 29 * 290_384 and run.machine["matmul_gflops"].keys() == {"1"}
+    assert run.derived(found)["times_real_time"] == pytest.approx(found["best_clips_per_s"] * CLIP_SECONDS)
+    again = BenchmarkRun.from_json(run.to_json(tmp_path / "run.json"))
+    assert again.rows == run.rows and again.machine == run.machine
+    assert "tiny" in str(again) and "keras" in again.profile()
+
+
+def test_exports_are_measured_without_keras():
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    run = benchmark(
+        ["tiny"], runtimes=["onnxruntime"], precisions=["float32", "int8"], threads=[1], quick=True, progress=False
+    )
+    plain, reduced = run.rows
+    assert not run.failed, run.failed
+    assert plain["max_change"] < 1e-4 < reduced["max_change"] and plain["version"].startswith("onnxruntime")
+    assert 0 < run.models[0]["sizes"]["int8"] < run.models[0]["sizes"]["float32"]
+
+
+def test_a_failure_is_a_row(tmp_path):
+    folder = kmt.load("tiny").save(tmp_path / "broken")
+    (folder / "weights.safetensors").write_bytes(b"nothing")
+    run = benchmark([str(folder)], runtimes=["keras"], threads=[1], quick=True, progress=False)
+    assert len(run.failed) == 1 and "CorruptWeightsError" in run.failed[0]["error"]
+    assert f"{folder}, keras float32, 1 thread: " in str(run)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"runtimes": ["abacus"]}, r"runtimes must be some of keras, onnxruntime, .*; got 'abacus'"),
+        ({"precisions": ["float8"]}, r"precisions must be some of float32, float16, int8; got \['float8'\]"),
+        ({"threads": [0]}, r"threads must be from 1 to the \d+ cores that are there; got \[0\]"),
+        ({"threads": [4096]}, r"threads must be from 1 to the"),
+    ],
+)
+def test_what_cannot_be_run(given, message):
+    with pytest.raises(BenchmarkError, match=message):
+        benchmark(["tiny"], progress=False, **given)
+    with pytest.raises(UnknownModelError, match="tinny"):
+        benchmark(["tinny"], progress=False)
+
+
+# === Results ===
+
+
+def test_tables(made):
+    text = str(made)
+    assert "abacus, 2 cores" in text and "unknown, keras float32, 1 thread: no such luck" in text
+    small = made.derived(made.rows[0])
+    assert small["gflops"] == pytest.approx(50.0) and small["of_matmul"] == pytest.approx(0.5)
+    assert small["times_real_time"] == 3000
+    assert made.derived(made.rows[2])["of_matmul"] is None  # its multiply-adds are not known
+    assert "0.900 (recorded)" in text and "0.950" in text and "0.950 (recorded)" not in text
+    profile = made.profile().splitlines()
+    assert profile[1].split()[4:] == ["4.0", "3.0", "2.0", "10.0", "1.0", "20.0"]
+
+
+def test_files(made, tmp_path):
+    made.to_csv(tmp_path / "run.csv")
+    with (tmp_path / "run.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [entry["log_mel.median_ms"] for entry in rows] == ["10.0", "8.0", "20.0", ""]
+    assert rows[0]["sizes.float32"] == "4000000.0" and rows[3]["error"] == "no such luck"
+    (tmp_path / "other.json").write_text("[]")
+    with pytest.raises(BenchmarkError, match=r"other\.json does not hold results of a benchmark"):
+        BenchmarkRun.from_json(tmp_path / "other.json")
+
+
+def test_the_page_and_the_picture(made):
+    text = page(made)
+    assert "| small | keras | float32 | 2 | 10.0 [9.0, 11.0] |" in text and "no such luck" in text
+    assert "those that have one on songs, split test" in text
+    ax = plot(made)
+    assert {label.get_text() for label in ax.texts} == {"small", "big"} and "songs" in ax.get_ylabel()
+    assert sorted(ax.collections[0].get_offsets()[:, 0].tolist()) == pytest.approx([9.6, 24.0])  # the fastest runtime
+    with pytest.raises(BenchmarkError, match="nothing to draw"):
+        plot(dataclasses.replace(made, rows=made.failed))
+
+
+def test_the_page_is_current():
+    results = ROOT / "benchmarks" / "results" / "benchmark.json"
+    assert (ROOT / "docs" / "benchmark.md").read_text(encoding="utf-8") == page(BenchmarkRun.from_json(results))
+
+
+# === Comparison ===
+
+
+def test_comparison(made):
+    slower = dataclasses.replace(made, rows=(row("small", 15.0), row("small", 8.5, "onnxruntime"), row("big", 10.0)))
+    compared = compare_runs(made, slower)
+    verdicts = {(entry["model"], entry["runtime"], entry["scope"]): entry["verdict"] for entry in compared.ratios}
+    assert verdicts["small", "keras", "log_mel"] == "slower" and verdicts["small", "onnxruntime", "file"] == "same"
+    assert verdicts["big", "keras", "waveform"] == "faster" and len(compared.regressions) == 3
+    assert compared.only == ("unknown, keras float32, 1 thread: not measured before and after",)
+    assert "3 of 9 timings are slower beyond noise" in str(compared)
+    elsewhere = dataclasses.replace(made, machine={**made.machine, "processor": "slide rule"})
+    assert compare_runs(made, elsewhere).notes == ("processors differ: abacus and slide rule",)
+    with pytest.raises(BenchmarkError, match="no row in common"):
+        compare_runs(made, dataclasses.replace(made, rows=made.failed))
+
+
+def test_commands(made, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr("keras_musictag.benchmarking.benchmark", lambda *a, **k: asked.append((a, k)) or made)
+    monkeypatch.setattr(sys, "argv", ["keras-musictag", "benchmark", "small"])
+    run = CliRunner().invoke
+    files = {name: tmp_path / f"run.{name}" for name in ("json", "csv")}
+    options = [f"--{name}={path}" for name, path in files.items()]
+    found = run(main, ["benchmark", "small", "--threads", "1,2", "--quick", *options, "--plot", f"{tmp_path}/p.png"])
+    assert found.exit_code == 1 and "no such luck" in found.stdout, found.output  # for one row failed
+    assert asked[0][0] == (("small",),) and asked[0][1]["threads"] == [1, 2] and asked[0][1]["quick"]
+    assert json.loads(files["json"].read_text())["clip_seconds"] == 30 and (tmp_path / "p.png").stat().st_size > 5000
+    assert "decoding ms" in run(main, ["benchmark", "--profile"]).stdout and asked[1][0] == ((),)
+    compared = run(main, ["benchmark", "compare", str(files["json"]), str(files["json"])])
+    assert compared.exit_code == 0 and "0 of 9 timings are slower" in compared.stdout
+    wrong = run(main, ["benchmark", "small", "--threads", "few"])
+    assert wrong.exit_code == 2 and "wants numbers, e.g. 1,2; got 'few'" in wrong.stderr
+    assert run(main, ["benchmark", "compare", str(files["csv"]), str(files["json"])]).exit_code == 2
