@@ -70,9 +70,11 @@ def against_teacher(name: str, student: np.ndarray, teacher: np.ndarray, manifes
     low, high = correlation_interval(student, teacher, groups)
     print(f"\n{areas}\n{agreed}\n95 % interval of the correlation, artists resampled: {low:.3f} to {high:.3f}")
     weakest = sorted(agreed.correlations.items(), key=lambda item: item[1])[:6]
+    distilled = any(data.role == "teacher" for data in kmt.model_info(name).training_data)
+    known = "none of them in training" if distilled else "whose tracks it may have been trained on, with human labels"
     note = (
         f"Labels: the tenth of the tracks that {given.teacher} scores highest, tag by tag; {areas.n_groups} artists, "
-        f"none of them in training. Mean correlation with its probabilities {agreed.correlation:.3f} "
+        f"{known}. Mean correlation with its probabilities {agreed.correlation:.3f} "
         f"[{low:.3f}, {high:.3f}]; the lowest: {', '.join(f'{tag} {value:.2f}' for tag, value in weakest)}."
     )
     return entry(areas, given.command, note, correlation=agreed.correlation)

@@ -41,6 +41,7 @@ MODEL_FILES: dict[str, tuple[str, ...]] = {
     "openvino": ("model.xml", "model.bin"),
     "saved_model": ("saved_model",),  # a folder
 }
+OWN_FILES = frozenset({EXPORT_FILE, *(name for files in MODEL_FILES.values() for name in files)})
 
 
 class ExportError(MusicTagError, ValueError):

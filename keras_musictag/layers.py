@@ -55,8 +55,8 @@ class LogMelSpectrogram(keras.layers.Layer):
         amin: floor of the `"db"` scaling, in mel power.
         top_db: range kept below each clip's own maximum, `None` for all of it.
         gain: factor of the `"log10"` scaling.
-        impl: `"fft"` is fastest; `"conv"` is a strided convolution with DFT kernels, for exports to ONNX and LiteRT,
-            whose runtimes have no usable FFT.
+        impl: `"fft"` is fastest; `"conv"` is a strided convolution with DFT kernels, for runtimes that have no usable
+            FFT.
 
     Input shape: `(batch, samples)`. Output shape: `(batch, n_mels, frames)`, float32.
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import os
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
@@ -169,6 +170,20 @@ class OnnxRuntime:
         return dict(zip(self.outputs, self._session.run(None, {self._input: batch}), strict=True))
 
 
+def import_openvino() -> Any:
+    """OpenVINO without its telemetry, which reports to a server, from a forked process, that it was imported."""
+    name = "openvino_telemetry"
+    before = sys.modules.get(name)
+    sys.modules[name] = None  # type: ignore[assignment]  # as if it were not installed
+    try:
+        import openvino
+    finally:
+        del sys.modules[name]
+        if before is not None:
+            sys.modules[name] = before
+    return openvino
+
+
 class OpenVinoRuntime:
     """An ONNX file, or OpenVINO's own XML and weights, on OpenVINO.
 
@@ -180,8 +195,7 @@ class OpenVinoRuntime:
 
     def __init__(self, files: Sequence[bytes], *, threads: int | None = None, exact: bool = True) -> None:
         """Read and compile the file."""
-        import openvino as ov
-
+        ov = import_openvino()
         # Left to itself, it computes in bfloat16 where the processor can.
         options: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"} | (
             {"INFERENCE_PRECISION_HINT": "f32"} if exact else {}
@@ -216,7 +230,7 @@ class LiteRtRuntime:
         from ai_edge_litert.interpreter import Interpreter
 
         # Left to itself, it uses one thread.
-        interpreter = Interpreter(model_content=files[0], num_threads=threads or _cores())
+        interpreter = Interpreter(model_content=files[0], num_threads=threads or available_cores())
         (name, signature), *_ = interpreter.get_signature_list().items()
         self._input = signature["inputs"][0]
         self._run = interpreter.get_signature_runner(name)
@@ -230,7 +244,7 @@ class LiteRtRuntime:
             return dict(self._run(**{self._input: batch}))
 
 
-def _cores() -> int:
+def available_cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 

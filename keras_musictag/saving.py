@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import tempfile
+from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import cards, weights
-from .errors import CacheError
+from .errors import CacheError, MusicTagError
+from .exported import OWN_FILES
 from .spec import SPEC_FILE, WEIGHTS_FILE, ModelSpec
 
 if TYPE_CHECKING:
@@ -37,21 +40,38 @@ def save(core: keras.Model, spec: ModelSpec, folder: Path, *, overwrite: bool) -
     if folder.exists() and not (overwrite and is_tagger):
         advice = "Pass overwrite=True to replace it." if is_tagger else "Choose another folder."
         raise CacheError(f"{folder} already exists. {advice}")
+    with new_folder(folder, OWN_FILES) as new:  # an export that stayed would be what is loaded
+        _write(core, spec, new, folder.name)
+    return folder
+
+
+@contextlib.contextmanager
+def new_folder(folder: Path, replaced: Container[str] = ()) -> Iterator[Path]:
+    """A folder to fill, which takes its place when the block ends without an exception, and vanishes otherwise.
+
+    Args:
+        folder: the place. Files that are there stay, unless they have a new version.
+        replaced: names of files that do not stay.
+
+    Raises:
+        CacheError: it cannot be written.
+    """
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as scratch:
-            new = _write(core, spec, Path(scratch) / "new", folder.name)
+            new = Path(scratch) / "new"
+            new.mkdir()
+            yield new
             if folder.exists():
                 old = folder.rename(Path(scratch) / "old")
                 for path in old.iterdir():
-                    if not (new / path.name).exists():
+                    if path.name not in replaced and not (new / path.name).exists():
                         path.rename(new / path.name)
             new.rename(folder)
     except OSError as error:
-        if isinstance(error, CacheError):
+        if isinstance(error, MusicTagError):
             raise
         raise CacheError(f"{folder} cannot be written: {error}.") from error
-    return folder
 
 
 def save_into(core: keras.Model, spec: ModelSpec, folder: Path) -> None:
@@ -62,7 +82,9 @@ def save_into(core: keras.Model, spec: ModelSpec, folder: Path) -> None:
     """
     try:
         with tempfile.TemporaryDirectory(dir=folder, prefix=".new.") as scratch:
-            new = _write(core, spec, Path(scratch) / "new", folder.resolve().name)
+            new = Path(scratch) / "new"
+            new.mkdir()
+            _write(core, spec, new, folder.resolve().name)
             for name in (WEIGHTS_FILE, _CARD, SPEC_FILE):
                 os.replace(new / name, folder / name)
     except OSError as error:
@@ -71,11 +93,9 @@ def save_into(core: keras.Model, spec: ModelSpec, folder: Path) -> None:
         raise CacheError(f"{folder} cannot be written: {error}.") from error
 
 
-def _write(core: keras.Model, spec: ModelSpec, folder: Path, name: str) -> Path:
-    """The three files in a new folder; `name` is what the card calls the folder."""
-    folder.mkdir()
+def _write(core: keras.Model, spec: ModelSpec, folder: Path, name: str) -> None:
+    """The three files in an empty folder; `name` is what the card calls the folder."""
     source = weights.save_weights(core, folder / WEIGHTS_FILE)
     spec = dataclasses.replace(spec, weights=source, root=None)
     weights.write_atomically(folder / SPEC_FILE, spec.to_json().encode())
     weights.write_atomically(folder / _CARD, cards.model_card(spec, name).encode())
-    return folder

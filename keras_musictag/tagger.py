@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import keras
 
     from .datasets import Manifest
+    from .exported import Format, Precision, Sound
     from .exporting import Export
     from .finetuning import FineTuneReport
     from .layers import Impl
@@ -133,12 +134,23 @@ class Tagger(BaseTagger):
         """
         return saving.save(self.core, self._described, Path(folder), overwrite=overwrite)
 
-    def export(self, path: str | os.PathLike[str], **options: Any) -> Export:
+    def export(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        format: Format = "onnx",
+        precision: Precision = "float32",
+        input: Sound = "waveform",
+        **options: Any,
+    ) -> Export:
         """Write it as a file for ONNX Runtime, OpenVINO, LiteRT or TensorFlow Serving, run and compared first.
 
         Args:
             path: folder to write, which `load` reads without Keras.
-            options: `format`, `precision`, `input`, `calibration`, `data` and others, see `exporting.export`.
+            format: `"onnx"`, `"litert"`, `"openvino"` or `"saved_model"`.
+            precision: `"float32"`, `"float16"` or `"int8"`.
+            input: `"waveform"`, with the preprocessing inside the file, or `"log_mel"`.
+            options: `calibration`, `data`, `dataset`, `overwrite`, `progress`, see `exporting.export`.
 
         Returns:
             `Export`, with the folder and what the file changes.
@@ -148,7 +160,7 @@ class Tagger(BaseTagger):
         """
         from .exporting import export
 
-        return export(self, path, **options)
+        return export(self, path, format=format, precision=precision, input=input, **options)
 
     def push_to_hub(
         self,

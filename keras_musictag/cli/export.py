@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from ._data import DATA_HELP, load_data
 from ._shared import load_tagger, loadable, main, progress_only
+
+if TYPE_CHECKING:
+    from ..exported import Format, Precision, Sound
 
 
 @main.command(short_help="Write a model for ONNX Runtime, OpenVINO, LiteRT or TensorFlow.")
@@ -45,9 +49,9 @@ from ._shared import load_tagger, loadable, main, progress_only
 def export(
     model: str,
     out: Path,
-    format: str,
-    precision: str,
-    input: str,
+    format: Format,
+    precision: Precision,
+    input: Sound,
     calibration: tuple[Path, ...],
     data: str | None,
     overwrite: bool,

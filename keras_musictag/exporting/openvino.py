@@ -8,6 +8,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..runtime import import_openvino
+
 if TYPE_CHECKING:
     import onnx
 
@@ -18,8 +20,7 @@ def write(model: onnx.ModelProto, folder: Path, metadata: dict[str, str]) -> Non
     Raises:
         OSError: the files cannot be written.
     """
-    import openvino as ov
-
+    ov = import_openvino()
     converted = ov.Core().read_model(model.SerializeToString())
     for key, value in metadata.items():
         converted.set_rt_info(value, ["keras_musictag", key])

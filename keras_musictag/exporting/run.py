@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import importlib.util
 import json
 import os
-import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, get_args
 
@@ -18,10 +16,11 @@ from .. import __version__, audio, windows
 from .._fields import require_choice
 from ..demo import demo_clip
 from ..download import sha256_of
-from ..errors import AudioError, CacheError, MissingExtraError
-from ..exported import EXPORT_FILE, ExportError, ExportInfo, Format, Precision, Sound
+from ..errors import CacheError, MissingExtraError
+from ..exported import EXPORT_FILE, OWN_FILES, ExportError, ExportInfo, Format, Precision, Sound
 from ..mel import LogMel
 from ..runtime import is_installed, readers, require_installed
+from ..saving import new_folder
 from ..spec import SPEC_FILE, ModelSpec
 from ..weights import write_atomically
 from .checking import auc_change, compare
@@ -95,7 +94,7 @@ def export(
         data: labelled sounds, to measure what the export does to the AUC: the split test, or all without splits. Some
             of the other splits are for calibration too.
         dataset: what they are called.
-        overwrite: replace an export that is there. Other folders are never replaced.
+        overwrite: replace an export that is there; other files in its folder stay. Other folders are never replaced.
         progress: show progress bars.
 
     Returns:
@@ -120,7 +119,7 @@ def export(
     examples = [_Excerpt(source) for source in (demo_clip(), *calibration)]
     sounds = _windows(tagger, [*examples, *_unmeasured(data)], progress)
     spec = dataclasses.replace(tagger._described, weights=None, weights_help="This is an export.", root=None)
-    with _new_folder(folder) as new:
+    with new_folder(folder, OWN_FILES) as new:
         files = _write(tagger, spec, new, format, precision, input, sounds)
         write_atomically(new / SPEC_FILE, spec.to_json().encode())
         info = ExportInfo(
@@ -242,21 +241,3 @@ def _write(
         return ["model.tflite"]
     saved_model.write(tagger.core, spec, sound, folder / "saved_model", metadata)
     return sorted(p.relative_to(folder).as_posix() for p in (folder / "saved_model").rglob("*") if p.is_file())
-
-
-@contextlib.contextmanager
-def _new_folder(folder: Path) -> Iterator[Path]:
-    """A folder to fill, which takes its place when the block ends without an exception, and vanishes otherwise."""
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as scratch:
-            new = Path(scratch) / "new"
-            new.mkdir()
-            yield new
-            if folder.exists():
-                folder.rename(Path(scratch) / "old")
-            new.rename(folder)
-    except OSError as error:
-        if isinstance(error, (CacheError, AudioError)):
-            raise
-        raise CacheError(f"{folder} cannot be written: {error}.") from error

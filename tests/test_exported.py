@@ -1,0 +1,179 @@
+"""Exported taggers as `load` gives them, and models of the zoo on other runtimes."""
+
+import numpy as np
+import pytest
+from labelled_sounds import labelled_sounds
+from tiny_exports import TENSORFLOW, TinyExports, hide
+
+import keras_musictag as kmt
+from keras_musictag.datasets import Manifest
+from keras_musictag.errors import CorruptWeightsError, MissingExtraError, SpecError
+from keras_musictag.exported import ExportError, NoKerasModelError
+from keras_musictag.features import FeatureCache
+from keras_musictag.tagger_evaluation import score
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    return kmt.load("tiny")
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    return TinyExports(tmp_path_factory.mktemp("exports"))
+
+
+@pytest.fixture
+def noise():
+    return np.random.default_rng(0).uniform(-0.5, 0.5, 70_000).astype("float32")
+
+
+# === What is loaded ===
+
+
+def test_what_an_export_cannot_do(exported):
+    tagger = kmt.load(exported().folder)
+    with pytest.raises(NoKerasModelError, match=r"An exported tagger has no 'fine_tune'.*load\('tiny'\)"):
+        tagger.fine_tune("songs/")
+    assert not hasattr(tagger, "core")
+    with pytest.raises(AttributeError, match="no attribute 'tga'"):
+        _ = tagger.tga
+    with pytest.raises(ValueError, match="is an export, which has its weights; got weights=None"):
+        kmt.load(exported().folder, weights=None)
+
+
+@pytest.mark.parametrize(
+    ("runtime", "error", "message"),
+    [
+        ("litert", ExportError, r"litert does not read onnx exports; openvino and onnxruntime can"),
+        ("keras", ExportError, r"keras does not read onnx exports"),
+        ("tensorrt", ValueError, r"runtime must be 'auto' or one of 'keras', 'onnxruntime'.*got 'tensorrt'"),
+    ],
+)
+def test_runtimes_that_cannot_read_it(exported, runtime, error, message):
+    with pytest.raises(error, match=message):
+        kmt.load(exported().folder, runtime=runtime)
+
+
+def test_auto_takes_the_fastest_that_is_installed(exported, monkeypatch, caplog):
+    caplog.set_level("INFO")
+    assert kmt.load(exported().folder).runtime == "openvino"
+    assert "openvino runs this onnx export" in caplog.text
+    hide(monkeypatch, "openvino")
+    assert kmt.load(exported().folder, runtime="auto").runtime == "onnxruntime"
+    hide(monkeypatch, "openvino", "onnxruntime")
+    with pytest.raises(MissingExtraError, match=r"runtime='openvino' needs the package 'openvino'"):
+        kmt.load(exported().folder, runtime="auto")
+
+
+def test_a_saved_model_is_for_others(exported):
+    if not TENSORFLOW:
+        pytest.skip("is written by TensorFlow")
+    with pytest.raises(ExportError, match=r"saved_model export is for tf\.saved_model\.load"):
+        kmt.load(exported("saved_model").folder)
+
+
+def copied(result, folder):
+    folder.mkdir()
+    for path in result.folder.iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    return folder
+
+
+def test_damage_is_noticed(exported, tmp_path):
+    folder = copied(exported(), tmp_path / "mine")
+    model = folder / "model.onnx"
+    model.write_bytes(model.read_bytes()[:-1] + b"x")
+    with pytest.raises(CorruptWeightsError, match=r"model\.onnx is not the file that was exported"):
+        kmt.load(folder)
+    model.unlink()
+    with pytest.raises(CorruptWeightsError, match=r"model\.onnx cannot be read"):
+        kmt.load(folder)
+    for text, message in (
+        ("{", "cannot be read as JSON"),
+        ("[]", "must be a JSON object"),
+        ('{"export_version": 2}', "version 2; this package reads version 1"),
+        (
+            '{"format": "onnx", "precision": "float32", "input": "waveform", "files": {"a": "b"}, "size": 1}',
+            "files must be",
+        ),
+    ):
+        (folder / "export.json").write_text(text)
+        with pytest.raises(SpecError, match=message):
+            kmt.load(folder)
+
+
+def test_an_export_is_evaluated_like_a_tagger(exported, tiny, tmp_path):
+    data = Manifest.from_csv(labelled_sounds(tmp_path / "sounds", count=8))
+    tagger = kmt.load(exported("onnx", input="log_mel").folder)
+    options = {"dataset": "mine", "progress": False}
+    for cache in (None, FeatureCache(tmp_path / "features", tiny.spec)):
+        both = score([tiny, tagger], data, names=("keras", "onnx"), cache=cache, **options)
+        np.testing.assert_allclose(both.probabilities[0], both.probabilities[1], atol=1e-4)
+    assert both.weights_sha256[0] == both.weights_sha256[1]
+    with pytest.raises(ExportError, match=r"takes waveforms, not cached log-mels.*input='log_mel'"):
+        score(kmt.load(exported().folder), data, cache=cache, **options)
+
+
+def test_an_export_says_which_weights_it_has(exported, tiny):
+    assert kmt.load(exported().folder).weights_sha256 == tiny.weights_sha256
+    small = kmt.load(exported("onnx", "int8").folder)
+    assert small.weights_sha256 == small.info.files["model.onnx"]
+
+
+# === Models of the zoo on other runtimes ===
+
+
+@pytest.mark.contract
+def test_a_model_is_exported_once(tiny, noise, cache, monkeypatch, caplog):
+    caplog.set_level("INFO")
+    tagger = kmt.load("tiny", runtime="onnxruntime", threads=1)
+    assert "Exporting tiny as onnx, once" in caplog.text
+    assert tagger.tag(noise, sr=16_000) == pytest.approx(tiny.tag(noise, sr=16_000), abs=1e-4)
+    assert tagger.weights_sha256 == tiny.weights_sha256 and tagger.spec == tiny.spec
+
+    def never(*args, **kwargs):
+        raise AssertionError
+
+    with monkeypatch.context() as patch:
+        patch.setattr("keras_musictag.exporting.export", never)
+        assert kmt.load("tiny", runtime="openvino").runtime == "openvino"  # which reads the same file
+    (model,) = cache.glob("exports/*/model.onnx")
+    model.write_bytes(b"damaged")
+    kmt.load("tiny", runtime="onnxruntime")
+    assert "damaged and will be exported again" in caplog.text
+
+
+def test_auto_falls_back_to_what_can(monkeypatch, caplog):
+    caplog.set_level("INFO")
+
+    def refuse(*args, **kwargs):
+        raise ExportError("The layer 'odd' cannot be written.")
+
+    monkeypatch.setattr("keras_musictag.exporting.export", refuse)
+    assert kmt.load("tiny", runtime="auto").runtime == "keras"
+    assert "openvino cannot run tiny: The layer 'odd'" in caplog.text and "keras runs tiny" in caplog.text
+
+
+def test_a_runtime_that_is_not_installed(monkeypatch):
+    hide(monkeypatch, "onnxruntime")
+    with pytest.raises(MissingExtraError, match=r"runtime='onnxruntime' needs.*keras_musictag\[onnx\]"):
+        kmt.load("tiny", runtime="onnxruntime")
+
+
+@pytest.mark.parametrize("threads", [0, True, 1.5])
+def test_threads_are_counted(threads):
+    with pytest.raises(ValueError, match=r"threads must be a whole number of at least 1"):
+        kmt.load("tiny", threads=threads)
+
+
+def test_random_weights_are_for_keras():
+    with pytest.raises(ValueError, match=r"Random weights are for training, with Keras"):
+        kmt.load("tiny", weights=None, runtime="onnxruntime")
+
+
+@pytest.mark.skipif(not TENSORFLOW, reason="of TensorFlow")
+def test_tensorflow_takes_threads_before_it_starts_only(tiny, noise):
+    tiny.tag(noise, sr=16_000)
+    with pytest.raises(ValueError, match=r"threads=1: TensorFlow has started already"):
+        kmt.load("tiny", threads=1)
