@@ -17,6 +17,7 @@ if __name__ == "__main__":  # before anything imports a backend
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import argparse
+import functools
 import importlib.util
 import json
 import shlex
@@ -52,6 +53,7 @@ EXPORTS = (
     ("onnxruntime", "int8", "ONNX Runtime, int8"),
     ("openvino", "float32", "OpenVINO"),
     ("openvino", "float16", "OpenVINO, bfloat16"),
+    ("openvino", "int8", "OpenVINO, int8"),
     ("litert", "float32", "LiteRT"),
     ("litert", "int8", "LiteRT, int8"),
 )
@@ -145,15 +147,20 @@ def torch_calls(core: Any, log_mel: np.ndarray) -> Calls:
     return {"PyTorch, eager": run(network), "PyTorch, compiled": run(compiled)}
 
 
+def kind_of(runtime: str) -> str:
+    """The format that a runtime gets."""
+    return "litert" if runtime == "litert" else "onnx"
+
+
 def exported(tagger: kmt.Tagger, folder: Path, calibration: list[Path]) -> dict[str, tuple[Any, dict[str, Any]]]:
     """Name -> exported tagger, and what is known of the file."""
     found = {}
     for runtime, precision, name in EXPORTS:
         if is_installed(runtime):
-            kind = "litert" if runtime == "litert" else "onnx"
-            path = folder / f"{kind}-{precision}"
+            path = folder / f"{kind_of(runtime)}-{precision}"
             if not path.is_dir():
-                tagger.export(path, format=kind, precision=precision, input="log_mel", calibration=calibration)
+                file_format = kind_of(runtime)
+                tagger.export(path, format=file_format, precision=precision, input="log_mel", calibration=calibration)
             info = json.loads((path / "export.json").read_text(encoding="utf-8"))
             about = {key: info[key] for key in ("size", "mean_change", "max_change")}
             found[name] = (kmt.load(path, runtime=runtime), about)
@@ -245,13 +252,17 @@ def many_files(tagger: kmt.Tagger, exports: dict[str, Any], clip: Path, rounds: 
 
 
 def from_the_shell(folder: Path, clip: Path, rounds: int) -> dict[str, Any]:
-    """`keras-musictag tag` in a new process, with Keras on TensorFlow and with an export."""
-    name = "keras-musictag tag, TensorFlow"
-    calls: dict[str, Callable[[], object]] = {}
-    for title, model in {name: MODEL, "keras-musictag tag, exported": str(folder / "onnx-float32")}.items():
-        command = [sys.executable, "-m", "keras_musictag.cli", "tag", str(clip), "--model", model]
-        calls[title] = lambda command=command: subprocess.run(command, check=True, capture_output=True)  # type: ignore[misc]
-    return summary(in_turns(calls, rounds, "from the shell"), name)
+    """`keras-musictag tag` in a new process, with Keras on TensorFlow and with exports."""
+    command = [sys.executable, "-m", "keras_musictag.cli", "tag", str(clip), "--model"]
+    commands = {OURS: [*command, MODEL]}
+    for runtime, precision, title in EXPORTS:
+        if precision == "float32" and is_installed(runtime):
+            commands[title] = [*command, str(folder / f"{kind_of(runtime)}-float32"), "--runtime", runtime]
+    calls: dict[str, Callable[[], object]] = {
+        title: functools.partial(subprocess.run, words, check=True, capture_output=True)
+        for title, words in commands.items()
+    }
+    return summary(in_turns(calls, rounds, "from the shell"), OURS)
 
 
 # === Output ===

@@ -116,7 +116,8 @@ _CHUNK = 128  # frames transformed at a time, so that they stay in the processor
 class LogMel:
     """`LogMelSpectrogram` for those who have no Keras: the same numbers by NumPy.
 
-    The FFT runs in float64, as it does there.
+    The FFT runs in float64, as it does there. The mel filters, of which two at most share a bin, are summed without a
+    matrix product: threads of NumPy's BLAS would go on spinning and take the cores from the network.
 
     Args:
         spec: of the model, for its audio and mel numbers.
@@ -132,13 +133,16 @@ class LogMel:
         """Compute the constants."""
         mel = self.mel = spec.mel
         self._taper = window_function(mel.window, mel.win_length or mel.n_fft, mel.n_fft)
-        self._filters = filters_of(spec).astype("float32")
+        filters = filters_of(spec).T.astype("float32")
+        band, self._bins = np.nonzero(filters)
+        self._weights = filters[band, self._bins][:, None]
+        self._bands, self._starts = np.unique(band, return_index=True)  # narrow filters may have no bin at all
 
     def __call__(self, samples: np.ndarray) -> np.ndarray:
         """Transform float32 `(batch, samples)` to float32 `(batch, mels, frames)`."""
         mel = self.mel
         frames = np.lib.stride_tricks.sliding_window_view(samples, mel.n_fft, axis=1)[:, :: mel.hop_length]
-        values = np.empty((*frames.shape[:2], mel.n_mels), "float32")
+        values = np.zeros((len(frames), mel.n_mels, frames.shape[1]), "float32")
         for clip, result in zip(frames, values, strict=True):
             for start in range(0, len(clip), _CHUNK):
                 spectrum = np.fft.rfft(clip[start : start + _CHUNK] * self._taper)
@@ -146,8 +150,10 @@ class LogMel:
                 power = real * real + imag * imag
                 if mel.power != 2.0:
                     power **= np.float32(mel.power / 2.0)
-                np.matmul(power, self._filters, out=result[start : start + _CHUNK])
-        return self._scale(values).transpose(0, 2, 1)
+                picked = np.ascontiguousarray(power.T)[self._bins]
+                picked *= self._weights
+                result[self._bands, start : start + _CHUNK] = np.add.reduceat(picked, self._starts, axis=0)
+        return self._scale(values)
 
     def _scale(self, values: np.ndarray) -> np.ndarray:
         mel = self.mel

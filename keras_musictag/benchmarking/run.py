@@ -30,7 +30,7 @@ CLIP_SECONDS = 29.12  # a window of musicnet_crnn; ten of musicnn
 _RATE = 44_100
 _TIMEOUT = 900.0  # seconds of one job
 # Precision -> runtimes that gain by it. OpenVINO computes float16 files in bfloat16 where the processor can.
-_REDUCED = {"float16": ("openvino",), "int8": ("onnxruntime", "litert")}
+_REDUCED = {"float16": ("openvino",), "int8": ("onnxruntime", "openvino", "litert")}
 PRECISIONS = ("float32", "float16", "int8")
 
 
