@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
+from typing import Any
 
 import click
 
+from ..library.ray_engine import WORKERS
 from ..library.run import TIMEOUT
+from ..library.summary import LibrarySummary
 from ..library.write_back import WriteBack
-from ._shared import STOPPED, load_tagger, main, model_option, progress_only
+from ._shared import STOPPED, UsageProblem, import_backend, load_tagger, main, model_option, progress_only
 
 
 @main.command(short_help="Tag whole folders of music into one table.")
-@click.argument("sources", metavar="DIR...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("sources", metavar="DIR...", nargs=-1, required=True, type=click.Path())
 @click.option(
-    "--out", "-o", required=True, type=click.Path(path_type=Path), help="Table to write: .parquet, .jsonl or .csv."
+    "--out",
+    "-o",
+    required=True,
+    type=click.Path(),
+    help="Table to write: .parquet, .jsonl or .csv; on Ray a folder of Parquet files.",
 )
 @model_option
 @click.option("--top", "-n", type=click.IntRange(min=1), help="Tags per file.  [default: all]")
@@ -23,7 +29,11 @@ from ._shared import STOPPED, load_tagger, main, model_option, progress_only
     "--threshold", "-t", type=click.FloatRange(0, 1), default=0.0, help="Leave out tags below this probability."
 )
 @click.option("--embeddings", is_flag=True, help="Keep the embeddings too.")
-@click.option("--workers", type=click.IntRange(min=1), help="Processes that decode.  [default: one per processor]")
+@click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    help=f"Processes that decode.  [default: one per processor; on Ray {WORKERS} per actor]",
+)
 @click.option(
     "--timeout",
     type=click.FloatRange(min=0, min_open=True),
@@ -42,19 +52,27 @@ from ._shared import STOPPED, load_tagger, main, model_option, progress_only
     help="Put the N most probable tags into the files' own metadata; shows what it would write.",
 )
 @click.option("--dry-run/--no-dry-run", default=True, help="With --write-tags: only show it (default), or do it.")
+@click.option(
+    "--engine",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    show_default=True,
+    help="This machine, or a Ray cluster; there, DIR and --out can also be URLs (s3://, gs://).",
+)
+@click.option(
+    "--actors", type=click.IntRange(min=1), help="On Ray: processes with the model, at most.  [default: what has room]"
+)
+@click.option("--gpus", type=click.FloatRange(min=0), help="On Ray: GPUs per actor, also a part of one.  [default: 0]")
 def library(
-    sources: tuple[Path, ...],
-    out: Path,
+    sources: tuple[str, ...],
+    out: str,
     model: str,
-    top: int | None,
-    threshold: float,
-    embeddings: bool,
-    workers: int | None,
-    timeout: float,
-    resume: bool,
-    update: bool,
     write_tags: int | None,
     dry_run: bool,
+    engine: str,
+    actors: int | None,
+    gpus: float | None,
+    **options: Any,
 ) -> None:
     """Tag all sounds below DIR, or those that a list names, into one table.
 
@@ -64,27 +82,17 @@ def library(
     \b
     keras-musictag library ~/Music --out tags.parquet
     keras-musictag library ~/Music --out tags.parquet --update
+    keras-musictag library s3://music/all --out s3://music/tags --engine ray
     """  # noqa: D301
-    from ..library import tag_library
-
-    tagger = load_tagger(model)
+    if engine == "local" and (actors is not None or gpus is not None):
+        raise UsageProblem("--actors and --gpus are for --engine ray.")
+    if engine == "ray" and write_tags is not None:
+        raise UsageProblem("--write-tags works on this machine only. Leave it out, or --engine ray.")
     try:
-        with progress_only():
-            summary = tag_library(
-                sources,
-                out,
-                tagger,
-                top=top,
-                threshold=threshold,
-                embeddings=embeddings,
-                workers=workers,
-                timeout=timeout,
-                resume=resume,
-                update=update,
-                write_tags=write_tags,
-                dry_run=dry_run,
-                progress=True,
-            )
+        if engine == "ray":
+            summary = _on_ray(sources, out, model, actors, gpus or 0.0, options)
+        else:
+            summary = _here(sources, out, model, {"write_tags": write_tags, "dry_run": dry_run, **options})
     except KeyboardInterrupt:
         click.echo("Stopped. The same command goes on.", err=True)
         sys.exit(STOPPED)
@@ -93,6 +101,25 @@ def library(
     click.echo(summary)
     if summary.failed:
         sys.exit(1)
+
+
+def _here(sources: tuple[str, ...], out: str, model: str, options: dict[str, Any]) -> LibrarySummary:
+    from ..library import tag_library
+
+    tagger = load_tagger(model)
+    with progress_only():
+        return tag_library(sources, out, tagger, progress=True, **options)
+
+
+def _on_ray(
+    sources: tuple[str, ...], out: str, model: str, actors: int | None, gpus: float, options: dict[str, Any]
+) -> LibrarySummary:
+    from ..library import tag_on_ray
+
+    import_backend()
+    options["workers"] = options["workers"] or WORKERS
+    with progress_only():
+        return tag_on_ray(sources, out, model, actors=actors, gpus=gpus, progress=True, **options)
 
 
 def _tell(written: WriteBack) -> None:

@@ -2,10 +2,12 @@
 
 One module per stage: `listing` finds the files, `decoding` makes windows of one, `tagging` puts windows of many through
 the network, `journal` keeps the rows, `output` writes them as CSV or Parquet, `write_back` puts tags into the files.
-`worker` and `pool` decode in processes of their own; `run` puts all together on one machine. `searching` reads the
-table again.
+`worker` and `pool` decode in processes of their own; `work` joins decoding and tagging, and `run` all stages on one
+machine. `ray_engine` does so on a cluster, with `storage` for files elsewhere and `parts` for rows in a folder.
+`searching` reads the table again.
 """
 
+from .ray_engine import tag_on_ray as tag_on_ray
 from .rows import LibraryError as LibraryError
 from .rows import LibraryRow as LibraryRow
 from .run import tag_library as tag_library
@@ -14,4 +16,13 @@ from .searching import SearchError as SearchError
 from .searching import search as search
 from .summary import LibrarySummary as LibrarySummary
 
-__all__ = ["Found", "LibraryError", "LibraryRow", "LibrarySummary", "SearchError", "search", "tag_library"]
+__all__ = [
+    "Found",
+    "LibraryError",
+    "LibraryRow",
+    "LibrarySummary",
+    "SearchError",
+    "search",
+    "tag_library",
+    "tag_on_ray",
+]

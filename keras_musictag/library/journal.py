@@ -11,9 +11,9 @@ import contextlib
 import dataclasses
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, Self
+from typing import IO, Protocol, Self
 
 from ..download import replacing
 from .rows import LibraryError, LibraryRow, Revision
@@ -66,16 +66,39 @@ class OutputLock:
 
 
 @dataclasses.dataclass(slots=True)
-class Entry:
-    """What the journal knows of a file: where its row is, and what decides whether it has to be made again."""
+class Known:
+    """What decides whether the row of a file has to be made again."""
 
-    offset: int
-    length: int
     sha256: str
     size: int | None
     mtime: float | None
     error_kind: str
     current: bool  # whether the row is of this run's revision
+
+
+@dataclasses.dataclass(slots=True)
+class Entry(Known):
+    """And where the row is in the journal."""
+
+    offset: int
+    length: int
+
+
+class RowStore(Protocol):
+    """Where a run puts its rows: a `Journal`, or `Parts`."""
+
+    @property
+    def entries(self) -> Mapping[str, Known]:
+        """Path as in `LibraryRow` -> what is known of it."""
+
+    def append(self, row: LibraryRow) -> None:
+        """Add the row of a file; it takes the place of one that is there."""
+
+    def touch(self, path: str, size: int, mtime: float) -> None:
+        """Give a row a new size and modification time, for a file whose content is the same."""
+
+    def sync(self) -> None:
+        """Secure the rows that have come."""
 
 
 class Journal:
@@ -213,7 +236,7 @@ class Journal:
     def _enter(self, row: LibraryRow, offset: int, length: int) -> None:
         self._stale |= row.path in self.entries
         self.entries[row.path] = Entry(
-            offset, length, row.sha256, row.size, row.mtime, row.error_kind, self._revision.made(row)
+            row.sha256, row.size, row.mtime, row.error_kind, self._revision.made(row), offset, length
         )
 
     def _reindex(self) -> None:

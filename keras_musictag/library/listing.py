@@ -28,11 +28,13 @@ class Listed:
     Attributes:
         path: absolute, as the file system has it (`os.fsdecode`).
         error, kind: why it needs no further look, as in `LibraryRow`; empty if it does.
+        state: size and modification time, where the listing already said them (storage elsewhere).
     """
 
     path: str
     error: str = ""
     kind: str = ""
+    state: tuple[int, float] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +74,7 @@ def find(sources: Sources, *, progress: bool = False) -> Listing:
     from ..datasets import Manifest
 
     if isinstance(sources, Manifest):
-        return Listing(_once(_of_manifest(sources, "The manifest")), ())
+        return Listing(once(_of_manifest(sources, "The manifest")), ())
     if isinstance(sources, (str, os.PathLike)):
         sources = [sources]
     found: list[Listed] = []
@@ -94,10 +96,11 @@ def find(sources: Sources, *, progress: bool = False) -> Listing:
             found += _of_manifest(Manifest.load(path, untagged=True), path)
         else:
             found.append(Listed(path))
-    return Listing(_once(found), tuple(folders))
+    return Listing(once(found), tuple(folders))
 
 
-def _once(found: Iterable[Listed]) -> tuple[Listed, ...]:
+def once(found: Iterable[Listed]) -> tuple[Listed, ...]:
+    """Each path once, where it came first."""
     return tuple({listed.path: listed for listed in found}.values())
 
 
@@ -214,3 +217,9 @@ def fault_of(path: str) -> tuple[str, str] | None:
         what = "a folder" if stat.S_ISDIR(mode) else "a pipe, a socket or a device"
         return f"{path!r} is {what}, not a regular file.", "not a file"
     return None
+
+
+def state_of(path: str) -> tuple[int, float]:
+    """Size and modification time of a file: as long as they stay the same, so does the content."""
+    status = os.stat(path)
+    return status.st_size, status.st_mtime

@@ -10,7 +10,7 @@ import functools
 import math
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,13 +18,14 @@ import numpy as np
 
 from ..registry import DEFAULT_MODEL
 from . import listing, output, write_back
-from .decoding import Ended, Job, Opened
-from .journal import Journal, OutputLock
+from .decoding import Job, Opened
+from .journal import Journal, OutputLock, RowStore
 from .listing import Listed, Listing, Sources
 from .pool import DecodeWorkers
 from .rows import PASSING, LibraryError, LibraryRow, Revision, readable
 from .summary import LibrarySummary
-from .tagging import Batcher, Predict, batch_size, network
+from .tagging import Batcher, batch_size, network
+from .work import Done, work
 
 if TYPE_CHECKING:
     from ..tagging import BaseTagger
@@ -89,7 +90,7 @@ def tag_library(
         (1, 1)
     """
     begun = time.monotonic()
-    _check_numbers({"top": top, "workers": workers, "write_tags": write_tags}, threshold, timeout)
+    check_numbers({"top": top, "workers": workers, "write_tags": write_tags}, threshold, timeout)
     out = Path(os.path.abspath(out))
     output.check(out)
     if write_tags is not None:
@@ -102,11 +103,11 @@ def tag_library(
     revision = Revision.of(tagger, top, threshold, embeddings)
     with OutputLock(out), contextlib.closing(_open_journal(out, revision, resume)) as journal:
         if not update:
-            _check_revision(out, found, journal, revision)
-        run = _Run(journal, tagger, revision, top, threshold, update)
+            check_revision(out, found, journal, revision)
+        run = Run(journal, tagger.tags, revision, top, threshold, update)
         written = None
         try:
-            run.go(found, workers or _processors(), timeout, progress)
+            run.go(found, _here(tagger, embeddings, workers or _processors(), timeout), progress)
             if write_tags is not None:
                 written = write_back.write_back(journal, found, write_tags, dry_run=dry_run, progress=progress)
         except BaseException:
@@ -123,7 +124,8 @@ def tag_library(
         return dataclasses.replace(run.summary(out, found, time.monotonic() - begun), written=written)
 
 
-def _check_numbers(counts: dict[str, int | None], threshold: float, timeout: float) -> None:
+def check_numbers(counts: dict[str, int | None], threshold: float, timeout: float) -> None:
+    """Raise `ValueError` if a number makes no sense."""
     for name, value in counts.items():
         if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
             raise ValueError(f"{name} must be a whole number of at least 1; got {value!r}.")
@@ -151,7 +153,7 @@ def _open_journal(out: Path, revision: Revision, resume: bool) -> Journal:
     return Journal(path, revision, fresh=not resume)
 
 
-def _check_revision(out: Path, found: Listing, journal: Journal, revision: Revision) -> None:
+def check_revision(out: Path | str, found: Listing, journal: RowStore, revision: Revision) -> None:
     """Refuse to mix models in one output, unless that is what is asked for."""
     entries = (journal.entries.get(readable(listed.path)) for listed in found.files)
     others = sum(entry is not None and not entry.current for entry in entries)
@@ -164,33 +166,59 @@ def _check_revision(out: Path, found: Listing, journal: Journal, revision: Revis
         )
 
 
+def _here(
+    tagger: BaseTagger, embeddings: bool, workers: int, timeout: float
+) -> Callable[[list[Job]], Iterator[list[Done]]]:
+    """What decodes and tags on this machine."""
+
+    def here(jobs: list[Job]) -> Iterator[list[Done]]:
+        # Built when the first windows have come: perhaps there will be none.
+        predict = functools.cache(lambda: network(tagger, embeddings))
+        batcher: Batcher[Job] = Batcher(lambda windows: predict()(windows), batch_size(tagger))
+        return work(jobs, DecodeWorkers(tagger.spec, min(workers, len(jobs)), timeout), batcher)
+
+    return here
+
+
 def _finish(out: Path, journal: Journal, drop: Iterable[str] = ()) -> None:
     journal.finish(drop)
     if journal.path != out:
         output.write(journal.rows(), out)
 
 
-class _Run:
-    """One run: what is to do, and what comes of it."""
+class Run:
+    """One run: what is to do, and the rows that come of it.
+
+    Args:
+        journal: holds the rows.
+        tags: of the network's first outputs.
+        revision: of the rows.
+        top, threshold, update: as in `tag_library`.
+    """
 
     def __init__(
         self,
-        journal: Journal,
-        tagger: BaseTagger,
+        journal: RowStore,
+        tags: Sequence[str],
         revision: Revision,
         top: int | None,
         threshold: float,
         update: bool,
     ) -> None:
-        self._journal, self._tagger, self._revision = journal, tagger, revision
+        """Nothing is done yet."""
+        self._journal, self._tags, self._revision = journal, tags, revision
         self._top, self._threshold, self._update = top, threshold, update
-        self._opened: dict[Job, Opened] = {}
-        self._durations: dict[Job, float | None] = {}
         self._tagged = self._skipped = self._changed = 0
         self._sound_seconds = 0.0
 
-    def go(self, found: Listing, workers: int, timeout: float, progress: bool) -> None:
-        """Tag what is not done."""
+    def go(self, found: Listing, work: Callable[[list[Job]], Iterable[list[Done]]], progress: bool) -> None:
+        """Tag what is not done.
+
+        Args:
+            found: all files.
+            work: what decodes and tags some of them.
+            progress: show a bar.
+        """
         from tqdm.auto import tqdm
 
         # Without smoothing: the rate of the whole run, since files differ by more than it changes.
@@ -205,9 +233,11 @@ class _Run:
                     jobs.append(job)
             bar.initial = bar.n  # they say nothing of how long the rest takes
             self._journal.sync()
-            if jobs:
-                for done in self._tag(jobs, workers, timeout):
-                    bar.update(done)
+            for some in work(jobs) if jobs else ():
+                for done in some:
+                    self._record(done)
+                self._journal.sync()
+                bar.update(len(some))
 
     def gone(self, found: Listing) -> list[str]:
         """Rows of what could never be read, and is not there any more."""
@@ -219,7 +249,7 @@ class _Run:
             if not entry.sha256 and path not in listed and listing.within(path, folders)
         ]
 
-    def summary(self, out: Path, found: Listing, seconds: float) -> LibrarySummary:
+    def summary(self, out: Path | str, found: Listing, seconds: float) -> LibrarySummary:
         """What came of it."""
         kinds = (self._journal.entries[readable(listed.path)].error_kind for listed in found.files)
         return LibrarySummary(
@@ -238,7 +268,10 @@ class _Run:
     def _job(self, listed: Listed) -> Job | None:
         """What to do about a file; `None` if nothing is, or if it is done here and now."""
         entry = self._journal.entries.get(readable(listed.path))
-        fault = (listed.error, listed.kind) if listed.kind else listing.fault_of(listed.path)
+        if listed.kind:
+            self._fail(listed.path, listed.error, listed.kind)
+            return None
+        fault = None if listed.state else listing.fault_of(listed.path)
         if fault is not None:
             self._fail(listed.path, *fault)
             return None
@@ -246,72 +279,39 @@ class _Run:
         if entry is None or again or (self._update and entry.error_kind):
             return Job(listed.path)
         with contextlib.suppress(OSError):  # it may have gone this very moment
-            status = os.stat(listed.path)
-            if (status.st_size, status.st_mtime) == (entry.size, entry.mtime):
+            if (listed.state or listing.state_of(listed.path)) == (entry.size, entry.mtime):
                 self._skipped += 1
                 return None
         return Job(listed.path, known=entry.sha256, replace=self._update or bool(entry.error_kind))
 
     # --- What comes of it ---
 
-    @functools.cached_property
-    def _network(self) -> Predict:
-        """Built when the first windows have come: perhaps there will be none."""
-        return network(self._tagger, self._revision.embeddings)
-
-    def _tag(self, jobs: list[Job], workers: int, timeout: float) -> Iterator[int]:
-        """Decode and tag; yields how many files are done since the last time."""
-        batcher: Batcher[Job] = Batcher(lambda windows: self._network(windows), batch_size(self._tagger))
-        with DecodeWorkers(self._tagger.spec, min(workers, len(jobs)), timeout) as pool:
-            for job, message in pool.run(jobs):
-                done = 0
-                if isinstance(message, Opened):
-                    batcher.drop(job)  # a second one means that the job begins anew
-                    self._opened[job] = message
-                elif isinstance(message, np.ndarray):
-                    batcher.add(job, message)
-                elif message.outcome == "decoded":
-                    self._durations[job] = message.duration_s
-                    batcher.end(job)
-                else:
-                    batcher.drop(job)
-                    self._close(job, message)
-                    done += 1
-                done += self._write(batcher.finished())
-                if done:
-                    self._journal.sync()
-                    yield done
-        yield self._write(batcher.finished(flush=True))
-
-    def _write(self, finished: Iterator[tuple[Job, np.ndarray]]) -> int:
-        count = 0
-        for job, mean in finished:
-            count += 1
-            duration = self._durations.pop(job)
-            if not np.isfinite(mean).all():
-                said = f"The model gives NaN or infinity for {job.path!r}. Try another one."
-                self._fail(job.path, said, "model", self._opened.pop(job))
-                continue
-            tags = self._tagger.tags
-            order = sorted(range(len(tags)), key=lambda column: -mean[column])[: self._top]
-            kept = {tags[column]: round(float(mean[column]), 6) for column in order if mean[column] >= self._threshold}
-            features = mean[len(tags) :]
-            embedding = [float(f"{value:.6g}") for value in features] if self._revision.embeddings else None
-            self._append(job.path, self._opened.pop(job), duration_s=duration, tags=kept, embedding=embedding)
-            self._tagged += 1
-            self._sound_seconds += duration or 0.0
-        return count
-
-    def _close(self, job: Job, ended: Ended) -> None:
-        """Deal with a file that gave no windows, or some too many."""
-        opened = self._opened.pop(job, None)
-        if ended.outcome == "failed":
-            self._fail(job.path, ended.error, ended.kind, opened)
-        elif ended.outcome == "other":
+    def _record(self, done: Done) -> None:
+        if done.outputs is not None:
+            self._keep(done, done.outputs)
+        elif done.ended.outcome == "failed":
+            self._fail(done.job.path, done.ended.error, done.ended.kind, done.opened)
+        elif done.ended.outcome == "other":
             self._changed += 1
-        elif opened is not None:
-            self._journal.touch(readable(job.path), opened.size, opened.mtime)
+        elif done.opened is not None:
+            self._journal.touch(readable(done.job.path), done.opened.size, done.opened.mtime)
             self._skipped += 1
+
+    def _keep(self, done: Done, outputs: np.ndarray) -> None:
+        path, duration = done.job.path, done.ended.duration_s
+        if not np.isfinite(outputs).all():
+            self._fail(path, f"The model gives NaN or infinity for {path!r}. Try another one.", "model", done.opened)
+            return
+        tags = self._tags
+        order = sorted(range(len(tags)), key=lambda column: -outputs[column])[: self._top]
+        kept = {
+            tags[column]: round(float(outputs[column]), 6) for column in order if outputs[column] >= self._threshold
+        }
+        features = outputs[len(tags) :]
+        embedding = [float(f"{value:.6g}") for value in features] if self._revision.embeddings else None
+        self._append(path, done.opened, duration_s=duration, tags=kept, embedding=embedding)
+        self._tagged += 1
+        self._sound_seconds += duration or 0.0
 
     def _fail(self, path: str, error: str, kind: str, opened: Opened | None = None) -> None:
         entry = self._journal.entries.get(readable(path))

@@ -14,7 +14,7 @@ class LibrarySummary:
     """What a run did.
 
     Attributes:
-        out: the output.
+        out: the output; text where it is a URL.
         files: how many were listed.
         tagged: files tagged by this run.
         skipped: files that the output had rows for, whose content is the same.
@@ -25,7 +25,7 @@ class LibrarySummary:
         written: what became of the files' own metadata, if tags were to be written there.
     """
 
-    out: Path
+    out: Path | str
     files: int
     tagged: int
     skipped: int
