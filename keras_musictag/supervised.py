@@ -141,7 +141,12 @@ def train(
 
 def row_outputs(model: keras.Model, windows: EvaluationWindows) -> np.ndarray:
     """What a network says of every row: mean over its windows, float32 `(rows, tags)`."""
-    outputs = [np.asarray(model.predict_on_batch(windows[index][0])) for index in range(len(windows))]
+    outputs = []
+    for index in range(len(windows)):
+        batch = windows[index][0]
+        # The last one is filled up: devices that share batches want equal parts, and XLA compiles for each shape.
+        filled = np.pad(batch, [(0, windows.batch_size - len(batch)), (0, 0), (0, 0)])
+        outputs.append(np.asarray(model.predict_on_batch(filled))[: len(batch)])
     return windows.mean_per_row(np.concatenate(outputs))
 
 

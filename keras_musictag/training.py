@@ -73,6 +73,32 @@ def set_prior(model: keras.Model, prior: np.ndarray) -> None:
         bias.assign(np.log(clipped / (1 - clipped)).astype("float32"))
 
 
+def data_parallel(batch_size: int) -> int:
+    """Let all devices share the batches of every network that is built from now on: `keras.distribution.DataParallel`.
+
+    Args:
+        batch_size: windows per step; every device gets an equal part of them.
+
+    Returns:
+        Number of devices.
+
+    Raises:
+        TrainingError: the backend is not JAX, or the batch cannot be shared equally.
+    """
+    import keras
+
+    if keras.backend.backend() != "jax":
+        raise TrainingError(
+            f"Only JAX shares batches among devices; this is {keras.backend.backend()}. Set KERAS_BACKEND=jax."
+        )
+    devices = len(keras.distribution.list_devices())
+    if batch_size % devices:
+        raise TrainingError(f"batch_size must be a multiple of the {devices} devices that share it; got {batch_size}.")
+    # Batches are ready-made here: there is no data set to cut into parts.
+    keras.distribution.set_distribution(keras.distribution.DataParallel(auto_shard_dataset=False))
+    return devices
+
+
 # === The loop ===
 
 

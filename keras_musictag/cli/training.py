@@ -39,6 +39,7 @@ _OPTIONS = (
     click.option("--seed", type=click.IntRange(min=0), help="Of everything random."),
     click.option("--validation", metavar="DATA", help="Clips to validate on, instead of the split valid."),
     click.option("--precision", type=click.Choice(["float32", "mixed_bfloat16"]), help="Of the arithmetic."),
+    click.option("--data-parallel", is_flag=True, help="Share each batch among all devices (JAX)."),
     click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="A recipe's key: augment.gain_db=6."),
     click.option("--cache", type=click.Path(path_type=Path, file_okay=False), help="Folder to keep log-mels in."),
     click.option("--strict", is_flag=True, help="Stop if any clip has a problem, instead of leaving it out."),
@@ -103,6 +104,10 @@ def _run(task: str, model: str | None, given: dict[str, Any]) -> None:
         sys.exit(int(any(problem.row is not None for problem in report.problems)))
     click.echo(f"log: {printable(out / 'run' / 'log.csv')}", err=True)
     import_backend()
+    if given["data_parallel"]:
+        from ..training import data_parallel
+
+        click.echo(f"devices: {data_parallel(recipe.batches.batch_size)}", err=True)
     with progress_only():
         result = plan.run(out, cache=given["cache"], strict=given["strict"], progress=sys.stderr.isatty())
     _tell(plan, result)
