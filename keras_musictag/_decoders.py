@@ -36,8 +36,8 @@ _HELD_FRAMES = 1024  # of FFmpeg, passed on together: 24 s of AAC
 _TOLERATED_SECONDS = 0.5
 
 # libsndfile cuts the length of a PCM file down to what is there; its log keeps what the header said. WAV: "data",
-# AIFF: "SSND", AU: "Data Size".
-_CUT_DOWN = re.compile(r"^\s*(?:data|SSND|Data Size)\s*: (\d+) \(should be (\d+)\)", re.MULTILINE)
+# AIFF: "SSND", AU: "Data Size", W64: "riff", the whole file.
+_CUT_DOWN = re.compile(r"^\s*(?:data|SSND|Data Size|riff)\s*: (\d+) \(should be (\d+)\)", re.MULTILINE)
 _CUT_DOWN_RF64 = re.compile(r"frame count (\d+) does not match value from 'ds64' chunk of (\d+)")
 
 
@@ -124,6 +124,12 @@ def soundfile_decoder(path: Any, offset: float, duration: float | None) -> Decod
     with contextlib.ExitStack() as stack:
         try:
             sound = stack.enter_context(_open_soundfile(path))
+            if sound.format == "RAW":  # anything at all that is called .au, .snd or .vox passes for samples
+                raise DecodeFailed("a headerless sound, going by its name alone")
+            if sound.subtype == "VORBIS" and offset:  # where its headers are damaged, to seek would crash libsndfile
+                if not len(sound.read(1)):
+                    raise DecodeFailed("its headers are damaged")
+                sound = stack.enter_context(_open_soundfile(path))  # having read, it would seek to a little elsewhere
             patches = _patches(sound, path)
             if patches:
                 sound = stack.enter_context(_Sound(_Quiet(stack.enter_context(opened(path)), patches)))
@@ -240,7 +246,8 @@ def _declared_frames(sound: _Sound, path: Any) -> int:
         declared, actual = int(cut_down[1]), int(cut_down[2])
         # A program that writes to a pipe cannot fill in the length later; it begins with 0, 2**31 or 2**32, or a
         # little less (sox).
-        streamed = declared == 0 or 0x7FFF0000 <= declared <= 0x80000000 or declared >= 0xFFFF0000
+        streamed = declared == 0 or 0x7FFF0000 <= declared <= 0x80000000 or 0xFFFF0000 <= declared < 2**32
+        streamed = streamed or declared >= UNKNOWN_FRAMES
         if not streamed and actual > 0:
             return sound.frames * declared // actual
     cut_down = _CUT_DOWN_RF64.search(sound.extra_info)
@@ -260,7 +267,7 @@ def pyav_decoder(path: Any, offset: float, duration: float | None) -> Decoded:
     except ImportError as error:
         raise DecodeFailed("not installed") from error
     with contextlib.ExitStack() as stack:
-        file = Patched(stack.enter_context(opened(path)))
+        file = _Bounded(stack.enter_context(opened(path)))
         try:
             # An open file, and no protocol allowed: a playlist cannot make FFmpeg open any other file or address. And a
             # file without a name: nothing is an MP3 only because it is called so. Tags need not be UTF-8.
@@ -272,8 +279,24 @@ def pyav_decoder(path: Any, offset: float, duration: float | None) -> Decoded:
             raise DecodeFailed(getattr(error, "strerror", None) or str(error)) from error
         if first is None:
             raise DecodeFailed("no sound in it")
+        file.left = math.inf
         # The rate of the frame counts: for HE-AAC the container may name half of it.
         yield first.sample_rate, _pyav_blocks(container, first, frames, path, offset, duration)
+
+
+class _Bounded(Patched):
+    """For FFmpeg, which goes from header to header without an end: through 10 GB of zeros after `WAVE` for hours."""
+
+    left: float = 2**25  # bytes that may be read; opening takes the tables of an MP4 (0.6 MB per hour) and pictures
+
+    def read(self, size: int = -1) -> bytes:
+        if self.left < 0:
+            return b""
+        data = super().read(size)
+        self.left -= len(data)
+        if self.left < 0:
+            raise OSError("headers without an end")  # once: PyAV prints a second one
+        return data
 
 
 def _pyav_blocks(

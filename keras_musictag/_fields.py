@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from .errors import SpecError
+
+_LARGEST_JSON = 2**24  # bytes
 
 
 def require(condition: bool, message: str) -> None:
@@ -18,11 +22,39 @@ def require_choice(what: str, value: object, choices: Sequence[object]) -> None:
     require(value in choices, f"{what} must be one of {', '.join(map(repr, choices))}; got {value!r}.")
 
 
-def require_count(what: str, value: object, least: int = 1) -> None:
+def require_count(what: str, value: object, least: int = 1, most: int | None = None) -> None:
     require(
         isinstance(value, int) and not isinstance(value, bool) and value >= least,
         f"{what} must be a whole number of at least {least}; got {value!r}.",
     )
+    if most is not None:
+        require_most(what, value, most)
+
+
+def require_most(what: str, value: Any, most: int) -> None:
+    """Refuse what no model has: arrays of that size would be made before anything else could tell."""
+    require(value <= most, f"{what} must be at most {most:,}; got {value:,}.")
+
+
+def read_json(path: Path) -> Any:
+    """JSON from a file that anybody may have made.
+
+    Raises:
+        FileNotFoundError: there is none.
+        SpecError: it is no regular file, far too large, or no JSON.
+    """
+    try:
+        if path.exists() and not path.is_file():  # a pipe would be waited for, a device be read for ever
+            raise OSError("it is no regular file")
+        with path.open("rb") as file:
+            content = file.read(_LARGEST_JSON + 1)
+        if len(content) > _LARGEST_JSON:
+            raise OSError(f"it has more than {_LARGEST_JSON:,} bytes")
+        return json.loads(content.decode("utf-8"))
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError, RecursionError) as error:  # ValueError: no UTF-8, no JSON, numbers of 5,000 digits
+        raise SpecError(f"{path} cannot be read as JSON: {error}") from error
 
 
 def build(kind: type, data: Any, prefix: str) -> Any:

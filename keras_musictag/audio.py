@@ -138,7 +138,7 @@ def duration_of(path: str | os.PathLike[str]) -> float | None:
         info = soundfile.info(native_path(path))
     except (soundfile.LibsndfileError, OSError, TypeError, ValueError):
         return None
-    return float(info.duration) if info.frames < UNKNOWN_FRAMES else None
+    return float(info.duration) if info.frames < UNKNOWN_FRAMES and info.format != "RAW" else None
 
 
 # === Files ===

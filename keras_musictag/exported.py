@@ -18,7 +18,7 @@ from typing import Any, Literal, NoReturn, Self, get_args
 
 import numpy as np
 
-from ._fields import build, require, require_choice
+from ._fields import build, read_json, require, require_choice
 from .errors import CorruptWeightsError, MissingExtraError, MusicTagError, SpecError
 from .mel import LogMel
 from .runtime import RUNTIMES, FileRuntime, is_installed, open_files, readers
@@ -108,11 +108,9 @@ class ExportInfo:
         """
         path = folder / EXPORT_FILE
         try:
-            data = json.loads(path.read_text(encoding="utf-8"))
+            data = read_json(path)
         except FileNotFoundError as error:
             raise SpecError(f"{folder} has no {EXPORT_FILE}: it is not an exported tagger.") from error
-        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-            raise SpecError(f"{path} cannot be read as JSON: {error}") from error
         try:
             require(isinstance(data, dict), f"It must be a JSON object; got {type(data).__name__}.")
             version = data.pop("export_version", EXPORT_VERSION)
@@ -307,6 +305,8 @@ def _choose(file_format: str, runtime: str | None) -> str:
 def _read(path: Path, sha256: str) -> bytes:
     """Content of a file that must be the one that was exported."""
     try:
+        if not path.is_file():  # a pipe would be waited for, a device be read for ever
+            raise FileNotFoundError("there is no such file")
         content = path.read_bytes()
     except OSError as error:
         raise CorruptWeightsError(

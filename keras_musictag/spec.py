@@ -13,11 +13,12 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
-from ._fields import build, require, require_choice, require_count
+from ._fields import build, read_json, require, require_choice, require_count, require_most
 from .errors import SpecError
 from .facts import Latency as Latency
 from .facts import TrainingData as TrainingData
@@ -55,7 +56,7 @@ class AudioSpec:
 
     def __post_init__(self) -> None:
         """Reject rates and resamplers that cannot be."""
-        require_count("audio.sr", self.sr, 1000)
+        require_count("audio.sr", self.sr, 1000, 1_000_000)
         require_choice("audio.resampler", self.resampler, ("soxr_vhq", "soxr_hq", "soxr_mq", "soxr_lq", "soxr_qq"))
 
 
@@ -99,9 +100,10 @@ class MelSpec:
 
     def __post_init__(self) -> None:
         """Reject numbers that no spectrogram can have."""
-        require_count("mel.n_fft", self.n_fft, 2)
-        require_count("mel.hop_length", self.hop_length)
-        require_count("mel.n_mels", self.n_mels)
+        require_count("mel.n_fft", self.n_fft, 2, 2**16)
+        require_count("mel.hop_length", self.hop_length, 1, 2**16)
+        require_count("mel.n_mels", self.n_mels, 1, 2**12)
+        require_most("mel.n_mels times mel.n_fft", self.n_mels * self.n_fft, 2**26)
         if self.win_length is not None:
             require_count("mel.win_length", self.win_length)
             require(
@@ -138,7 +140,7 @@ class WindowSpec:
 
     def __post_init__(self) -> None:
         """Reject unknown policies."""
-        require_count("window.frames", self.frames)
+        require_count("window.frames", self.frames, 1, 2**20)
         require_choice("window.remainder", self.remainder, get_args(Remainder))
         require_choice("window.short", self.short, get_args(Short))
 
@@ -224,10 +226,16 @@ class ModelSpec:
             self.mel.fmax is None or self.mel.fmax <= self.audio.sr / 2,
             f"mel.fmax {self.mel.fmax!r} is above half the sample rate {self.audio.sr}.",
         )
+        require_most("mel.n_mels times window.frames", self.mel.n_mels * self.window.frames, 2**24)
+        require_most("Samples of a window", self.window_samples, 2**26)
+        for field, value in self.config.items():
+            if isinstance(value, int):
+                require_most(f"config.{field}", value, 2**16)
         require(len(self.tags) > 0, f"Model {self.name!r} has no tags.")
+        require_most("The number of tags", len(self.tags), 2**16)
         for tag in self.tags:
             require(isinstance(tag, str) and bool(tag.strip()), f"Model {self.name!r} has an empty tag: {tag!r}.")
-        twice = sorted({tag for tag in self.tags if self.tags.count(tag) > 1})
+        twice = sorted(tag for tag, count in Counter(self.tags).items() if count > 1)
         require(not twice, f"Model {self.name!r} lists tags twice: {', '.join(twice)}.")
         for metric in self.metrics:
             check_metric(self.name, metric)
@@ -332,11 +340,9 @@ class ModelSpec:
         folder = Path(folder)
         path = folder / SPEC_FILE
         try:
-            data = json.loads(path.read_text(encoding="utf-8"))
+            data = read_json(path)
         except FileNotFoundError as error:
             raise SpecError(f"{folder} has no {SPEC_FILE}: it is not a saved tagger or zoo entry.") from error
-        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-            raise SpecError(f"{path} cannot be read as JSON: {error}") from error
         try:
             return cls.from_dict(data, root=folder)
         except SpecError as error:

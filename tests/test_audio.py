@@ -306,7 +306,7 @@ def test_only_the_part_is_decoded(monkeypatch):
     for file_format in ("WAV", "FLAC", "OGG", "MP3"):
         frames.clear()
         load(io.BytesIO(encode(signal(10), file_format=file_format)), offset=7, duration=0.5)
-        assert sum(frames) == 22050
+        assert sum(frames) == 22050 + (file_format == "OGG")  # whose first one is tried before it is told to seek
 
 
 @pytest.mark.parametrize("file_format", ["WAV", "FLAC", "m4a"])

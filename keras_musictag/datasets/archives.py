@@ -273,6 +273,8 @@ def unzip(parts: Sequence[Path], folder: Path) -> int:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 with archive.open(member) as packed, replacing(path) as unpacked:
                     shutil.copyfileobj(packed, unpacked, _CHUNK)
+                    if unpacked.tell() != member.file_size:  # zipfile notices only what is longer
+                        raise zipfile.BadZipFile(f"{member.filename!r} ends before the size it declares")
                 count += 1
     except (zipfile.BadZipFile, zipfile.LargeZipFile, zlib.error, EOFError, RuntimeError) as error:
         # RuntimeError: an unknown method or a password is asked for. Damage can look like either.
