@@ -15,6 +15,7 @@ from keras_musictag.weights import write_atomically
 
 README = Path(__file__).parents[1] / "README.md"
 BEGIN, END = "<!-- models: python benchmarks/zoo_table.py -->", "<!-- end of models -->"
+ORDER = ("musicnet_crnn", "baseline_cnn", "large_cnn", "musicnn_mtt", "vgg_mtt", "musicnn_msd", "vgg_msd", "tiny")
 HEADER = (
     "name", "parameters", "weights", "clip to tags", "agreement with `musicnn_mtt`: correlation", "ROC-AUC", "PR-AUC",
     "genres: ROC-AUC", "published ROC-AUC / PR-AUC",
@@ -47,8 +48,7 @@ def interval(item: dict, name: str) -> str:
 
 def table() -> str:
     """Markdown of all registered models but those of plug-ins."""
-    order = ("musicnet_crnn", "baseline_cnn", "large_cnn", "musicnn_mtt", "vgg_mtt", "musicnn_msd", "vgg_msd", "tiny")
-    rows = [HEADER, ("---",) * len(HEADER), *(row(kmt.model_info(name)) for name in order)]
+    rows = [HEADER, ("---",) * len(HEADER), *(row(kmt.model_info(name)) for name in ORDER)]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in rows)
 
 

@@ -14,6 +14,7 @@ from . import library as library
 from . import probe as probe
 from . import push as push
 from . import search as search
+from . import serve as serve
 from . import tagging as tagging
 from . import training as training
 from . import zoo as zoo

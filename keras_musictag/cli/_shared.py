@@ -75,6 +75,7 @@ def main() -> None:
     keras-musictag tag *.mp3 --top 5         tag files of your own
     keras-musictag taggram song.mp3          tags over time
     keras-musictag library DIR -o tags.csv   tag everything in a folder
+    keras-musictag serve                     the same on a page
     keras-musictag models                    what there is
     keras-musictag benchmark MODEL           how fast it is here
     keras-musictag finetune MODEL -d DATA    teach it tags of your own

@@ -1,0 +1,62 @@
+"""The command `serve`: a page in the browser that tags."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+import webbrowser
+
+import click
+
+from ..registry import DEFAULT_MODEL
+from ._shared import import_backend, main, progress_only, runtime_option
+
+
+@main.command(short_help="A page in the browser that tags.")
+@click.option(
+    "--model",
+    "-m",
+    "models",
+    multiple=True,
+    help=f"Model to offer, several times for several; the first is chosen.  [default: all, {DEFAULT_MODEL} first]",
+)
+@runtime_option
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 lets others in.")
+@click.option("--port", "-p", type=click.IntRange(1, 65535), help="Port.  [default: the first free one from 7860 on]")
+@click.option("--max-mb", type=click.FloatRange(min=0, min_open=True), default=50, show_default=True, help="Of a file.")
+@click.option(
+    "--max-minutes",
+    type=click.FloatRange(min=0, min_open=True),
+    default=10,
+    show_default=True,
+    help="Of a sound; the rest is left out.",
+)
+@click.option("--open/--no-open", "open_page", default=False, help="Open the page in the browser.")
+def serve(
+    models: tuple[str, ...],
+    runtime: str | None,
+    host: str,
+    port: int | None,
+    max_mb: float,
+    max_minutes: float,
+    open_page: bool,
+) -> None:
+    """Serve a page that tags what is dropped onto it or recorded, until Ctrl-C.
+
+    It compares models, follows the player, and downloads JSON and CSV. Uploads are deleted when the page is closed. It
+    works without internet; models that are not on this machine yet are the exception.
+    """
+    import_backend()
+    from ..serving import Desk, Limits, serving
+
+    desk = Desk(models, runtime=runtime, limits=Limits(megabytes=max_mb, minutes=max_minutes))
+    with contextlib.suppress(KeyboardInterrupt), contextlib.ExitStack() as stack:
+        # Whoever stops a service sends SIGTERM; uploads are deleted then, too.
+        stack.callback(signal.signal, signal.SIGTERM, signal.signal(signal.SIGTERM, signal.default_int_handler))
+        with progress_only():
+            url = stack.enter_context(serving(desk, host=host, port=port))
+        click.echo(f"{url}  (Ctrl-C stops it)", err=True)
+        if open_page:
+            webbrowser.open(url)
+        threading.Event().wait()

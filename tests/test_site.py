@@ -1,0 +1,127 @@
+"""The documentation site builds, its generated page is current, the quickstart and the page on musicnn run."""
+
+import contextlib
+import io
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+import keras_musictag as kmt
+from keras_musictag.cli import main
+
+ROOT = Path(__file__).parents[1]
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def blocks(page, language):
+    return [
+        text for kind, text in BLOCK.findall((ROOT / "docs" / page).read_text(encoding="utf-8")) if kind == language
+    ]
+
+
+def run_python(page):
+    """Run the Python of a page in order; returns its names."""
+    names = {"__name__": "example"}
+    with contextlib.redirect_stdout(io.StringIO()):
+        for text in blocks(page, "python"):
+            exec(compile(text, page, "exec"), names)
+    return names
+
+
+def commands(page):
+    """What the shell blocks of a page run, without installation and comments."""
+    lines = [shlex.split(line, comments=True) for text in blocks(page, "bash") for line in text.splitlines()]
+    return [line[1:] for line in lines if line and line[0] == "keras-musictag"]
+
+
+def invoke(arguments):
+    result = CliRunner().invoke(main, arguments, catch_exceptions=False)
+    assert result.exit_code == 0, f"{arguments}\n{result.output}"
+    return result.stdout
+
+
+@pytest.fixture
+def clip(tmp_path, monkeypatch):
+    """The bundled clip, as song.mp3 in the working folder."""
+    import soundfile
+
+    monkeypatch.chdir(tmp_path)
+    y, sr = soundfile.read(kmt.demo_clip())
+    soundfile.write("song.mp3", y, sr)
+
+
+def test_the_site_builds_without_a_warning(tmp_path):
+    pytest.importorskip("mkdocs")
+    pytest.importorskip("material")
+    pytest.importorskip("mkdocstrings")
+    built = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert built.returncode == 0, built.stdout + built.stderr
+    pages = list((tmp_path / "site").rglob("*.html"))
+    loaded = r"<(?:script|img|iframe)[^>]*\ssrc=[\"']?(?:https?:)?//|<link[^>]*stylesheet[^>]*href=[\"']?(?:https?:)?//"
+    for page in pages:
+        assert not re.search(loaded, page.read_text(encoding="utf-8")), f"{page.name} loads from another server"
+    reference = (tmp_path / "site" / "reference" / "taggers.html").read_text(encoding="utf-8")
+    assert "keras_musictag.Tagger.fine_tune" in reference and "&gt;&gt;&gt;" in reference
+
+
+def test_every_page_is_in_the_navigation():
+    yaml = pytest.importorskip("yaml")
+    text = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    named = set(re.findall(r"[\w/-]+\.md", str(yaml.safe_load(text)["nav"])))
+    assert named == {str(page.relative_to(ROOT / "docs")) for page in (ROOT / "docs").rglob("*.md")}
+
+
+def test_the_page_of_models_is_current():
+    check = subprocess.run(
+        [sys.executable, ROOT / "benchmarks" / "models_page.py", "--check"], capture_output=True, text=True
+    )
+    assert check.returncode == 0, check.stderr
+
+
+def test_the_quickstart(clip):
+    pytest.importorskip("matplotlib")
+    names = run_python("index.md")
+    assert names["tagger"].tags == kmt.model_info("musicnet_crnn").tags
+    serve = ["serve", "--open"]
+    run = commands("index.md")
+    assert serve in run
+    printed = {line[0]: invoke(line) for line in run if line != serve}
+    shown = blocks("index.md", "")[0].split("\n", 1)[1]
+    assert shown == printed["demo"].split("\n", 1)[1]
+    assert Path("tags.png").is_file()
+
+
+def test_coming_from_musicnn(clip, published_weights, reference_clips):
+    joram = next(clip for clip in reference_clips if clip.name.startswith("joram"))
+    shutil.copy(joram, "song.mp3")
+    names = run_python("migrate-from-musicnn.md")
+    assert names["taggram"].shape == (9, 50) and names["tags"] == names["tagger"].tags
+    assert next(iter(names["tagger"].tag(joram).items()))[0] == "techno"
+    page = (ROOT / "docs" / "migrate-from-musicnn.md").read_text(encoding="utf-8")
+    assert f'"techno": {names["tagger"].tag(joram)["techno"]:.2f}' in page
+    shapes = {key: value.shape[1:] for key, value in names["features"].items()}
+    assert shapes == {
+        "cnn1": (187, 64),
+        "cnn2": (187, 64),
+        "cnn3": (187, 64),
+        "max_pool": (753,),
+        "mean_pool": (753,),
+        "penultimate": (200,),
+    }
+    # Within 1e-4: log-mels of the layer, in one batch of another size; measured 3e-6.
+    np.testing.assert_allclose(names["features"]["penultimate"].mean(axis=0), names["penultimate"], atol=1e-4)
+    assert names["tagger"].core.get_layer("frontend").output.shape[1:] == (187, 408 + 153)
+    for arguments in commands("migrate-from-musicnn.md"):
+        invoke(arguments)
