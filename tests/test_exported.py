@@ -1,5 +1,7 @@
 """Exported taggers as `load` gives them, and models of the zoo on other runtimes."""
 
+import os
+
 import numpy as np
 import pytest
 from labelled_sounds import labelled_sounds
@@ -87,6 +89,9 @@ def test_damage_is_noticed(exported, tmp_path):
     with pytest.raises(CorruptWeightsError, match=r"model\.onnx is not the file that was exported"):
         kmt.load(folder)
     model.unlink()
+    with pytest.raises(CorruptWeightsError, match=r"model\.onnx cannot be read"):
+        kmt.load(folder)
+    os.mkfifo(model)  # nothing waits for it
     with pytest.raises(CorruptWeightsError, match=r"model\.onnx cannot be read"):
         kmt.load(folder)
     for text, message in (
