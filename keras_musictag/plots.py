@@ -138,6 +138,8 @@ def plot_pareto(
     """
     if ax is None:
         ax = new_axes(7, 4.5)
+    from matplotlib.ticker import LogLocator
+
     order = sorted(range(len(names)), key=lambda number: (milliseconds[number], -scores[number]))
     front: list[int] = []
     for number in order:
@@ -147,9 +149,12 @@ def plot_pareto(
     areas = 900 * np.asarray(sizes, float) / max(sizes)
     ax.scatter(milliseconds, scores, s=np.maximum(areas, 20), c=scores, cmap=_COLOURS, edgecolor="black", zorder=2)
     for name, x, y, area in zip(names, milliseconds, scores, areas, strict=True):
-        ax.annotate(name, (x, y), (0, np.sqrt(max(area, 20)) / 2 + 4), textcoords="offset points", ha="center")
+        ax.annotate(name, (x, y), (np.sqrt(max(area, 20)) / 2 + 4, 0), textcoords="offset points", va="center")
     ax.set_xscale("log")
-    ax.margins(0.2)
+    ax.xaxis.set_major_formatter("{x:g}")
+    ax.xaxis.set_minor_locator(LogLocator(subs=(2, 5)))
+    ax.xaxis.set_minor_formatter("{x:g}")
+    ax.margins(0.35, 0.25)
     ax.set_xlabel("time for one clip (ms)")
     ax.set_ylabel(score)
     ax.grid(alpha=0.3)

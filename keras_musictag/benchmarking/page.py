@@ -29,7 +29,8 @@ Every model of the zoo with the same {seconds:g} s clip (44.1 kHz stereo MP3), e
 
 GMAC: billions of multiplications with an addition for the whole clip; models with short windows need several. MB: of
 the ONNX file. ROC-AUC: the first in the model's card, where data set, split and n are; figures on different data do not
-compare, so the picture shows {shared}.
+compare, so the picture shows {shared}; mind the intervals in the cards before you
+believe a difference there.
 
 ## Speed
 

@@ -264,9 +264,9 @@ def _recorded(name: str) -> list[dict[str, Any]]:
 
 def _matmul(threads: int) -> float:
     """GFLOP/s of NumPy on so many cores, in a process of its own."""
-    code = (
-        "import sys; from keras_musictag.benchmarking import machine; machine.keep_to(int(sys.argv[1])); "
-        "print(machine.matmul_gflops())"
-    )
-    run = subprocess.run([sys.executable, "-c", code, str(threads)], capture_output=True, text=True, check=True)
+    code = "from keras_musictag.benchmarking import machine; print(machine.matmul_gflops())"
+    limits = {f"{library}_NUM_THREADS": str(threads) for library in ("OMP", "OPENBLAS", "MKL", "VECLIB_MAXIMUM")}
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ | limits
+    )  # NumPy starts its threads when it is imported
     return round(float(run.stdout), 1)
