@@ -31,6 +31,7 @@ import keras_musictag as kmt
 from keras_musictag.benchmarking.machine import processor
 from keras_musictag.cards import update_zoo
 from keras_musictag.registry import zoo_folder
+from keras_musictag.runtime import available_cores
 from keras_musictag.spec import SPEC_FILE, Latency
 
 _WARM_UP = 5  # rounds that are not counted
@@ -70,7 +71,7 @@ def measure(models: Sequence[str], repetitions: int, command: str) -> dict[str, 
 
     setting = {
         "machine": processor(),
-        "threads": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        "threads": available_cores(),
         "backend": f"Keras {keras.__version__} on {keras.backend.backend()}",
         "date": datetime.date.today().isoformat(),
         "command": command,

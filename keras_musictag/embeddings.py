@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .datasets.manifest import Manifest
-from .errors import AudioError, CacheError, SpecError
+from .errors import AudioError, CacheError
 from .features import FeatureCache
 from .pipeline import EvaluationWindows, TimedBatches
 from .registry import DEFAULT_MODEL, model_info
@@ -84,17 +84,7 @@ class EmbeddingCache:
         self.tagger, self.workers = tagger, workers
         self.features = FeatureCache(folder, tagger.spec)
         self._folder = Path(folder)
-        try:
-            vector = tagger.core.get_layer("head").input
-        except ValueError as error:
-            raise SpecError(
-                f"{tagger.spec.name!r} has no embeddings: its network has no layer named 'head'. Name its last one so."
-            ) from error
-        if len(vector.shape) != 2:
-            raise SpecError(
-                f"{tagger.spec.name!r} has no embeddings: what enters its head has the shape {tuple(vector.shape)}, "
-                "not (batch, features). Let the head be a dense layer on a vector."
-            )
+        vector = tagger._embedding
         self.width = int(vector.shape[1])
         self._network: keras.Model = keras.Model(tagger.core.inputs, vector)
 

@@ -218,6 +218,26 @@ class Tagger(BaseTagger):
     def _run_log_mel(self) -> KerasRuntime:
         return KerasRuntime(self.core)
 
+    @property
+    def _embedding(self) -> Any:
+        """The symbolic tensor `(batch, features)` that enters the classifier.
+
+        Raises:
+            SpecError: the network has no layer named `head`, or what enters it is no vector.
+        """
+        try:
+            vector = self.core.get_layer("head").input
+        except ValueError as error:
+            raise SpecError(
+                f"{self.spec.name!r} has no embeddings: its network has no layer named 'head'. Name its last one so."
+            ) from error
+        if len(vector.shape) != 2:
+            raise SpecError(
+                f"{self.spec.name!r} has no embeddings: what enters its head has the shape {tuple(vector.shape)}, not "
+                "(batch, features). Let the head be a dense layer on a vector."
+            )
+        return vector
+
     @functools.cached_property
     def _run_features(self) -> KerasRuntime:
         import keras

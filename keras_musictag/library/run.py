@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..registry import DEFAULT_MODEL
+from ..runtime import available_cores
 from . import listing, output, write_back
 from .decoding import Job, Opened
 from .journal import Journal, OutputLock, RowStore
@@ -107,7 +108,7 @@ def tag_library(
         run = Run(journal, tagger.tags, revision, top, threshold, update)
         written = None
         try:
-            run.go(found, _here(tagger, embeddings, workers or _processors(), timeout), progress)
+            run.go(found, _here(tagger, embeddings, workers or available_cores(), timeout), progress)
             if write_tags is not None:
                 written = write_back.write_back(journal, found, write_tags, dry_run=dry_run, progress=progress)
         except BaseException:
@@ -133,12 +134,6 @@ def check_numbers(counts: dict[str, int | None], threshold: float, timeout: floa
         raise ValueError(f"threshold must be a probability from 0 to 1; got {threshold!r}.")
     if not 0 < timeout < math.inf:
         raise ValueError(f"timeout must be a positive number of seconds; got {timeout!r}.")
-
-
-def _processors() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _open_journal(out: Path, revision: Revision, resume: bool) -> Journal:

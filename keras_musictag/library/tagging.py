@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 import numpy as np
 
-from ..errors import SpecError
 from ..runtime import KerasRuntime
 from ..tagging import BaseTagger
 
@@ -54,18 +53,7 @@ def _with_features(tagger: Tagger) -> Predict:
     """Both outputs of a network at once."""
     import keras
 
-    try:
-        features = tagger.core.get_layer("head").input
-    except ValueError as error:
-        raise SpecError(
-            f"{tagger.spec.name!r} has no embeddings: its network has no layer named 'head'. Name its last one so."
-        ) from error
-    if len(features.shape) != 2:
-        raise SpecError(
-            f"{tagger.spec.name!r} has no embeddings: what enters its head has the shape {tuple(features.shape)}, not "
-            "(batch, features). Let the head be a dense layer on a vector."
-        )
-    both = keras.layers.Concatenate(name="tags_and_features")([tagger.core.output, features])
+    both = keras.layers.Concatenate(name="tags_and_features")([tagger.core.output, tagger._embedding])
     waveform = keras.Input(tagger.model.input_shape[1:], name="waveform")
     front_end = tagger.model.get_layer("log_mel_spectrogram")
     return KerasRuntime(keras.Model(waveform, keras.Model(tagger.core.inputs, both)(front_end(waveform)))).predict
