@@ -35,6 +35,8 @@ class Runtime(Protocol):
 class KerasRuntime:
     """A Keras model as a compiled function from array to array, on whichever backend Keras runs.
 
+    Batch norms are folded into convolutions; variables stay those of the model, so what is done to them later counts.
+
     Args:
         model: functional model with one input.
 
@@ -54,7 +56,9 @@ class KerasRuntime:
         if backend not in compilers:
             raise ValueError(f"KERAS_BACKEND must be tensorflow, jax or torch to run models; it is {backend!r}.")
         self.backend = backend
-        self._call = compilers[backend](model)
+        from .folding import folded
+
+        self._call = compilers[backend](folded(model))
 
     def predict(self, batch: np.ndarray) -> np.ndarray:
         """Outputs for a batch: float32 in, float32 out."""
@@ -143,6 +147,17 @@ def limit_threads(threads: int) -> None:
 # === Exported files ===
 
 
+def onnxruntime_options(threads: int | None) -> Any:
+    """`SessionOptions` of ONNX Runtime for so many threads, `None` for all cores."""
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.log_severity_level = 3  # errors; a warning is printed for each constant that is computed at once
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    return options
+
+
 class OnnxRuntime:
     """An ONNX file on ONNX Runtime.
 
@@ -156,10 +171,7 @@ class OnnxRuntime:
         """Read and optimise the file."""
         import onnxruntime as ort
 
-        options = ort.SessionOptions()
-        options.log_severity_level = 3  # errors; a warning is printed for each constant that is computed at once
-        if threads is not None:
-            options.intra_op_num_threads = threads
+        options = onnxruntime_options(threads)
         self._session = ort.InferenceSession(files[0], options, providers=["CPUExecutionProvider"])
         self._input = self._session.get_inputs()[0].name
         self.outputs = tuple(output.name for output in self._session.get_outputs())
@@ -184,6 +196,15 @@ def import_openvino() -> Any:
     return openvino
 
 
+def openvino_options(threads: int | None, *, exact: bool) -> dict[str, Any]:
+    """Properties of a model compiled by OpenVINO for so many threads, `None` for all cores; `exact` is for float32."""
+    # Left to itself, it computes in bfloat16 where the processor can.
+    options: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"} | ({"INFERENCE_PRECISION_HINT": "f32"} if exact else {})
+    if threads is not None:
+        options["INFERENCE_NUM_THREADS"] = threads
+    return options
+
+
 class OpenVinoRuntime:
     """An ONNX file, or OpenVINO's own XML and weights, on OpenVINO.
 
@@ -196,15 +217,9 @@ class OpenVinoRuntime:
     def __init__(self, files: Sequence[bytes], *, threads: int | None = None, exact: bool = True) -> None:
         """Read and compile the file."""
         ov = import_openvino()
-        # Left to itself, it computes in bfloat16 where the processor can.
-        options: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"} | (
-            {"INFERENCE_PRECISION_HINT": "f32"} if exact else {}
-        )
-        if threads is not None:
-            options["INFERENCE_NUM_THREADS"] = threads
         core = ov.Core()
         model = core.read_model(*files) if len(files) > 1 else core.read_model(files[0])
-        self._compiled = core.compile_model(model, "CPU", options)
+        self._compiled = core.compile_model(model, "CPU", openvino_options(threads, exact=exact))
         self._lock = threading.Lock()
         self.outputs = tuple(name for output in self._compiled.outputs for name in output.names)
         self.version = f"openvino {ov.__version__.split('-')[0]}"
@@ -258,6 +273,10 @@ _FILE_RUNTIMES: dict[str, tuple[type[FileRuntime], str, str, str, tuple[str, ...
     "litert": (LiteRtRuntime, "ai_edge_litert", "ai-edge-litert", "litert", ("litert",)),
 }
 RUNTIMES = ("keras", *_FILE_RUNTIMES)
+# What `runtime="auto"` tries, in this order. It is that of musicnet_crnn at float32 on two cores of an AMD EPYC: 12.8,
+# 13.1, 14.8 and 16.9 ms from log-mel to tags (docs/benchmark.md; tests/test_pages.py compares). With no model of the
+# zoo is another faster than OpenVINO beyond noise. LiteRT is faster than ONNX Runtime with musicnet_crnn and large_cnn,
+# slower with the others.
 FASTEST_FIRST = ("openvino", "litert", "onnxruntime", "keras")
 
 

@@ -311,17 +311,20 @@ def test_one_trace_however_many_windows(tiny, sine):
         pytest.skip("counts TensorFlow's traces")
     tagger = kmt.load("tiny")
     calls = 0
-    inner = tagger.model.call
+    head = tagger.core.get_layer("head")
+    inner = head.call
 
     def counted(*args, **kwargs):
         nonlocal calls
         calls += 1
         return inner(*args, **kwargs)
 
-    tagger.model.call = counted
-    for seconds in (1, 2, 3, 3, 1):
+    head.call = counted
+    tagger.tag(sine[:16_000], sr=16_000)
+    traced = calls
+    for seconds in (2, 3, 3, 1):
         tagger.tag(sine[: seconds * 16_000], sr=16_000)
-    assert calls == 1
+    assert calls == traced > 0
 
 
 def test_a_long_track_is_tagged_in_batches(tiny, song, monkeypatch):
@@ -371,7 +374,7 @@ def test_overwriting_keeps_other_files(tiny, tmp_path):
 
 
 def test_a_registered_name_means_the_same_everywhere(tiny, tmp_path, monkeypatch):
-    other = dataclasses.replace(tiny.spec, tags=("a", "b", "c", "d", "e"))
+    other = tiny.spec.retrained(tags=("a", "b", "c", "d", "e"))
     kmt.Tagger(other, core=tiny.core).save(tmp_path / "tiny")
     monkeypatch.chdir(tmp_path)
     assert kmt.load("tiny").tags == tiny.tags
