@@ -203,3 +203,32 @@ def test_the_mel_matrix_in_the_file():
     (found,) = onnxruntime.InferenceSession(written.SerializeToString()).run(None, {})
     expected = filters_of(spec).T
     np.testing.assert_allclose(found, expected, atol=1e-6 * expected.max())  # measured 3e-7
+
+
+def test_pooling_comes_first_and_channels_come_out_even():
+    model = randomise(build_model("musicnet_crnn"))
+    written, _ = on_onnxruntime(model, np.zeros((1, 96, 1366), "float32"), kmt.model_info("musicnet_crnn"))
+    kinds = [node.op_type for node in written.graph.node]
+    assert kinds.count("Conv") == kinds.count("MaxPool") == kinds.count("Relu") == 4
+    for at, node in enumerate(written.graph.node):
+        if node.op_type == "Conv":
+            assert kinds[at : at + 4] == ["Conv", "MaxPool", "Add", "Relu"] and len(node.input) == 2
+    shapes = {tensor.name: tuple(tensor.dims) for tensor in written.graph.initializer}
+    assert [shapes[f"network/conv{number}/kernel"][0] for number in range(1, 5)] == [48, 80, 112, 128]
+    assert [shapes[f"network/conv{number}/kernel"][1] for number in range(1, 5)] == [1, 48, 80, 112]
+
+
+@pytest.mark.parametrize("groups", [(1, 3), (3, 1)])
+def test_grouped_convolutions_keep_their_channels(groups):
+    body = [layers.Conv2D(6, 3, groups=1), *(layers.Conv2D(6, 3, groups=count, activation="relu") for count in groups)]
+    check(network(*body))
+
+
+def test_what_others_use_stays_where_it_is():
+    inputs = keras.Input(SHAPE)
+    x = layers.Reshape((*SHAPE, 1))(inputs)
+    convolved = layers.Conv2D(5, 3, padding="same")(x)
+    rectified = layers.ReLU()(convolved)
+    pooled = layers.MaxPooling2D(1)(rectified)
+    merged = layers.Add()([layers.Conv2D(5, 1)(pooled), rectified])
+    check(keras.Model(inputs, layers.Dense(5, "sigmoid", name="head")(layers.Flatten()(merged))))

@@ -1,8 +1,8 @@
 """ONNX: one file, for ONNX Runtime on any machine, phone or browser, and what OpenVINO is made from.
 
 int8 is made by ONNX Runtime's quantization tools: weights per channel and activations of convolutions and dense layers
-calibrated on log-mels; recurrent weights are kept as int8 and computed with as float32. float16 halves the weights and
-leaves the arithmetic as it is. The front end and the head are float32 always.
+calibrated on log-mels; recurrent weights are kept as int8, those of the head as float16, and computed with as float32.
+float16 halves the weights and leaves the arithmetic as it is. The front end computes in float32 always.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from ..mel import mel_frequencies, window_function
 from ..spec import ModelSpec
 from .graph import Graph
 from .network import add_network
+from .rewriting import pad_channels, pool_early
 
 if TYPE_CHECKING:
     import keras
@@ -54,11 +55,15 @@ def build(
     graph = Graph("network/")
     probabilities, embedding = add_network(graph, core, "log_mel")
     outputs = {PROBABILITIES: probabilities, EMBEDDING: embedding}
+    keep = [value.name for value in outputs.values() if value]
+    pad_channels(graph, keep)
+    pool_early(graph, keep)
     constants = dict(graph.constants)
     if precision == "float16":
-        nodes = [*_halved(constants), *graph.nodes]
+        nodes = [*_halved(constants, _weights(constants)), *graph.nodes]
     elif precision == "int8":
-        nodes = [*_recurrent_int8(graph, constants), *graph.nodes]
+        head = [name for name in _weights(constants) if name.startswith("network/head")]
+        nodes = [*_recurrent_int8(graph, constants), *_halved(constants, head), *graph.nodes]
     else:
         nodes = graph.nodes
     model = _model(
@@ -212,12 +217,12 @@ def _weights(constants: dict[str, np.ndarray]) -> list[str]:
     return [name for name, array in constants.items() if array.dtype == np.float32 and array.ndim > 1]
 
 
-def _halved(constants: dict[str, np.ndarray]) -> list[Any]:
+def _halved(constants: dict[str, np.ndarray], names: list[str]) -> list[Any]:
     """Make weights float16, in place; returns the nodes that make them float32 when the file is loaded."""
     from onnx import TensorProto, helper
 
     nodes = []
-    for name in _weights(constants):
+    for name in names:
         if np.abs(constants[name]).max() <= _FLOAT16_MAX:
             constants[f"{name}/float16"] = constants.pop(name).astype("float16")
             nodes.append(helper.make_node("Cast", [f"{name}/float16"], [name], name=name, to=TensorProto.FLOAT))
@@ -275,7 +280,7 @@ def _quantized(model: onnx.ModelProto, calibration: np.ndarray) -> onnx.ModelPro
             nodes_to_exclude=[*head, *(first if len(first) == 1 else [])],
         )
         quantized = onnx.load(path)
-    del quantized.metadata_props[:]
+    del quantized.metadata_props[:], quantized.graph.value_info[:]
     return quantized
 
 

@@ -8,7 +8,7 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
 import numpy as np
 
@@ -214,6 +214,14 @@ def _windows(tagger: Tagger, examples: Sequence[_Excerpt], progress: bool) -> np
 
 # === Writing ===
 
+# What a person may want to know and a program need not, in a file that is to be small; `spec.json` beside it has them.
+_FOR_PEOPLE = ("metrics", "example", "limits", "intended_use", "training_data", "latency", "citation", "claims")
+
+
+def _needed(spec: ModelSpec) -> dict[str, Any]:
+    """What of a spec is repeated in the model file."""
+    return {key: value for key, value in spec.to_dict().items() if key not in _FOR_PEOPLE}
+
 
 def _write(
     tagger: Tagger, spec: ModelSpec, folder: Path, file_format: str, precision: str, sound: str, sounds: np.ndarray
@@ -221,7 +229,7 @@ def _write(
     """Write the model; returns the names of its files."""
     log_mels = LogMel(spec)(sounds) if precision == "int8" else None
     metadata = {
-        "spec": json.dumps(spec.to_dict(), ensure_ascii=False),
+        "spec": json.dumps(_needed(spec), ensure_ascii=False, separators=(",", ":")),
         "export": json.dumps({"format": file_format, "precision": precision, "input": sound}),
         "tags": "\n".join(spec.tags),
     }
