@@ -1,15 +1,17 @@
 """Whether `library` loses anything when it is killed, and how fast it is, on thousands of files.
 
-    python benchmarks/library.py MUSIC --work FOLDER --files 5000 --kills 10 [--model NAME] [--write]
+    python benchmarks/library.py MUSIC --work FOLDER --files 5000 --kills 10 [--ray] [--model NAME] [--write]
 
 MUSIC is a folder of sounds. FOLDER/music gets copies of them, as many excerpts of them in other formats as it takes,
 and among them 3 % of files that cannot be tagged. They are tagged once undisturbed, and once with SIGKILLs at random
-moments, each followed by the same command. Every row has to be the same in both tables, but for the time it was made.
-`--write` keeps the figures in `benchmarks/results/library.json`. FOLDER/music is made once and used again.
+moments, each followed by the same command. Every row has to be the same in both tables, but for the time it was made;
+with `--ray` also in that of a cluster of two processes on this machine, one of which gets a SIGKILL. `--write` keeps
+the figures in `benchmarks/results/library.json`. FOLDER/music is made once and used again.
 """
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import io
 import json
@@ -18,6 +20,7 @@ import random
 import resource
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -48,11 +51,12 @@ _FORMATS = {"wav": "WAV", "flac": "FLAC", "mp3": "MP3", "ogg": "OGG"}
 @click.option("--files", type=click.IntRange(min=20), default=5_000, show_default=True)
 @click.option("--broken", type=click.FloatRange(0, 1), default=0.03, show_default=True, help="Share of broken files.")
 @click.option("--kills", type=click.IntRange(min=0), default=10, show_default=True)
+@click.option("--ray", is_flag=True, help="Also on Ray, where an actor is killed.")
 @click.option("--model", "-m", default="musicnet_crnn", show_default=True)
 @click.option("--write", is_flag=True, help="Keep the figures in benchmarks/results/library.json.")
-def main(music: Path, work: Path, files: int, broken: float, kills: int, model: str, write: bool) -> None:
-    """Build the files, run twice, compare."""
-    options = [f"--files={files}", f"--broken={broken:g}", f"--kills={kills}", f"--model={model}"]
+def main(music: Path, work: Path, files: int, broken: float, kills: int, ray: bool, model: str, write: bool) -> None:
+    """Build the files, run two or three times, compare."""
+    options = [f"--files={files}", f"--broken={broken:g}", f"--kills={kills}", *ray * ["--ray"], f"--model={model}"]
     spoilt = build(music, work / "music", files, broken)
     for old in (*work.glob("undisturbed.parquet*"), *work.glob("killed.parquet*")):
         old.unlink()
@@ -62,6 +66,9 @@ def main(music: Path, work: Path, files: int, broken: float, kills: int, model: 
     killed_at = killed(work / "music", disturbed, model, kills, journal)
     expected, found = rows(calm), rows(disturbed)
     problems = compare(expected, found, work / "music", spoilt)
+    on_ray = with_a_killed_actor(work / "music", work / "ray", model) if ray else None
+    if on_ray:
+        problems += [f"on Ray, {problem}" for problem in compare(expected, rows(work / "ray"), work / "music", spoilt)]
     sound = sum(row["duration_s"] or 0.0 for row in expected.values())
     result = {
         "files": files,
@@ -74,6 +81,7 @@ def main(music: Path, work: Path, files: int, broken: float, kills: int, model: 
         "cores": CORES,
         "cores_busy": round(busy, 3),
         "kills_after_rows": killed_at,
+        "ray": on_ray,
         "problems": problems,
         "date": datetime.date.today().isoformat(),
         "command": shlex.join(["python", "benchmarks/library.py", "MUSIC", "--work=FOLDER", *options]),
@@ -170,10 +178,10 @@ BREAKERS = {
 # === Runs ===
 
 
-def start(music: Path, out: Path, model: str) -> subprocess.Popen[bytes]:
+def start(music: Path, out: Path, model: str, *options: str) -> subprocess.Popen[bytes]:
     """The command as a process."""
     command = [sys.executable, "-m", "keras_musictag.cli", "library", str(music), "--out", str(out), "--model", model]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
+    return subprocess.Popen([*command, *options], stdout=subprocess.DEVNULL, start_new_session=True)
 
 
 def finish(process: subprocess.Popen[bytes], out: Path) -> None:
@@ -211,6 +219,32 @@ def killed(music: Path, out: Path, model: str, kills: int, size: int) -> list[in
             counts.append(journal.read_bytes().count(b"\n") if journal.exists() else 0)
     finish(start(music, out, model), out)
     return counts
+
+
+def with_a_killed_actor(music: Path, out: Path, model: str) -> dict[str, float]:
+    """Run on Ray with two actors, and kill one of them when the first rows are written; returns how that went."""
+    shutil.rmtree(out, ignore_errors=True)
+    began, killed_after = time.monotonic(), None
+    process = start(music, out, model, "--engine=ray", "--actors=2", "--workers=1")
+    while process.poll() is None:
+        if killed_after is None and any(out.glob("*.parquet")) and len(running := actors()) == 2:
+            os.kill(running[0], signal.SIGKILL)
+            killed_after = round(time.monotonic() - began, 1)
+        time.sleep(0.1)
+    finish(process, out)
+    if killed_after is None:
+        raise SystemExit("On Ray, all was done before an actor could be killed. Take more files.")
+    return {"seconds": round(time.monotonic() - began, 1), "killed_after_seconds": killed_after}
+
+
+def actors() -> list[int]:
+    """Numbers of the processes that are Ray's actors for libraries; Linux only."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if path.read_bytes().startswith(b"ray::LibraryActor"):
+                found.append(int(path.parent.name))
+    return sorted(found)
 
 
 # === Comparison ===

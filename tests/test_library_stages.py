@@ -1,5 +1,6 @@
 """The stages of a library run by themselves: listing, decoding, batches; and what they refuse."""
 
+import dataclasses
 import json
 import os
 import sys
@@ -188,7 +189,7 @@ def test_workers_that_cannot_be_started(tmp_path, monkeypatch):
 
 def test_workers_wait_for_the_network(tmp_path):
     for number in range(3):
-        sound(tmp_path / f"{number}.wav", 120)  # 5 blocks of windows each
+        sound(tmp_path / f"{number}.wav", 600)  # 25 blocks of windows each
     with DecodeWorkers(SPEC, 1, 60.0) as pool:
         jobs = iter([Job(str(tmp_path / f"{number}.wav")) for number in range(3)])
         events = pool.run(jobs)
@@ -198,10 +199,18 @@ def test_workers_wait_for_the_network(tmp_path):
                 break
             pool._stopped.wait(0.2)
         assert pool._events.full() and len(list(jobs)) == 2  # not even the second file was begun
-        assert sum(isinstance(message, np.ndarray) for _, message in events) == 5
+        assert sum(isinstance(message, np.ndarray) for _, message in events) == 25
 
 
 # === Batches ===
+
+
+@pytest.mark.parametrize(("seconds", "most"), [(1.0, 16), (60.0, 16), (300.0, 3), (3_600.0, 1)])
+def test_what_waits_for_the_network_is_bounded(seconds, most):
+    spec = dataclasses.replace(SPEC, window=dataclasses.replace(SPEC.window, frames=round(seconds * 62.5)))
+    waiting = DecodeWorkers(spec, 3, 60.0)._events.maxsize / 3
+    assert waiting == most
+    assert waiting == 1 or waiting * 4 * spec.window_samples <= 2**26
 
 
 def test_batches_are_full_and_means_are_right():

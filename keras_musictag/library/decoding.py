@@ -128,6 +128,11 @@ def decode(job: Job, spec: ModelSpec, stream: Stream = audio.stream) -> Iterator
         yield Ended("failed", error=said, kind=kind)
 
 
+def block_windows(spec: ModelSpec) -> int:
+    """Windows passed on together."""
+    return max(1, round(_BLOCK_SECONDS / spec.window_seconds))
+
+
 def _open(path: str) -> Opened:
     digest = hashlib.sha256()
     with open(path, "rb") as file:
@@ -146,9 +151,8 @@ def _decoded(path: str, opened: Opened, spec: ModelSpec, stream: Stream) -> Iter
             samples += len(block)
             yield block
 
-    batch_size = max(1, round(_BLOCK_SECONDS / spec.window_seconds))
     try:
-        for batch in windows.cut(counted(), spec, batch_size=batch_size, name=audio.describe(path)):
+        for batch in windows.cut(counted(), spec, batch_size=block_windows(spec), name=audio.describe(path)):
             yield batch.samples
     except Exception:
         _check_unchanged(path, opened)

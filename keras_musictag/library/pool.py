@@ -17,13 +17,14 @@ from typing import Any, Self
 import numpy as np
 
 from ..spec import ModelSpec
-from .decoding import HEADER, Ended, Job, Message, message_from
+from .decoding import HEADER, Ended, Job, Message, block_windows, message_from
 from .rows import LibraryError
 
 _STREAM = "keras_musictag.audio:stream"  # what decodes, as module:function
 _TICK = 0.1  # seconds between two looks at the clock
 _START_SECONDS = 120.0  # for a process to import this package, on a machine that does much else
-_AHEAD = 2  # blocks of windows per worker that wait for the network
+_AHEAD = 16  # messages per worker that wait for the network: with few, processes stand still while it is busy
+_AHEAD_BYTES = 2**26  # of windows per worker at most, unless a single one is larger
 
 
 class DecodeWorkers:
@@ -40,7 +41,7 @@ class DecodeWorkers:
     def __init__(self, spec: ModelSpec, count: int, timeout: float) -> None:
         """Nothing is started yet."""
         self._workers = [_Worker(spec, timeout) for _ in range(count)]
-        self._events: queue.Queue[tuple[Job, Message] | BaseException | None] = queue.Queue(_AHEAD * count)
+        self._events: queue.Queue[tuple[Job, Message] | BaseException | None] = queue.Queue(_ahead(spec) * count)
         self._stopped = threading.Event()
         self._jobs_lock = threading.Lock()
         self._threads: list[threading.Thread] = []
@@ -119,6 +120,11 @@ class DecodeWorkers:
         while not self._stopped.wait(_TICK):
             for worker in self._workers:
                 worker.kill_if_late()
+
+
+def _ahead(spec: ModelSpec) -> int:
+    """Messages per worker that may wait for the network."""
+    return max(1, min(_AHEAD, _AHEAD_BYTES // (4 * block_windows(spec) * spec.window_samples)))
 
 
 class _Worker:
