@@ -6,6 +6,7 @@ tagged or a check failed, 2 the command itself was wrong (unknown model, missing
 
 # Importing a module adds its commands to `main`.
 from . import benchmark as benchmark
+from . import completion as completion
 from . import data as data
 from . import evaluate as evaluate
 from . import export as export

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ._shared import printable
 
 if TYPE_CHECKING:
     from ..datasets import Manifest
+    from ..finetuning.data import FineTuneData
+    from ..recipes.data import RecipeData
 
 DATA_HELP = (
     "Manifest (CSV, TSV, JSONL, Parquet), folder, or NAME:FOLDER with a data set of `keras-musictag data list`: "
@@ -31,3 +36,15 @@ def load_data(text: str) -> tuple[Manifest, str, str]:
 
     manifest, origin = read(text, DataSettings())
     return manifest, origin.title, origin.grouped_by
+
+
+def planned(folder: Path, data: FineTuneData | RecipeData) -> dict[str, Any]:
+    """What `--dry-run --json` prints: where the result would be, and what it would be made from."""
+    return {
+        "folder": printable(folder),
+        "data": data.origin.title,
+        "clips": {name: len(part) for name, part in data.parts.items()},
+        "tags": list(data.train.tags),
+        "problems": [str(problem) for problem in data.report.problems],
+        "notes": [*data.report.notes, *data.notes],
+    }

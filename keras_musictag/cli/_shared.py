@@ -8,8 +8,10 @@ from __future__ import annotations
 import contextlib
 import importlib.metadata
 import io
+import json
 import os
 import re
+import shlex
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -21,6 +23,7 @@ import click
 from .. import __version__
 from ..errors import AudioError, MusicTagError
 from ..registry import DEFAULT_MODEL, list_models
+from ._completion import complete_model
 
 if TYPE_CHECKING:
     from ..tagger import Tagger
@@ -28,6 +31,14 @@ if TYPE_CHECKING:
 
 
 STOPPED = 130  # exit code of what Ctrl-C ended
+STDOUT = Path("-")  # a file that is standard output
+
+_RUNTIMES = ("onnxruntime", "openvino", "litert")  # besides Keras, if they are installed
+_PACKAGES = {  # by what is imported, where packages are called otherwise
+    "tensorflow": ("tensorflow", "tensorflow-cpu", "tf-nightly"),
+    "onnxruntime": ("onnxruntime", "onnxruntime-gpu"),
+    "litert": ("ai-edge-litert",),
+}
 
 
 class UsageProblem(click.ClickException):
@@ -52,15 +63,27 @@ class Group(click.Group):
 
 def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
     if wanted and not ctx.resilient_parsing:
-        backend = os.environ.get("KERAS_BACKEND", "tensorflow")
-        versions = []
-        for name in ("keras", backend):
-            try:
-                versions.append(f"{name} {importlib.metadata.version(name)}")
-            except importlib.metadata.PackageNotFoundError:
-                versions.append(f"{name} not installed")
+        versions = [f"{name} {_version(name) or 'not installed'}" for name in ("keras", _backend())]
+        versions += [f"{name} {version}" for name in _RUNTIMES if (version := _version(name))]
         click.echo(f"keras_musictag {__version__} ({', '.join(versions)}, Python {sys.version.split()[0]})")
         ctx.exit()
+
+
+def _backend() -> str:
+    """What Keras will compute with; by its own rules, but without importing it."""
+    home = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
+    try:
+        chosen = json.loads((home / "keras.json").read_text(encoding="utf-8")).get("backend")
+    except (OSError, ValueError, AttributeError):
+        chosen = None
+    return os.environ.get("KERAS_BACKEND") or chosen or "tensorflow"
+
+
+def _version(name: str) -> str | None:
+    for package in _PACKAGES.get(name, (name,)):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            return importlib.metadata.version(package)
+    return None
 
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -80,6 +103,7 @@ def main() -> None:
     keras-musictag benchmark MODEL           how fast it is here
     keras-musictag finetune MODEL -d DATA    teach it tags of your own
     keras-musictag evaluate MODEL -d DATA    how well it tags labelled data
+    keras-musictag completion                set up the Tab key
     """  # noqa: D301 (click's mark is the character \\b, so the string must not be raw)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal or pipe that knows no block characters gets "?"
@@ -93,6 +117,7 @@ model_option = click.option(
     "-m",
     default=DEFAULT_MODEL,
     show_default=True,
+    shell_complete=complete_model,
     help="Model name, saved folder, or hf://org/repo@revision.",
 )
 format_option = click.option(
@@ -106,8 +131,59 @@ format_option = click.option(
 )
 json_option = click.option("--json", "output", flag_value="json", help="Same as --format json.")
 csv_option = click.option("--csv", "output", flag_value="csv", help="Same as --format csv.")
+json_flag = click.option("--json", "as_json", is_flag=True, help="Print one object, and nothing else.")
 offset_option = click.option("--offset", type=click.FloatRange(min=0), default=0.0, help="Seconds to skip.")
 duration_option = click.option("--duration", type=click.FloatRange(min=0, min_open=True), help="Seconds to use.")
+
+
+def _checked(_ctx: click.Context, _option: click.Parameter, path: Path | None) -> Path | None:
+    if path not in (None, STDOUT):
+        check_output("--json", path, (".json",))
+    return path
+
+
+json_file_option = click.option(
+    "--json",
+    "json_file",
+    metavar="[FILE]",
+    is_flag=False,
+    flag_value=str(STDOUT),
+    type=click.Path(path_type=Path, dir_okay=False),
+    callback=_checked,
+    help="Write the result to this file as JSON; without one, print it instead of the tables.",
+)
+
+
+# === Output ===
+
+
+def print_json(value: object) -> None:
+    """One object on a line of standard output."""
+    click.echo(json.dumps(value, ensure_ascii=False))
+
+
+def suggest(*command: str | Path, always: bool = False, also: str = "") -> None:
+    """Say on standard error, where a person reads it, what to call next.
+
+    Args:
+        command: words after `keras-musictag`; quoted for the shell where they have to be.
+        always: also where standard error is no terminal.
+        also: what goes on after it.
+    """
+    if always or sys.stderr.isatty():
+        words = ("keras-musictag", *(printable(word) if isinstance(word, Path) else word for word in command))
+        click.echo(f"next: {shlex.join(words)}{also}", err=True)
+
+
+def suggest_tagging(folder: Path) -> None:
+    """Say how a tagger that was written is used."""
+    name = loadable(folder)
+    suggest("tag", "SONG", "--model", name, always=True, also=f", or keras_musictag.load({name!r})")
+
+
+def model_words(model: str) -> tuple[str, ...]:
+    """`--model NAME`, unless that is what a command takes anyway."""
+    return () if model == DEFAULT_MODEL else ("--model", model)
 
 
 # === Paths ===

@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shlex
 import sys
 from pathlib import Path
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
-from ._shared import check_output, check_plot, main, printable, progress_only
+from ..tables import echo
+from ._completion import complete_file, complete_model
+from ._shared import (
+    STDOUT,
+    check_output,
+    check_plot,
+    json_file_option,
+    json_flag,
+    main,
+    print_json,
+    printable,
+    progress_only,
+    suggest,
+)  # fmt: skip
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 
@@ -18,9 +33,14 @@ class _Group(click.Group):
     """Names of models, if the first word is no subcommand."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        if not args or (args[0] not in self.commands and args[0] != "--help"):
+        known = {*self.commands, *ctx.help_option_names}
+        if not (args and args[0] in known) and (args or not ctx.resilient_parsing):  # for Tab, nothing is not yet `run`
             args = ["run", *args]
         return super().parse_args(ctx, args)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        run = self.commands["run"]
+        return [*super().shell_complete(ctx, incomplete), *run.params[0].shell_complete(ctx, incomplete)]
 
 
 @main.group(cls=_Group, short_help="Measure size, speed and AUC of models here, or compare two runs.")
@@ -41,11 +61,13 @@ def _listed(_ctx: click.Context, _option: click.Parameter, text: str | None) -> 
 
 
 @benchmark.command(short_help="Measure models.")
-@click.argument("models", metavar="[MODEL]...", nargs=-1)
+@click.argument("models", metavar="[MODEL]...", nargs=-1, shell_complete=complete_model)
 @click.option("--runtimes", callback=_listed, help="Of keras,onnxruntime,openvino,litert; default: the installed ones.")
 @click.option("--precisions", callback=_listed, help="Of float32,float16,int8; default: all.")
 @click.option("--threads", callback=_listed, help="E.g. 1,4; default: one, and all cores.")
-@click.option("--data", help="Labelled sounds to measure the AUC on: a table, or a folder per tag.")
+@click.option(
+    "--data", shell_complete=complete_file, help="Labelled sounds to measure the AUC on: a table, or a folder per tag."
+)
 @click.option("--dataset", default="", help="What to call them.")
 @click.option("--split", default="test", show_default=True, type=click.Choice(["train", "valid", "test", "all"]))
 @click.option(
@@ -53,7 +75,7 @@ def _listed(_ctx: click.Context, _option: click.Parameter, text: str | None) -> 
 )
 @click.option("--quick", is_flag=True, help="A few calls of each.")
 @click.option("--profile", is_flag=True, help="Show where the time goes: decoding, resampling, features, network.")
-@click.option("--json", "json_file", type=_FILE, help="Write everything to this file; `compare` reads it.")
+@json_file_option
 @click.option("--csv", "csv_file", type=_FILE, help="Write a line per measurement.")
 @click.option("--plot", type=click.Path(path_type=Path), help="Draw ROC-AUC against latency (png, svg, pdf).")
 def run(models: tuple[str, ...], threads: tuple[str, ...] | None, **given: Any) -> None:
@@ -64,9 +86,8 @@ def run(models: tuple[str, ...], threads: tuple[str, ...] | None, **given: Any) 
     from .. import benchmarking
     from ..benchmarking import page
 
-    for option, path, suffix in (("--json", given["json_file"], ".json"), ("--csv", given["csv_file"], ".csv")):
-        if path is not None:
-            check_output(option, path, (suffix,))
+    if given["csv_file"] is not None:
+        check_output("--csv", given["csv_file"], (".csv",))
     if given["plot"] is not None:
         check_plot(given["plot"])
     if threads is not None and not all(count.isdigit() for count in threads):
@@ -86,7 +107,7 @@ def run(models: tuple[str, ...], threads: tuple[str, ...] | None, **given: Any) 
             command=shlex.join(["keras-musictag", *sys.argv[1:]]),
             progress=sys.stderr.isatty(),
         )
-    if given["json_file"] is not None:
+    if given["json_file"] not in (None, STDOUT):
         measured.to_json(given["json_file"])
     if given["csv_file"] is not None:
         measured.to_csv(given["csv_file"])
@@ -94,17 +115,25 @@ def run(models: tuple[str, ...], threads: tuple[str, ...] | None, **given: Any) 
         from ..plots import save_figure
 
         save_figure(page.plot(measured), given["plot"])
-    click.echo(measured.profile() if given["profile"] else str(measured))
+    if given["json_file"] == STDOUT:
+        print_json(measured.to_dict())
+    else:
+        echo(*([measured.profile_table()] if given["profile"] else measured.blocks()))
     for path in (given["json_file"], given["csv_file"], given["plot"]):
-        if path is not None:
+        if path not in (None, STDOUT):
             click.echo(f"Wrote {printable(path)}.", err=True)
-    sys.exit(int(bool(measured.failed)))
+    if measured.failed:
+        sys.exit(1)
+    if measured.rows and given["json_file"] is None and given["csv_file"] is None:
+        fastest = min(measured.rows, key=lambda row: (row["precision"] != "float32", row["file"]["median_ms"]))
+        suggest("tag", "SONG", "--model", fastest["model"], "--runtime", fastest["runtime"])
 
 
 @benchmark.command(short_help="Ratios of two runs.")
 @click.argument("before", type=_FILE)
 @click.argument("after", type=_FILE)
-def compare(before: Path, after: Path) -> None:
+@json_flag
+def compare(before: Path, after: Path, as_json: bool) -> None:
     """Show how much slower or faster the second run is, timing by timing; the exit code is 1 if one is slower.
 
     Slower means beyond noise: the ranges from the 10th to the 90th percentile do not touch.
@@ -114,5 +143,8 @@ def compare(before: Path, after: Path) -> None:
     compared = benchmarking.compare_runs(
         benchmarking.BenchmarkRun.from_json(before), benchmarking.BenchmarkRun.from_json(after)
     )
-    click.echo(str(compared))
+    if as_json:
+        print_json(dataclasses.asdict(compared))
+    else:
+        click.echo(str(compared))
     sys.exit(int(bool(compared.regressions)))

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import json
+import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from ._shared import check_output, main, printable, progress_only
+from ..tables import Table, echo
+from ._completion import complete_dataset
+from ._shared import check_output, json_flag, main, print_json, printable, progress_only, suggest
 
 if TYPE_CHECKING:
     from ..datasets.catalogue import Entry
@@ -38,39 +40,38 @@ def list_data(as_json: bool) -> None:
 
     if as_json:
         for entry in ENTRIES.values():
-            click.echo(json.dumps(_facts(entry), ensure_ascii=False))
+            print_json(_facts(entry))
         return
-    width = max(map(len, ENTRIES))
-    for entry in ENTRIES.values():
-        text = f"{entry.key:<{width}}  {entry.info.description}"
-        click.echo(click.wrap_text(text, width=_WIDTH, subsequent_indent=" " * (width + 2)))
+    rows = [(entry.key, entry.info.description) for entry in ENTRIES.values()]
+    echo(Table(("name", "what it is"), rows, header=False))
     click.echo("\nMore about one of them: keras-musictag data info NAME", err=True)
 
 
 @data.command("info", short_help="What a data set is, where to get it, licence and citation.")
-@click.argument("name")
-@click.option("--json", "as_json", is_flag=True, help="Print one object.")
+@click.argument("name", shell_complete=complete_dataset)
+@json_flag
 def info_data(name: str, as_json: bool) -> None:
     """Say what data set NAME is, where to get it, its size, splits, licence and citation."""
     from ..datasets.catalogue import find
 
     entry, _ = find(name)
     if as_json:
-        click.echo(json.dumps(_facts(entry), ensure_ascii=False))
+        print_json(_facts(entry))
         return
-    info = entry.info
-    click.echo(click.wrap_text(f"{info.name}: {info.description}", width=_WIDTH) + "\n")
+    info, width = entry.info, min(_WIDTH, shutil.get_terminal_size((_WIDTH, 0)).columns)
+    click.echo(click.wrap_text(f"{info.name}: {info.description}", width=width) + "\n")
     lines = [("home", info.url), ("to get it", info.obtain), ("size", info.size)]
     lines += [
         (label, f"{entry.name(version)}:FOLDER  {_counts(info.splits[version])}")
         for label, version in zip(["--data", *[""] * len(entry.versions)], entry.versions, strict=False)
     ]
     for label, text in (*lines, ("licence", info.licence), ("to cite", info.citation)):
-        click.echo(click.wrap_text(f"{label:<{_LABEL}}{text}", width=_WIDTH, subsequent_indent=" " * _LABEL))
+        click.echo(click.wrap_text(f"{label:<{_LABEL}}{text}", width=width, subsequent_indent=" " * _LABEL))
+    suggest("data", "check", name, "FOLDER")
 
 
 @data.command("check", short_help="Whether a data set is whole and its sounds can be read.")
-@click.argument("name")
+@click.argument("name", shell_complete=complete_dataset)
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--partial", is_flag=True, help="Take what is there, and only warn of what is missing.")
 @click.option("--decode", is_flag=True, help="Decode every sound to its end; else only headers are read.")
@@ -78,7 +79,7 @@ def info_data(name: str, as_json: bool) -> None:
 @click.option(
     "--manifest", type=click.Path(path_type=Path, dir_okay=False), help="Write the sound rows to this .csv or .jsonl."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one object.")
+@json_flag
 def check_data(
     name: str, folder: Path, partial: bool, decode: bool, workers: int, manifest: Path | None, as_json: bool
 ) -> None:
@@ -97,6 +98,7 @@ def check_data(
         check_output("--manifest", manifest, (".csv", ".jsonl"))
     entry, version = find(name)
     rows = entry.load(folder, version, partial=partial)
+    sizes = rows.split_sizes()
     with progress_only():
         report = rows.validate(decode=decode, workers=workers, allow_untagged=True)
     if manifest is not None:
@@ -106,19 +108,21 @@ def check_data(
         result = {
             "name": entry.name(version),
             "title": f"{entry.info.name}, {entry.version_title(version)}",
-            "splits": rows.split_sizes(),
+            "splits": sizes,
             "tags": len(rows.tags),
             "usable": len(report.ok),
             "problems": [str(problem) for problem in report.problems],
             "notes": list(report.notes),
         }
-        click.echo(json.dumps(result, ensure_ascii=False))
+        print_json(result)
     else:
-        click.echo(f"{entry.info.name}, {entry.version_title(version)}: {_counts(rows.split_sizes())}")
+        click.echo(f"{entry.info.name}, {entry.version_title(version)}: {_counts(sizes)}")
         click.echo(f"{len(rows.tags)} tags: {', '.join(rows.tags)}")
         click.echo(str(report))
     if any(problem.row is not None for problem in report.problems):
         sys.exit(1)
+    if not as_json:
+        suggest("probe", "--data", f"{name}:{printable(folder)}", *(["--split", "train"] if "train" in sizes else []))
 
 
 def _counts(sizes: Any) -> str:

@@ -8,8 +8,22 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ..tables import echo
+from ._completion import complete_file, complete_scored
 from ._data import DATA_HELP, load_data
-from ._shared import UsageProblem, check_output, check_plot, load_tagger, main, printable, progress_only
+from ._shared import (
+    STDOUT,
+    UsageProblem,
+    check_output,
+    check_plot,
+    json_file_option,
+    load_tagger,
+    main,
+    print_json,
+    printable,
+    progress_only,
+    suggest,
+)  # fmt: skip
 
 if TYPE_CHECKING:
     from ..evaluation import Comparison, Evaluation
@@ -19,9 +33,9 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 
 
 @main.command(short_help="Measure how well models tag labelled data.")
-@click.argument("model")
-@click.argument("model_b", required=False)
-@click.option("--data", "-d", metavar="DATA", help=DATA_HELP)
+@click.argument("model", shell_complete=complete_scored)
+@click.argument("model_b", required=False, shell_complete=complete_scored)
+@click.option("--data", "-d", metavar="DATA", shell_complete=complete_file, help=DATA_HELP)
 @click.option(
     "--split",
     type=click.Choice(["train", "valid", "test", "all"]),
@@ -34,7 +48,7 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
     "--bootstrap", type=click.IntRange(min=0), default=1000, show_default=True, help="Resamples; 0: no intervals."
 )
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the resamples.")
-@click.option("--json", "json_file", type=_FILE, help="Write the result to this file as JSON.")
+@json_file_option
 @click.option("--csv", "csv_file", type=_FILE, help="Write a row per tag to this file.")
 @click.option("--plot", type=click.Path(path_type=Path), help="Draw a bar per tag (png, svg, pdf).")
 @click.option(
@@ -88,13 +102,19 @@ def evaluate(
     result: Evaluation | Comparison
     if len(scores.models) == 1:
         result = scores.evaluate(n_bootstrap=bootstrap, seed=seed)
-        click.echo(str(result))
+        blocks = result.blocks()
     else:
         result = scores.compare(*scores.models, n_bootstrap=bootstrap, seed=seed)
-        click.echo(f"{result.a}\n\n{result.b}\n\n{result}")
+        blocks = [*result.a.blocks(), "", *result.b.blocks(), "", *result.blocks()]
+    if json_file == STDOUT:
+        print_json(result.to_dict())
+    else:
+        echo(*blocks)
     _write(result, json_file, csv_file, plot, metric)
     if scores.failed:
         sys.exit(1)
+    if data is not None and len(models) == 1 and json_file is None and csv_file is None:
+        suggest("finetune", model, "--data", data)
 
 
 # === What to measure ===
@@ -153,7 +173,6 @@ def _together(parts: list[Scores], models: list[str]) -> Scores:
 def _check_outputs(json_file: Path | None, csv_file: Path | None, plot: Path | None, scores_file: Path | None) -> None:
     """Find out before the work, not after it, that something cannot be written."""
     for option, path, suffixes in (
-        ("--json", json_file, (".json",)),
         ("--csv", csv_file, (".csv",)),
         ("--scores", scores_file, (".npz", ".csv")),
     ):
@@ -169,7 +188,7 @@ def _check_outputs(json_file: Path | None, csv_file: Path | None, plot: Path | N
 def _write(
     result: Evaluation | Comparison, json_file: Path | None, csv_file: Path | None, plot: Path | None, metric: str
 ) -> None:
-    if json_file is not None:
+    if json_file not in (None, STDOUT):
         result.to_json(json_file)
     if csv_file is not None:
         result.to_csv(csv_file)
@@ -178,5 +197,5 @@ def _write(
 
         save_figure(result.plot(metric="pr_auc" if metric == "pr_auc" else "roc_auc"), plot)
     for path in (json_file, csv_file, plot):
-        if path is not None:
+        if path not in (None, STDOUT):
             click.echo(f"Wrote {printable(path)}.", err=True)

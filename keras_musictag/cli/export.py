@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from ._completion import complete_file, complete_model
 from ._data import DATA_HELP, load_data
-from ._shared import load_tagger, loadable, main, progress_only
+from ._shared import json_flag, load_tagger, main, print_json, printable, progress_only, suggest_tagging
 
 if TYPE_CHECKING:
     from ..exported import Format, Precision, Sound
 
 
 @main.command(short_help="Write a model for ONNX Runtime, OpenVINO, LiteRT or TensorFlow.")
-@click.argument("model")
+@click.argument("model", shell_complete=complete_model)
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option(
     "--format",
@@ -44,8 +46,15 @@ if TYPE_CHECKING:
 @click.option(
     "--calibrate", "calibration", multiple=True, type=click.Path(path_type=Path), help="A sound for int8; repeatable."
 )
-@click.option("--data", "-d", metavar="DATA", help=f"To calibrate, and to measure the AUC. {DATA_HELP}")
+@click.option(
+    "--data",
+    "-d",
+    metavar="DATA",
+    shell_complete=complete_file,
+    help=f"To calibrate, and to measure the AUC. {DATA_HELP}",
+)
 @click.option("--overwrite", is_flag=True, help="Replace an export that is there.")
+@json_flag
 def export(
     model: str,
     out: Path,
@@ -55,6 +64,7 @@ def export(
     calibration: tuple[Path, ...],
     data: str | None,
     overwrite: bool,
+    as_json: bool,
 ) -> None:
     """Write MODEL to the folder OUT, as a file that other runtimes read.
 
@@ -80,7 +90,9 @@ def export(
             overwrite=overwrite,
             progress=sys.stderr.isatty(),
         )
-    name = loadable(result.folder)
+    if as_json:
+        print_json({"folder": printable(result.folder), **dataclasses.asdict(result.info)})
+        return
     click.echo(str(result))
     if result.info.format != "saved_model":
-        click.echo(f"next: keras-musictag tag SONG --model {name}, or keras_musictag.load({name!r})")
+        suggest_tagging(result.folder)

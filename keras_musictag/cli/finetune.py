@@ -9,8 +9,21 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..registry import DEFAULT_MODEL
-from ._data import DATA_HELP
-from ._shared import STOPPED, UsageProblem, load_tagger, loadable, main, printable, progress_only, slug
+from ._completion import complete_file, complete_model
+from ._data import DATA_HELP, planned
+from ._shared import (
+    STOPPED,
+    UsageProblem,
+    json_flag,
+    load_tagger,
+    loadable,
+    main,
+    print_json,
+    printable,
+    progress_only,
+    slug,
+    suggest_tagging,
+)  # fmt: skip
 
 if TYPE_CHECKING:
     from ..finetuning import FineTuned
@@ -19,8 +32,8 @@ _SETTINGS = ("stages", "epochs", "learning_rate", "seed")
 
 
 @main.command(short_help="Teach a model tags of one's own, in minutes.")
-@click.argument("model", default=DEFAULT_MODEL)
-@click.option("--data", "-d", metavar="DATA", required=True, help=DATA_HELP)
+@click.argument("model", default=DEFAULT_MODEL, shell_complete=complete_model)
+@click.option("--data", "-d", metavar="DATA", required=True, shell_complete=complete_file, help=DATA_HELP)
 @click.option("--out", "-o", type=click.Path(path_type=Path), help="Folder of the result  [default: MODEL-DATA]")
 @click.option("--tags", metavar="A,B,...", help="Tags to learn, in the order of the outputs  [default: all]")
 @click.option(
@@ -28,6 +41,7 @@ _SETTINGS = ("stages", "epochs", "learning_rate", "seed")
     metavar="SHARE|DATA|none",
     default="0.2",
     show_default=True,
+    shell_complete=complete_file,
     help="Share of the groups to hold out, clips to validate on, or none.",
 )
 @click.option("--stages", type=click.Choice(["head", "full"]), help="Only a new head, or all of it  [default: full]")
@@ -42,6 +56,7 @@ _SETTINGS = ("stages", "epochs", "learning_rate", "seed")
 @click.option("--cache", type=click.Path(path_type=Path, file_okay=False), help="Folder for log-mels and embeddings.")
 @click.option("--strict", is_flag=True, help="Stop if any clip has a problem, instead of leaving it out.")
 @click.option("--dry-run", is_flag=True, help="Check everything, say what would be done, and stop.")
+@json_flag
 def finetune(model: str, data: str, **given: Any) -> None:
     """Make a tagger for the tags of labelled DATA from MODEL, which is musicnet_crnn unless you name another one.
 
@@ -75,8 +90,10 @@ def finetune(model: str, data: str, **given: Any) -> None:
     if not report.passed or report.notes:
         click.echo(str(report), err=True)
     out = given["out"] or Path(slug(f"{model}-{prepared.data.origin.name}"))
-    click.echo(f"{told}\nfolder: {printable(out)}", err=not given["dry_run"])
+    click.echo(f"{told}\nfolder: {printable(out)}", err=given["as_json"] or not given["dry_run"])
     if given["dry_run"]:
+        if given["as_json"]:
+            print_json(planned(out, prepared.data))
         sys.exit(int(any(problem.row is not None for problem in report.problems)))
     try:
         with progress_only():
@@ -86,7 +103,7 @@ def finetune(model: str, data: str, **given: Any) -> None:
     except KeyboardInterrupt:
         click.echo("Stopped before there was a tagger. The same command goes on.", err=True)
         sys.exit(STOPPED)
-    _tell(result, out)
+    _tell(result, out, given["as_json"])
 
 
 def _tags(text: str | None) -> list[str] | None:
@@ -106,10 +123,13 @@ def _validation(text: str) -> float | str | None:
         return text
 
 
-def _tell(result: FineTuned, folder: Path) -> None:
+def _tell(result: FineTuned, folder: Path, as_json: bool) -> None:
     """What came out, on standard output."""
-    name = loadable(folder)
-    click.echo(f"{result.report}\nnext: keras-musictag tag SONG --model {name}, or keras_musictag.load({name!r})")
+    if as_json:
+        print_json({"folder": printable(folder), "finished": result.finished, **result.report.to_dict()})
+    else:
+        click.echo(str(result.report))
+        suggest_tagging(folder)
     if not result.finished:
-        click.echo(f"Stopped early: {name} has the best so far. The same command goes on.", err=True)
+        click.echo(f"Stopped early: {loadable(folder)} has the best so far. The same command goes on.", err=True)
         sys.exit(STOPPED)

@@ -3,15 +3,30 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..library.ray_engine import WORKERS
-from ..library.run import TIMEOUT
-from ..library.summary import LibrarySummary
-from ..library.write_back import WriteBack
-from ._shared import STOPPED, UsageProblem, import_backend, load_tagger, main, model_option, progress_only
+from ._shared import (
+    STOPPED,
+    UsageProblem,
+    import_backend,
+    json_flag,
+    load_tagger,
+    main,
+    model_option,
+    print_json,
+    progress_only,
+    suggest,
+)  # fmt: skip
+
+if TYPE_CHECKING:
+    from ..library import LibrarySummary
+    from ..library.write_back import WriteBack
+
+# What the library's functions take unless told otherwise; they are not imported for a help text.
+_TIMEOUT, _RAY_WORKERS = 600.0, 2
 
 
 @main.command(short_help="Tag whole folders of music into one table.")
@@ -32,12 +47,12 @@ from ._shared import STOPPED, UsageProblem, import_backend, load_tagger, main, m
 @click.option(
     "--workers",
     type=click.IntRange(min=1),
-    help=f"Processes that decode.  [default: one per processor; on Ray {WORKERS} per actor]",
+    help=f"Processes that decode.  [default: one per processor; on Ray {_RAY_WORKERS} per actor]",
 )
 @click.option(
     "--timeout",
     type=click.FloatRange(min=0, min_open=True),
-    default=TIMEOUT,
+    default=_TIMEOUT,
     show_default=True,
     help="Seconds that decoding a file may take.",
 )
@@ -63,6 +78,7 @@ from ._shared import STOPPED, UsageProblem, import_backend, load_tagger, main, m
     "--actors", type=click.IntRange(min=1), help="On Ray: processes with the model, at most.  [default: what has room]"
 )
 @click.option("--gpus", type=click.FloatRange(min=0), help="On Ray: GPUs per actor, also a part of one.  [default: 0]")
+@json_flag
 def library(
     sources: tuple[str, ...],
     out: str,
@@ -72,6 +88,7 @@ def library(
     engine: str,
     actors: int | None,
     gpus: float | None,
+    as_json: bool,
     **options: Any,
 ) -> None:
     """Tag all sounds below DIR, or those that a list names, into one table.
@@ -97,8 +114,14 @@ def library(
         click.echo("Stopped. The same command goes on.", err=True)
         sys.exit(STOPPED)
     if summary.written is not None:
-        _tell(summary.written)
-    click.echo(summary)
+        _tell(summary.written, as_json)
+    if as_json:
+        facts = {**vars(summary), "out": str(summary.out), "failed": summary.failed}
+        print_json({**facts, "written": None if summary.written is None else vars(summary.written)})
+    else:
+        click.echo(summary)
+        if engine == "local" and Path(out).suffix == ".parquet":
+            suggest("search", out, "duration_s > 60")
     if summary.failed:
         sys.exit(1)
 
@@ -117,14 +140,14 @@ def _on_ray(
     from ..library import tag_on_ray
 
     import_backend()
-    options["workers"] = options["workers"] or WORKERS
+    options["workers"] = options["workers"] or _RAY_WORKERS
     with progress_only():
         return tag_on_ray(sources, out, model, actors=actors, gpus=gpus, progress=True, **options)
 
 
-def _tell(written: WriteBack) -> None:
+def _tell(written: WriteBack, as_json: bool) -> None:
     """What was written, or would be; and why some files are left as they are."""
-    for path, text in written.written.items():
+    for path, text in () if as_json else written.written.items():
         click.echo(f"{path}: {text}")
     for path, reason in written.refused.items():
         click.echo(f"{path}: left as it is: {reason}", err=True)

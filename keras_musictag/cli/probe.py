@@ -8,15 +8,28 @@ from pathlib import Path
 import click
 
 from ..registry import list_models
+from ..tables import echo
+from ._completion import complete_file, complete_model
 from ._data import DATA_HELP, load_data
-from ._shared import check_output, check_plot, import_backend, main, printable, progress_only
+from ._shared import (
+    STDOUT,
+    check_output,
+    check_plot,
+    import_backend,
+    json_file_option,
+    main,
+    print_json,
+    printable,
+    progress_only,
+    suggest,
+)  # fmt: skip
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 
 
 @main.command(short_help="Compare models as a start for tags of one's own.")
-@click.argument("models", metavar="[MODEL]...", nargs=-1)
-@click.option("--data", "-d", metavar="DATA", required=True, help=DATA_HELP)
+@click.argument("models", metavar="[MODEL]...", nargs=-1, shell_complete=complete_model)
+@click.option("--data", "-d", metavar="DATA", required=True, shell_complete=complete_file, help=DATA_HELP)
 @click.option(
     "--split",
     type=click.Choice(["train", "valid", "test", "all"]),
@@ -32,7 +45,7 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
     "--bootstrap", type=click.IntRange(min=0), default=1000, show_default=True, help="Resamples; 0: no intervals."
 )
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of folds and resamples.")
-@click.option("--json", "json_file", type=_FILE, help="Write the result to this file as JSON.")
+@json_file_option
 @click.option("--csv", "csv_file", type=_FILE, help="Write a row per model to this file.")
 @click.option("--plot", type=click.Path(path_type=Path), help="Draw a bar per model (png, svg, pdf).")
 @click.option("--workers", type=click.IntRange(min=1), default=2, show_default=True, help="Sounds decoded at once.")
@@ -62,8 +75,6 @@ def probe(
     keras-musictag probe musicnet_crnn musicnn_msd --data gtzan:FOLDER --split train --plot models.png
     """  # noqa: D301
     # What cannot be written is found out before the work, not after it.
-    if json_file is not None:
-        check_output("--json", json_file, (".json",))
     if csv_file is not None:
         check_output("--csv", csv_file, (".csv",))
     if plot is not None:
@@ -90,8 +101,11 @@ def probe(
         )
     for failure in result.scores.failed:
         click.echo(f"error: {failure.reason}", err=True)
-    click.echo(str(result))
-    if json_file is not None:
+    if json_file == STDOUT:
+        print_json(result.to_dict())
+    else:
+        echo(*result.blocks())
+    if json_file not in (None, STDOUT):
         result.to_json(json_file)
     if csv_file is not None:
         result.to_csv(csv_file)
@@ -100,8 +114,11 @@ def probe(
 
         save_figure(result.plot(), plot)
     for path in (json_file, csv_file, plot):
-        if path is not None:
+        if path not in (None, STDOUT):
             click.echo(f"Wrote {printable(path)}.", err=True)
     # Models that nobody named may be unavailable: the table says so.
     if result.scores.failed or (models and any(row.error for row in result.models)):
         sys.exit(1)
+    start = next((row.model for row in result.models if row.features and row.model in names), None)
+    if start is not None and json_file is None and csv_file is None:
+        suggest("finetune", start, "--data", data)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import click
 
-from ._shared import load_tagger, main
+from ._completion import complete_model
+from ._shared import load_tagger, main, suggest
 
 
 @main.command(short_help="Upload a tagger to the Hugging Face Hub.")
-@click.argument("model")
+@click.argument("model", shell_complete=complete_model)
 @click.argument("repo")
 @click.option("--private", is_flag=True, help="A new repository is for its owner only.")
 @click.option("--branch", metavar="NAME", help="Branch to commit to, made if there is none; by default main.")
@@ -27,3 +28,4 @@ def push(model: str, repo: str, private: bool, branch: str | None, message: str 
         repo, private=private, branch=branch, commit_message=message, exist_ok=not new
     )
     click.echo(address)
+    suggest("tag", "SONG", "--model", address)

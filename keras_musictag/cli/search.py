@@ -6,12 +6,15 @@ import csv
 import dataclasses
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from ._shared import csv_option, format_option, import_backend, json_option, main, progress_only
+from ..tables import Table, echo
+from ._completion import complete_model
+from ._shared import csv_option, format_option, import_backend, json_option, main, print_json, progress_only, suggest
 
 if TYPE_CHECKING:
     from ..library import Found
@@ -23,7 +26,12 @@ if TYPE_CHECKING:
 @click.option(
     "--like", type=click.Path(path_type=Path), help="Sort by how like this sound files are (needs embeddings)."
 )
-@click.option("--model", "-m", help="Model that made the embeddings.  [default: the one that the table names]")
+@click.option(
+    "--model",
+    "-m",
+    shell_complete=complete_model,
+    help="Model that made the embeddings.  [default: the one that the table names]",
+)
 @click.option("--limit", "-n", type=click.IntRange(min=1), default=20, show_default=True, help="Files at most.")
 @format_option
 @json_option
@@ -52,10 +60,17 @@ def search(table: Path, where: str, like: Path | None, model: str | None, limit:
             tags = json.dumps(file.tags, ensure_ascii=False)
             writer.writerow([file.path, file.duration_s, file.similarity, tags])
         return
+    if output == "json":
+        for file in found:
+            print_json(dataclasses.asdict(file))
+    elif found:
+        echo(_table(found, like is not None))
+        suggest("taggram", found[0].path)
+
+
+def _table(found: Sequence[Found], alike: bool) -> Table:
+    rows = []
     for file in found:
-        click.echo(json.dumps(dataclasses.asdict(file), ensure_ascii=False) if output == "json" else _line(file))
-
-
-def _line(file: Found) -> str:
-    tags = ", ".join(f"{tag} {probability:.2f}" for tag, probability in file.tags.items())
-    return "  ".join([*([] if file.similarity is None else [f"{file.similarity:.3f}"]), file.path, tags])
+        tags = ", ".join(f"{tag} {probability:.2f}" for tag, probability in file.tags.items())
+        rows.append((*([f"{file.similarity:.3f}"] if alike else []), file.path, tags))
+    return Table((*(["similarity"] if alike else []), "path", "tags"), rows, header=False)

@@ -10,6 +10,7 @@ import webbrowser
 import click
 
 from ..registry import DEFAULT_MODEL
+from ._completion import complete_model
 from ._shared import import_backend, main, progress_only, runtime_option
 
 
@@ -19,6 +20,7 @@ from ._shared import import_backend, main, progress_only, runtime_option
     "-m",
     "models",
     multiple=True,
+    shell_complete=complete_model,
     help=f"Model to offer, several times for several; the first is chosen.  [default: all, {DEFAULT_MODEL} first]",
 )
 @runtime_option

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-import json
+import itertools
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +14,7 @@ import click
 from ..demo import demo_clip
 from ..errors import AudioError
 from ._shared import (
+    UsageProblem,
     check_plot,
     csv_option,
     duration_option,
@@ -22,10 +23,13 @@ from ._shared import (
     load_tagger_on,
     main,
     model_option,
+    model_words,
     offset_option,
+    print_json,
     printable,
     runtime_option,
     stderr_on_failure,
+    suggest,
     threads_option,
 )
 
@@ -42,6 +46,7 @@ _BAR = 24  # characters of a full bar
 @click.option(
     "--threshold", "-t", type=click.FloatRange(0, 1), default=0.0, help="Leave out tags below this probability."
 )
+@click.option("--plot", type=click.Path(path_type=Path), help="Draw the tags of one file here (png, svg, pdf).")
 @runtime_option
 @threads_option
 @offset_option
@@ -54,6 +59,7 @@ def tag(
     model: str,
     top: int,
     threshold: float,
+    plot: Path | None,
     offset: float,
     duration: float | None,
     output: str,
@@ -66,13 +72,24 @@ def tag(
     be tagged is reported on standard error (and in the JSON or CSV), the others are tagged all the same, and the exit
     code is 1.
     """
+    if plot is not None:
+        check_plot(plot)
+        if len(files) > 1:
+            raise UsageProblem(f"--plot draws the tags of one file; got {len(files)} files. Call it for each.")
     tagger = load_tagger_on(model, runtime, threads)
     results = tagger.tag_many(files, top=top, threshold=threshold, offset=offset, duration=duration)
+    drawn = None
+    if plot is not None:
+        results, drawn = itertools.tee(results)
     failed = _print_results(results, len(files), tagger.spec.name, output)
     if failed:
         if len(files) > 1:
             click.echo(f"{failed} of {len(files)} files could not be tagged.", err=True)
         sys.exit(1)
+    if plot is not None and drawn is not None:
+        _draw(next(drawn), tagger.spec.name, plot)
+    if output == "text":
+        suggest("taggram", files[0], *model_words(model))
 
 
 @main.command()
@@ -85,7 +102,7 @@ def demo(model: str, top: int, runtime: str | None, threads: int | None) -> None
     tagger = load_tagger_on(model, runtime, threads)
     if _print_results(tagger.tag_many([demo_clip()], top=top), 1, tagger.spec.name, "text"):
         sys.exit(1)
-    click.echo("Now one of yours: keras-musictag tag SONG.mp3", err=True)
+    suggest("tag", "SONG.mp3", *model_words(model), always=True)
 
 
 @main.command()
@@ -131,7 +148,7 @@ def taggram(
         save_figure(result.plot(top=top), plot)
         click.echo(f"Wrote {plot}.", err=True)
     if output == "json":
-        click.echo(json.dumps({"file": str(file), **result.to_dict()}, ensure_ascii=False))
+        print_json({"file": printable(file), **result.to_dict()})
     elif output == "csv":
         rows = csv.writer(sys.stdout, lineterminator="\n")
         rows.writerow(["time", *result.tags])
@@ -139,6 +156,15 @@ def taggram(
             rows.writerow([f"{time:.3f}", *(f"{p:.6f}" for p in row)])
     elif plot is None:
         _echo_taggram(result, top)
+        suggest("taggram", file, *model_words(model), "--plot", "taggram.png")
+
+
+def _draw(result: TagResult, model: str, path: Path) -> None:
+    from ..plots import plot_top_tags, save_figure
+
+    title = f"{printable(Path(result.source.name))}, {model}"
+    save_figure(plot_top_tags(result.tags or {}, top=None, title=title), path)
+    click.echo(f"Wrote {path}.", err=True)
 
 
 # === Printing ===
@@ -158,7 +184,7 @@ def _print_results(results: Iterator[TagResult], total: int, model: str, output:
             click.echo(f"error: {error}", err=True)
         if output == "json":
             body = {"tags": _rounded(result.tags)} if result.tags is not None else {"error": error}
-            click.echo(json.dumps({"file": name, "model": model, **body}, ensure_ascii=False))
+            print_json({"file": name, "model": model, **body})
         elif rows is not None:
             for label, p in (result.tags or {}).items():
                 rows.writerow([name, label, f"{p:.6f}", ""])

@@ -10,8 +10,20 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ._data import DATA_HELP
-from ._shared import STOPPED, UsageProblem, import_backend, loadable, main, printable, progress_only, slug
+from ._completion import complete_file, complete_model, complete_recipe
+from ._data import DATA_HELP, planned
+from ._shared import (
+    STOPPED,
+    UsageProblem,
+    import_backend,
+    json_flag,
+    main,
+    print_json,
+    printable,
+    progress_only,
+    slug,
+    suggest_tagging,
+)  # fmt: skip
 
 if TYPE_CHECKING:
     from ..recipes import Recipe
@@ -30,21 +42,28 @@ _KEYS = {
 }
 
 _OPTIONS = (
-    click.option("--data", "-d", metavar="DATA", help=DATA_HELP),
+    click.option("--data", "-d", metavar="DATA", shell_complete=complete_file, help=DATA_HELP),
     click.option("--out", "-o", type=click.Path(path_type=Path), help="Folder of the result  [default: MODEL-DATA]"),
-    click.option("--recipe", "-r", metavar="FILE", help="TOML file with all settings; other options override it."),
+    click.option(
+        "--recipe", "-r", metavar="FILE", shell_complete=complete_recipe,
+        help="TOML file with all settings; other options override it.",
+    ),
     click.option("--steps", type=click.IntRange(min=1), help="Optimizer steps."),
     click.option("--batch-size", type=click.IntRange(min=1), help="Windows per step."),
     click.option("--learning-rate", type=click.FloatRange(min=0, min_open=True), help="Peak of the cosine schedule."),
     click.option("--seed", type=click.IntRange(min=0), help="Of everything random."),
-    click.option("--validation", metavar="DATA", help="Clips to validate on, instead of the split valid."),
+    click.option(
+        "--validation", metavar="DATA", shell_complete=complete_file,
+        help="Clips to validate on, instead of the split valid.",
+    ),
     click.option("--precision", type=click.Choice(["float32", "mixed_bfloat16"]), help="Of the arithmetic."),
     click.option("--data-parallel", is_flag=True, help="Share each batch among all devices (JAX)."),
     click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="A recipe's key: augment.gain_db=6."),
     click.option("--cache", type=click.Path(path_type=Path, file_okay=False), help="Folder to keep log-mels in."),
     click.option("--strict", is_flag=True, help="Stop if any clip has a problem, instead of leaving it out."),
     click.option("--dry-run", is_flag=True, help="Check everything, say what would be done, and stop."),
-)
+    json_flag,
+)  # fmt: skip
 
 
 def _options(command: Callable[..., None]) -> Callable[..., None]:
@@ -57,7 +76,7 @@ def _options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 @main.command(short_help="Train a model on labelled clips.")
-@click.argument("model", required=False)
+@click.argument("model", required=False, shell_complete=complete_model)
 @_options
 def train(model: str | None, **given: Any) -> None:
     """Train the network of MODEL on labelled DATA, or carry out a recipe.
@@ -74,8 +93,13 @@ def train(model: str | None, **given: Any) -> None:
 
 
 @main.command(short_help="Teach a model what another one hears, without labels.")
-@click.argument("student", required=False)
-@click.option("--teacher", metavar="MODEL", help="Model whose probabilities are learned, e.g. musicnn_mtt.")
+@click.argument("student", required=False, shell_complete=complete_model)
+@click.option(
+    "--teacher",
+    metavar="MODEL",
+    shell_complete=complete_model,
+    help="Model whose probabilities are learned, e.g. musicnn_mtt.",
+)
 @_options
 def distil(student: str | None, **given: Any) -> None:
     """Train the network of STUDENT to say what the teacher says of DATA; a folder of music is enough.
@@ -99,8 +123,10 @@ def _run(task: str, model: str | None, given: dict[str, Any]) -> None:
     if not report.passed or report.notes:
         click.echo(str(report), err=True)
     out = given["out"] or Path(slug(f"{recipe.model}-{plan.data.origin.name}"))
-    click.echo(f"{plan}\nfolder: {printable(out)}", err=not given["dry_run"])
+    click.echo(f"{plan}\nfolder: {printable(out)}", err=given["as_json"] or not given["dry_run"])
     if given["dry_run"]:
+        if given["as_json"]:
+            print_json(planned(out, plan.data))
         sys.exit(int(any(problem.row is not None for problem in report.problems)))
     click.echo(f"log: {printable(out / 'run' / 'log.csv')}", err=True)
     import_backend()
@@ -110,7 +136,7 @@ def _run(task: str, model: str | None, given: dict[str, Any]) -> None:
         click.echo(f"devices: {data_parallel(recipe.batches.batch_size)}", err=True)
     with progress_only():
         result = plan.run(out, cache=given["cache"], strict=given["strict"], progress=sys.stderr.isatty())
-    _tell(plan, result)
+    _tell(plan, result, given["as_json"])
 
 
 def _recipe(task: str, model: str | None, given: dict[str, Any]) -> Recipe:
@@ -145,15 +171,19 @@ def _setting(text: str) -> tuple[str, Any]:
         return key.strip(), value
 
 
-def _tell(plan: Plan, result: Result) -> None:
+def _tell(plan: Plan, result: Result, as_json: bool) -> None:
     """What came out, on standard output."""
     state, folder = result.state, printable(result.folder)
+    if as_json:
+        print_json(_facts(plan, result))
     if not result.finished:
         kept = f" {folder} has the best weights so far, of step {state.best_step:,}." if state.best_step else ""
         click.echo(
             f"Stopped at step {state.step:,} of {plan.training.steps:,}.{kept} The same command goes on.", err=True
         )
         sys.exit(STOPPED)
+    if as_json:
+        return
     click.echo(f"best {plan.training.monitor} {state.best:.4f} at step {state.best_step:,} of {state.step:,}")
     if result.evaluation is not None:
         scored = result.evaluation
@@ -164,4 +194,20 @@ def _tell(plan: Plan, result: Result) -> None:
             f"agreement with {plan.recipe.teacher} on {plan.data.origin.title}, test, {agreed.n_clips:,} clips: "
             f"correlation {agreed.correlation:.4f}, ROC-AUC of its top tenth {agreed.roc_auc:.4f}"
         )
-    click.echo(f"keras_musictag.load({loadable(result.folder)!r})")
+    suggest_tagging(result.folder)
+
+
+def _facts(plan: Plan, result: Result) -> dict[str, Any]:
+    state = result.state
+    return {
+        "folder": printable(result.folder),
+        "finished": result.finished,
+        "step": state.step,
+        "steps": plan.training.steps,
+        "monitor": plan.training.monitor,
+        "best": state.best if state.best_step else None,
+        "best_step": state.best_step,
+        "dropped": result.dropped,
+        "evaluation": None if result.evaluation is None else result.evaluation.to_dict(),
+        "agreement": None if result.agreement is None else result.agreement.to_dict(),
+    }

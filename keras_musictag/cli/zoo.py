@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import sys
 
 import click
 
 from ..registry import list_models, model_info
-from ._shared import import_backend, main
+from ..tables import Table, console, echo, on_terminal
+from ._completion import complete_name
+from ._shared import import_backend, main, model_words, print_json, suggest
 
 
 @main.command(short_help="List models.")
@@ -20,21 +21,22 @@ def models(pattern: str, pretrained: bool, as_json: bool) -> None:
     names = list_models(pattern, pretrained=pretrained)
     if as_json:
         for name in names:
-            click.echo(json.dumps(model_info(name).to_dict(), ensure_ascii=False))
+            print_json(model_info(name).to_dict())
         return
     if not names:
         click.echo(f"No model matches {pattern!r}.", err=True)
         return
-    width = max(map(len, names))
+    rows = []
     for name in names:
         spec = model_info(name)
         state = "" if spec.weights else "  [no weights yet]"
-        click.echo(f"{name:<{width}}  {spec.claims.get('parameters', 0):>9,}  {spec.description}{state}")
+        rows.append((name, f"{spec.claims.get('parameters', 0):,}", f"{spec.description}{state}"))
+    echo(Table(("name", "parameters", "what it is"), rows, "<><", header=False))
     click.echo("\nMore about one of them: keras-musictag info NAME", err=True)
 
 
 @main.command()
-@click.argument("name")
+@click.argument("name", shell_complete=complete_name)
 @click.option("--json", "as_json", is_flag=True, help="Print the spec as JSON.")
 def info(name: str, as_json: bool) -> None:
     """Everything the spec of model NAME says."""
@@ -44,12 +46,19 @@ def info(name: str, as_json: bool) -> None:
     if as_json:
         click.echo(spec.to_json(), nl=False)
         return
-    card = model_card(spec)
-    click.echo(card.split("---\n", 2)[2].lstrip(), nl=False)
+    card = model_card(spec).split("---\n", 2)[2].lstrip()
+    if on_terminal():
+        from rich.markdown import Markdown
+
+        console().print(Markdown(card))
+    else:
+        click.echo(card, nl=False)
+    if spec.weights:
+        suggest("tag", "SONG", *model_words(name))
 
 
 @main.command()
-@click.argument("names", nargs=-1)
+@click.argument("names", nargs=-1, shell_complete=complete_name)
 @click.option("--no-weights", is_flag=True, help="Do not fetch weights; check architecture and preprocessing only.")
 @click.option("--json", "as_json", is_flag=True, help="Print one object per model and line.")
 def validate(names: tuple[str, ...], no_weights: bool, as_json: bool) -> None:
@@ -65,7 +74,7 @@ def validate(names: tuple[str, ...], no_weights: bool, as_json: bool) -> None:
         checks = check_model(name, weights=not no_weights)
         failures += sum(not check.passed for check in checks)
         if as_json:
-            click.echo(json.dumps({"model": name, "checks": [vars(check) for check in checks]}))
+            print_json({"model": name, "checks": [vars(check) for check in checks]})
             continue
         click.echo(name)
         for check in checks:
