@@ -58,6 +58,8 @@ def sounds() -> Sounds:
         ("m4a", "ipod", "aac"), ("alac.m4a", "ipod", "alac"), ("mka", "matroska", "flac"), ("wma", "asf", "wmav2"),
     ):  # fmt: skip
         made[ending] = _av_encoded(y, container, codec)
+    peak = made["float.wav"].index(b"PEAK") + 12  # libsndfile writes there at what second it was
+    made["float.wav"] = made["float.wav"][:peak] + bytes(4) + made["float.wav"][peak + 4 :]
     for ending in ("ogg", "opus"):  # libsndfile numbers their streams at random
         serial = made[ending][14:18]
         made[ending] = _rechecked(made[ending].replace(serial, b"\1\2\3\4"))

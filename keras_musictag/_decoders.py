@@ -90,11 +90,12 @@ def frames_in(seconds: float, rate: int) -> int:
     return int(seconds * rate)
 
 
-def _wanted(duration: float | None, rate: int) -> float:
+def wanted_frames(duration: float | None, rate: int) -> float:
+    """Frames in a duration; infinity for all there are."""
     return math.inf if duration is None else frames_in(duration, rate)
 
 
-def _truncated(path: Any, rate: int, start: int, decoded: int, declared: int, why: str) -> TruncatedAudioError:
+def truncated(path: Any, rate: int, start: int, decoded: int, declared: int, why: str) -> TruncatedAudioError:
     """The error for a sound that breaks off `decoded` frames after frame `start`."""
     if decoded:
         until = f"decoding stopped after {(start + decoded) / rate:.1f} s"
@@ -112,7 +113,7 @@ def _truncated(path: Any, rate: int, start: int, decoded: int, declared: int, wh
 def _check_complete(path: Any, rate: int, start: int, decoded: int, wanted: float, declared: int) -> None:
     """Raise where clearly less came out than was asked for and the header promises; 0 promises nothing."""
     if min(wanted, declared - start) - decoded > _TOLERATED_SECONDS * rate:
-        raise _truncated(path, rate, start, decoded, declared, "the data ends")
+        raise truncated(path, rate, start, decoded, declared, "the data ends")
 
 
 # === libsndfile ===
@@ -188,7 +189,7 @@ def _open_soundfile(path: Any) -> _Sound:
 
 def _soundfile_blocks(sound: _Sound, path: Any, offset: float, duration: float | None) -> Blocks:
     rate, declared = sound.samplerate, _declared_frames(sound, path)
-    start, wanted = frames_in(offset, rate), _wanted(duration, rate)
+    start, wanted = frames_in(offset, rate), wanted_frames(duration, rate)
     block = max(1, BLOCK_VALUES // sound.channels)
     there = min(wanted, sound.frames - start)  # libsndfile gives no more, but fills the rest of an array with zeros
     decoded = 0
@@ -204,7 +205,7 @@ def _soundfile_blocks(sound: _Sound, path: Any, offset: float, duration: float |
                 break
     except soundfile.LibsndfileError as error:
         decoded += _readable(sound, start + decoded)
-        raise _truncated(path, rate, start, decoded, declared, error.error_string) from error
+        raise truncated(path, rate, start, decoded, declared, error.error_string) from error
     _check_complete(path, rate, start, decoded, wanted, declared)
 
 
@@ -305,7 +306,7 @@ def _pyav_blocks(
     import av
 
     rate, sound = first.sample_rate, container.streams.audio[0]
-    start, wanted = frames_in(offset, rate), _wanted(duration, rate)
+    start, wanted = frames_in(offset, rate), wanted_frames(duration, rate)
     # Containers that count in samples (mov, FLAC, WavPack, ...) know their length and find any sample. Others round
     # times to milliseconds or estimate them from the bit rate: those are decoded from the beginning and not judged.
     exact = sound.time_base == Fraction(1, rate) and first.pts is not None
@@ -319,7 +320,7 @@ def _pyav_blocks(
             frames, reached = container.decode(sound), -1
         for frame in frames:
             if frame.sample_rate != rate:
-                raise _truncated(path, rate, start, decoded, declared, f"the rate turns to {frame.sample_rate} Hz")
+                raise truncated(path, rate, start, decoded, declared, f"the rate turns to {frame.sample_rate} Hz")
             if reached < 0:
                 if frame.pts is None:
                     continue
@@ -335,7 +336,7 @@ def _pyav_blocks(
                 yield np.concatenate(held)
                 held.clear()
     except (av.error.FFmpegError, OSError) as error:
-        raise _truncated(path, rate, start, decoded, declared, str(error.strerror)) from error
+        raise truncated(path, rate, start, decoded, declared, str(error.strerror)) from error
     if held:
         yield np.concatenate(held)
     _check_complete(path, rate, start, decoded, wanted, declared)
@@ -377,7 +378,7 @@ def _audioread_blocks(file: Any, path: Any, offset: float, duration: float | Non
     import audioread
 
     rate, size = file.samplerate, 2 * file.channels  # bytes of a frame: always signed 16-bit, little-endian
-    start, wanted = frames_in(offset, rate), _wanted(duration, rate)
+    start, wanted = frames_in(offset, rate), wanted_frames(duration, rate)
     reached = decoded = 0
     rest = b""
     try:
@@ -395,4 +396,4 @@ def _audioread_blocks(file: Any, path: Any, offset: float, duration: float | Non
             if decoded >= wanted:
                 return
     except (audioread.DecodeError, OSError) as error:
-        raise _truncated(path, rate, start, decoded, 0, str(error)) from error
+        raise truncated(path, rate, start, decoded, 0, str(error)) from error

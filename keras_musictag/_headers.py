@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from typing import IO, Any, NamedTuple
 
 _ID3 = b"ID3"
+_EBML = b"\x1aE\xdf\xa3"  # which Matroska files begin with
 _MP3_SEARCH = 400  # bytes from the first frame on; Xing's and VBRI's names stand within the first 40
 
 # Samples at 48 kHz of an Opus frame, by the configuration in the upper five bits of its packet (RFC 6716, table 2).
@@ -90,6 +91,72 @@ def mp4_breaks_off(file: IO[bytes]) -> bool:
             return True
         position += length
     return not indexed
+
+
+def breaks_off(file: IO[bytes]) -> str:
+    """Why an Ogg, CAF or Matroska (WebM) file cannot be whole; empty where nothing shows it, and for other formats.
+
+    Decoders take what is there of them for all there is. Recordings of broadcasts that nobody closed count as broken
+    off, too: in Ogg nothing tells them from the others.
+    """
+    size = _size(file)
+    head = _at(file, 0, 4)
+    if head == b"OggS" and _ogg_breaks_off(file, size):
+        return "the Ogg stream has no last page"
+    if head == b"caff" and _caf_breaks_off(file, size):
+        return "the CAF file ends inside a chunk"
+    if head == _EBML and _matroska_breaks_off(file, size):
+        return "the Matroska file is shorter than it says"
+    return ""
+
+
+def _ogg_breaks_off(file: IO[bytes], size: int) -> bool:
+    """Whether one of the streams that begin is without its last page, which is marked (RFC 3533, section 6)."""
+    position, begun = 0, set()
+    while len(head := _at(file, position, 27)) == 27:
+        if head[:4] != b"OggS":  # damage, which is not what is asked for
+            return False
+        lengths = file.read(head[26])
+        position += 27 + head[26] + sum(lengths)
+        stream, flags = head[14:18], head[5]
+        if flags & 2:
+            begun.add(stream)
+        if flags & 4 and position <= size:
+            begun.discard(stream)
+            if not begun:  # what may follow is another sound, which no decoder here goes on to
+                return False
+    return bool(begun)
+
+
+def _caf_breaks_off(file: IO[bytes], size: int) -> bool:
+    """Whether a CAF ends before its data, in it, or in the table of its packets. Other things may follow them."""
+    position, has_data = 8, False
+    while len(head := _at(file, position, 12)) == 12:
+        name, length = head[:4], int.from_bytes(head[4:], "big", signed=True)
+        if length < 0:  # data up to the end, as written to a pipe
+            return False
+        position += 12 + length
+        if position > size:
+            return name in (b"data", b"pakt") or not has_data
+        has_data = has_data or name == b"data"
+    return not has_data
+
+
+def _matroska_breaks_off(file: IO[bytes], size: int) -> bool:
+    """Whether a Matroska or WebM file ends before its segment does, if that says where (RFC 9559, RFC 8794)."""
+    position = 4
+    for _ in range(2):  # the EBML header, then the segment
+        field = _at(file, position, 8)
+        width = 9 - field[0].bit_length() if field else 1  # of the number: one byte more for each leading zero
+        if width > 8:
+            return False
+        if len(field) < width:
+            return True
+        number = int.from_bytes(field[:width], "big") - (1 << 7 * width)
+        if number == (1 << 7 * width) - 1:  # unknown, as written to a pipe
+            return False
+        position += width + number + 4  # the next element's name has four bytes
+    return position - 4 > size
 
 
 class _Page(NamedTuple):

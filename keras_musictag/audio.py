@@ -32,9 +32,11 @@ from ._decoders import (
     native_path,
     pyav_decoder,
     soundfile_decoder,
+    truncated,
+    wanted_frames,
 )
 from ._decoders import describe as describe
-from ._headers import mp4_breaks_off, opened
+from ._headers import breaks_off, mp4_breaks_off, opened
 from .errors import (
     AudioNotFoundError,
     AudioTooShortError,
@@ -235,13 +237,13 @@ def _from_file(stack: contextlib.ExitStack, path: Any, offset: float, duration: 
         except DecodeFailed as error:
             reasons.append(f"{name}: {error}")
         else:
-            return _check_sr(rate, describe(path)), blocks
+            return _check_sr(rate, describe(path)), _whole(blocks, path, rate, offset, duration)
     with opened(path) as file:
-        if mp4_breaks_off(file):
-            raise TruncatedAudioError(
-                f"{describe(path)} is truncated: the MP4 file ends before its index, so nothing of it can be decoded. "
-                "Get a complete copy."
-            )
+        why = "the MP4 file ends before its index" if mp4_breaks_off(file) else breaks_off(file)
+    if why:
+        raise TruncatedAudioError(
+            f"{describe(path)} is truncated: {why}, so nothing of it can be decoded. Get a complete copy."
+        )
     advice = (
         " For m4a, wma and video files: pip install 'keras_musictag[av]'." if "PyAV: not installed" in reasons else ""
     )
@@ -249,6 +251,19 @@ def _from_file(stack: contextlib.ExitStack, path: Any, offset: float, duration: 
         f"{describe(path)} is not a sound file that an installed decoder can read ({'; '.join(reasons)}). "
         f"Check what it is, or convert it to WAV or FLAC.{advice}"
     )
+
+
+def _whole(blocks: Blocks, path: Any, rate: int, offset: float, duration: float | None) -> Blocks:
+    """Pass blocks on, and raise where they end before what was asked for and the file shows that there was more."""
+    decoded = 0
+    for block in blocks:
+        decoded += len(block)
+        yield block
+    if decoded < wanted_frames(duration, rate):
+        with opened(path) as file:
+            why = breaks_off(file)
+        if why:
+            raise truncated(path, rate, frames_in(offset, rate), decoded, 0, why)
 
 
 # === Arrays ===

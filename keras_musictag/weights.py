@@ -46,14 +46,18 @@ def load_weights(model: keras.Model, path: Path, *, file_format: str = "safetens
         WeightsMismatchError: names, shapes or types differ from the model's.
     """
     variables = _variables(model)
-    shapes = {name: tuple(variable.shape) for name, variable in variables.items()}
-    if file_format == "musicnn_h5":
-        values = _read_musicnn_h5(path, shapes, architecture)
-    else:
-        values = _read_safetensors(path, shapes)
+    values = _read(path, _shapes(variables), file_format, architecture)
     _require_finite(values, f"{path} holds NaN or infinity in", "It cannot be used; get an intact file.")
     for name, variable in variables.items():
         variable.assign(values[name])
+
+
+def compare(model: keras.Model, path: Path, *, file_format: str = "safetensors", architecture: str = "") -> None:
+    """Compare the headers of a weight file with a model, whose variables need no values.
+
+    Arguments and errors are those of `load_weights`; no array is read, so values are not judged.
+    """
+    _read(path, _shapes(_variables(model)), file_format, architecture, headers_only=True)
 
 
 def save_weights(model: keras.Model, path: Path) -> WeightsSource:
@@ -114,6 +118,10 @@ def _variables(model: keras.Model) -> dict[str, keras.Variable]:
     return variables
 
 
+def _shapes(variables: Mapping[str, keras.Variable]) -> _Shapes:
+    return {name: tuple(variable.shape) for name, variable in variables.items()}
+
+
 def _compare(found: _Shapes, expected: _Shapes, path: Path) -> None:
     missing = sorted(set(expected) - set(found))
     extra = sorted(set(found) - set(expected))
@@ -136,6 +144,15 @@ def _compare(found: _Shapes, expected: _Shapes, path: Path) -> None:
         )
 
 
+def _read(
+    path: Path, shapes: _Shapes, file_format: str, architecture: str, headers_only: bool = False
+) -> dict[str, np.ndarray]:
+    """Values by name, none with `headers_only`, after the headers were compared with `shapes`."""
+    if file_format == "musicnn_h5":
+        return _read_musicnn_h5(path, shapes, architecture, headers_only)
+    return _read_safetensors(path, shapes, headers_only)
+
+
 def _require_floats(types: Mapping[str, str], path: Path) -> None:
     odd = sorted(name for name, kind in types.items() if kind not in _FLOATS)
     if odd:
@@ -155,7 +172,7 @@ def _some(names: list[str], most: int = 5) -> str:
 # === safetensors ===
 
 
-def _read_safetensors(path: Path, shapes: _Shapes) -> dict[str, np.ndarray]:
+def _read_safetensors(path: Path, shapes: _Shapes, headers_only: bool) -> dict[str, np.ndarray]:
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -163,7 +180,7 @@ def _read_safetensors(path: Path, shapes: _Shapes) -> dict[str, np.ndarray]:
             slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
             _compare({name: tuple(s.get_shape()) for name, s in slices.items()}, shapes, path)
             _require_floats({name: s.get_dtype() for name, s in slices.items()}, path)
-            return {name: _float32(file.get_tensor(name)) for name in shapes}
+            return {} if headers_only else {name: _float32(file.get_tensor(name)) for name in shapes}
     except (SafetensorError, OSError) as error:
         raise CorruptWeightsError(f"{path} cannot be read as a safetensors file: {error}. Get it again.") from error
 
@@ -211,7 +228,7 @@ _PUBLISHED = {"musicnn": _MUSICNN_LAYERS, "vgg": _VGG_LAYERS}
 _VARIABLE = re.compile(r"(?P<layer>[^/]+)/(?P<kind>kernel|bias|gamma|beta|moving_mean|moving_variance)(_\d+)?:0")
 
 
-def _read_musicnn_h5(path: Path, shapes: _Shapes, architecture: str) -> dict[str, np.ndarray]:
+def _read_musicnn_h5(path: Path, shapes: _Shapes, architecture: str, headers_only: bool) -> dict[str, np.ndarray]:
     import h5py
 
     if architecture not in _PUBLISHED:
@@ -224,7 +241,8 @@ def _read_musicnn_h5(path: Path, shapes: _Shapes, architecture: str) -> dict[str
             found = {name: _as_here(dataset.shape, shapes.get(name, ())) for name, dataset in datasets.items()}
             _compare(found, shapes, path)
             _require_floats({name: dataset.dtype.name for name, dataset in datasets.items()}, path)
-            return {name: _float32(dataset[()]).reshape(shapes[name]) for name, dataset in datasets.items()}
+            read = {} if headers_only else datasets
+            return {name: _float32(dataset[()]).reshape(shapes[name]) for name, dataset in read.items()}
     except WeightsError:
         raise
     except (OSError, LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:  # h5py raises them all

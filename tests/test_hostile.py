@@ -5,6 +5,8 @@ import io
 import json
 import os
 import struct
+import sys
+import time
 import tracemalloc
 import zipfile
 
@@ -16,7 +18,14 @@ from audio_files import posix
 import keras_musictag as kmt
 from keras_musictag.datasets import archives
 from keras_musictag.datasets.rows import DataError
-from keras_musictag.errors import CacheError, CorruptWeightsError, SpecError, UnknownModelError, WeightsError
+from keras_musictag.errors import (
+    CacheError,
+    CorruptWeightsError,
+    SpecError,
+    UnknownModelError,
+    WeightsError,
+    WeightsMismatchError,
+)
 from keras_musictag.spec import ModelSpec
 
 
@@ -118,6 +127,53 @@ def test_a_spec_that_never_ends(folder):
 def test_specs_of_what_cannot_be(folder, fields, message):
     change(folder, **fields)
     refused(folder, (SpecError, UnknownModelError), message)
+
+
+@posix
+@pytest.mark.contract
+@pytest.mark.parametrize(
+    ("weights", "error", "message"),
+    [
+        ("pretrained", WeightsMismatchError, r"weights\.safetensors does not fit the model; missing from the file: "),
+        (None, SpecError, r"The network of 'tiny' has 1,786,598,009 parameters; at most 1,073,741,824 can be random"),
+    ],
+)
+def test_a_spec_of_a_huge_network(folder, weights, error, message):
+    """Each number is within its bounds, the network would take 7 GB, and the folder has a few kilobytes."""
+    import resource
+
+    widths = dict.fromkeys(("timbral_filters", "temporal_filters", "midend_filters"), 6000)
+    change(folder, architecture="musicnn", config=widths)
+    begun, peak = time.monotonic(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(error, match=message):
+        kmt.load(folder, weights=weights)
+    assert time.monotonic() - begun < 5  # measured: 0.1 s
+    unit = 1 if sys.platform == "darwin" else 1024
+    assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak) * unit < 200e6  # measured: 3 MB
+
+
+@pytest.mark.parametrize("weights", ["pretrained", None])
+def test_a_spec_of_huge_maps(folder, weights):
+    """What a network takes while it computes is bounded, too."""
+    change(folder, mel__n_mels=2**12, mel__n_fft=2**13, window__frames=2**12, architecture="musicnn")
+    with pytest.raises(
+        SpecError, match=r"The layer 'timbral74' of 'tiny' gives \d{1,3}(,\d{3}){3} values for one window"
+    ):
+        kmt.load(folder, weights=weights)
+
+
+def test_a_builder_that_needs_values_is_judged_by_its_weights_alone(folder):
+    @kmt.register_model
+    def needs_values(num_tags=5, *, input_shape=(32, 63), name="needs_values"):
+        inputs = keras.Input(input_shape)
+        scale = keras.Variable(np.ones(1, "float32"), name="scale")  # needs a value at once
+        x = keras.layers.Flatten()(inputs) * float(keras.ops.convert_to_numpy(scale)[0])
+        return keras.Model(inputs, keras.layers.Dense(num_tags, "sigmoid", name="head")(x), name=name)
+
+    change(folder, architecture="needs_values")
+    assert kmt.load(folder, weights=None).core.count_params() == 5 * (32 * 63 + 1)
+    with pytest.raises(WeightsError, match="does not fit the model"):
+        kmt.load(folder)
 
 
 def test_many_tags_are_compared_at_once():
