@@ -23,12 +23,6 @@ HEAD = """# Models
 
 {table}
 
-Agreement: on 61 one-minute Emotify tracks by 35 artists that training never heard, with the tags that `musicnn_mtt`
-gives them; a track has a tag when it is among the tenth that the teacher scores highest. Genres: the same tracks, tags
-classical, electronic, pop and rock against the data set's labels. In brackets 95 % intervals, artists resampled. Clip
-to tags: samples in memory to tags, on two cores of an AMD EPYC. Published: on the test split of MagnaTagATune (MTT) or
-of the Million Song Dataset (MSD). Empty: not measured.
-
 `keras-musictag info NAME` prints the whole card of a model: also its latency, whom to cite, and all tags.
 `keras-musictag validate` checks every model against what its spec claims. Models of your own:
 [add a model](add-a-model.md).

@@ -3,9 +3,11 @@
     python benchmarks/peers.py [--write] [--calibration FOLDER]
 
 Contests: from a log-mel to tags, from an MP3 file to tags, many files, from the shell. The reference of the first is
-`model.predict`, of the next two librosa with `model.predict`, the way such projects do it. Ratios are of medians, with
-95 % intervals from resamples of the rounds. `--write` puts them into `results/peers.json` and `docs/peers.md`. PyTorch,
-ONNX Runtime, OpenVINO and LiteRT take part if they are installed.
+`model.predict`, of the next two librosa with `model.predict`, the way such projects do it. musicnn takes part too, as
+it was published and as it is here. Ratios are of medians, with 95 % intervals from resamples of the rounds. For many
+files there is also a bound: what all cores could do if each did all stages, one after the other, as fast as one thread
+does them alone. `--write` puts it all into `results/peers.json` and `docs/peers.md`. PyTorch, ONNX Runtime, OpenVINO
+and LiteRT take part if they are installed. Wants a machine that does nothing else.
 """
 
 from __future__ import annotations
@@ -29,16 +31,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import librosa
 import numpy as np
 import soundfile
+from peer_pipelines import Calls, musicnn, original, original_musicnn, torch_calls
 from tqdm import tqdm
 
 import keras_musictag as kmt
 from keras_musictag.benchmarking.complexity import multiply_adds
+from keras_musictag.benchmarking.job import Job
 from keras_musictag.benchmarking.machine import describe
+from keras_musictag.benchmarking.results import stages
+from keras_musictag.benchmarking.run import run_job
 from keras_musictag.mel import LogMel
-from keras_musictag.runtime import is_installed
+from keras_musictag.runtime import available_cores, is_installed
 from keras_musictag.weights import write_atomically
 
 ROOT = Path(__file__).parents[1]
@@ -58,93 +63,10 @@ EXPORTS = (
     ("litert", "int8", "LiteRT, int8"),
 )
 PREDICT, PIPELINE, OURS = "model.predict", "librosa and model.predict", "keras_musictag, Keras"
-
-Calls = dict[str, Callable[[], np.ndarray]]
-
-
-# === Peers ===
+MUSICNN_PREDICT, MUSICNN_PIPELINE, MUSICNN_OURS = (f"musicnn, {name}" for name in (PREDICT, PIPELINE, OURS))
 
 
-def original(core: Any, spec: Any) -> Callable[[Path], np.ndarray]:
-    """The pipeline as such projects write it down: librosa for everything, then `model.predict`."""
-
-    def tag(path: Path) -> np.ndarray:
-        samples, _ = librosa.load(path, sr=spec.audio.sr)
-        mel = librosa.feature.melspectrogram(
-            y=samples, sr=spec.audio.sr, n_fft=spec.mel.n_fft, hop_length=spec.mel.hop_length, n_mels=spec.mel.n_mels
-        )
-        log_mel = librosa.power_to_db(mel)[:, : spec.window.frames]
-        return core.predict(log_mel[None], verbose=0)
-
-    return tag
-
-
-def torch_network(core: Any) -> Any:
-    """The same network with the same weights in PyTorch."""
-    import torch
-    from torch import nn
-
-    def tensor(values: Any) -> Any:
-        return torch.from_numpy(np.ascontiguousarray(values))
-
-    class Network(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.blocks = nn.Sequential()
-            for index in range(1, 5):
-                conv, norm = core.get_layer(f"conv{index}"), core.get_layer(f"bn{index}")
-                kernel, bias = conv.get_weights()
-                own = nn.Conv2d(kernel.shape[2], kernel.shape[3], 3, padding=1)
-                own.weight.data, own.bias.data = tensor(kernel.transpose(3, 2, 0, 1)), tensor(bias)
-                own_norm = nn.BatchNorm2d(kernel.shape[3], eps=norm.epsilon)
-                values = [tensor(value) for value in norm.get_weights()]
-                own_norm.weight.data, own_norm.bias.data, own_norm.running_mean, own_norm.running_var = values
-                pool = core.get_layer(f"pool{index}").pool_size
-                self.blocks.extend([own, own_norm, nn.ReLU(), nn.MaxPool2d(pool)])
-            self.gru1, self.gru2 = (self.gru(core.get_layer(f"gru{index}")) for index in (1, 2))
-            kernel, bias = core.get_layer("head").get_weights()
-            self.head = nn.Linear(*kernel.shape)
-            self.head.weight.data, self.head.bias.data = tensor(kernel.T), tensor(bias)
-
-        @staticmethod
-        def gru(layer: Any) -> Any:
-            kernel, recurrent, bias = layer.get_weights()
-
-            def ordered(values: np.ndarray) -> Any:  # Keras: update, reset, new; PyTorch: reset, update, new
-                update, reset, new = np.split(values, 3, axis=-1)
-                return tensor(np.concatenate([reset, update, new], axis=-1).T)
-
-            own = nn.GRU(kernel.shape[0], layer.units, batch_first=True)
-            own.weight_ih_l0.data, own.weight_hh_l0.data = ordered(kernel), ordered(recurrent)
-            own.bias_ih_l0.data, own.bias_hh_l0.data = ordered(bias[0]), ordered(bias[1])
-            return own
-
-        def forward(self, log_mel: Any) -> Any:
-            x = self.blocks(log_mel[:, None])
-            x = x.permute(0, 3, 2, 1).flatten(2)  # time, then mels, then channels
-            x, _ = self.gru1(x)
-            x, _ = self.gru2(x)
-            return torch.sigmoid(self.head(x[:, -1]))
-
-    return Network().eval()
-
-
-def torch_calls(core: Any, log_mel: np.ndarray) -> Calls:
-    """PyTorch as it is, and compiled."""
-    import torch
-
-    network = torch_network(core)
-    compiled = torch.compile(torch_network(core))
-    given = torch.from_numpy(log_mel)
-
-    def run(model: Any) -> Callable[[], np.ndarray]:
-        def call() -> np.ndarray:
-            with torch.inference_mode():
-                return model(given).numpy()
-
-        return call
-
-    return {"PyTorch, eager": run(network), "PyTorch, compiled": run(compiled)}
+# === Exports ===
 
 
 def kind_of(runtime: str) -> str:
@@ -200,9 +122,16 @@ def summary(times: dict[str, list[float]], reference: str) -> dict[str, dict[str
     return {name: {key: round(float(value), 4) for key, value in row.items()} for name, row in rows.items()}
 
 
-def from_log_mel(tagger: kmt.Tagger, exports: dict[str, Any], log_mel: np.ndarray, rounds: int) -> dict[str, Any]:
-    """From a log-mel to tags; every float32 peer must say the same."""
-    core = tagger.core
+def log_mels(tagger: kmt.Tagger, clip: Path) -> np.ndarray:
+    """Of the clip's windows, `(windows, mels, frames)`."""
+    return LogMel(tagger.spec)(np.concatenate([batch.samples for batch in tagger._windows(clip, None, 0.0, None)]))
+
+
+def from_log_mel(
+    tagger: kmt.Tagger, other: kmt.Tagger, exports: dict[str, Any], clip: Path, rounds: int
+) -> dict[str, Any]:
+    """From a log-mel to tags; every float32 peer but musicnn (`other`) must say the same."""
+    core, log_mel, patches = tagger.core, log_mels(tagger, clip), log_mels(other, clip)
     calls: Calls = {
         PREDICT: lambda: core.predict(log_mel, verbose=0),
         "model(x)": lambda: np.asarray(core(log_mel, training=False)),
@@ -210,45 +139,94 @@ def from_log_mel(tagger: kmt.Tagger, exports: dict[str, Any], log_mel: np.ndarra
     }
     if importlib.util.find_spec("torch"):
         calls |= torch_calls(core, log_mel)
-    for name, (other, _) in exports.items():
-        calls[name] = lambda other=other: other._run_log_mel.predict(log_mel)  # type: ignore[misc]
-    expected = calls[PREDICT]()
-    changes = {name: float(np.abs(call() - expected).max()) for name, call in calls.items()}
-    for name, change in changes.items():
-        reduced = name in exports and any(name == title and kind != "float32" for _, kind, title in EXPORTS)
-        if not reduced and change > 1e-4:
-            raise SystemExit(f"{name} says something else than {PREDICT}: probabilities differ by {change}.")
+    for name, (export, _) in exports.items():
+        calls[name] = lambda export=export: export._run_log_mel.predict(log_mel)  # type: ignore[misc]
+    changes = largest_changes(calls)
+    calls |= {
+        MUSICNN_PREDICT: lambda: other.core.predict(patches, verbose=0),
+        MUSICNN_OURS: lambda: other._run_log_mel.predict(patches),
+    }
     rows = summary(in_turns(calls, rounds, "log-mel to tags"), PREDICT)
-    gflop = 2 * multiply_adds(core) / 1e9
+    gflop, others_gflop = 2 * multiply_adds(core) / 1e9, 2 * len(patches) * multiply_adds(other.core) / 1e9
     for name, row in rows.items():
-        row |= {"max_change": changes[name], "gflops": round(1000 * gflop / row["median_ms"], 1)}
+        row["gflops"] = round(1000 * (gflop if name in changes else others_gflop) / row["median_ms"], 1)
+        row |= {"max_change": changes[name]} if name in changes else {}
         row |= {"size": exports[name][1]["size"]} if name in exports else {}
     return rows
 
 
-def from_file(tagger: kmt.Tagger, exports: dict[str, Any], clip: Path, rounds: int) -> dict[str, Any]:
-    """From an MP3 file to tags."""
-    pipeline = original(tagger.core, tagger.spec)
-    calls: dict[str, Callable[[], object]] = {PIPELINE: lambda: pipeline(clip), OURS: lambda: tagger.tag(clip)}
-    for name, (other, _) in exports.items():
-        calls[name] = lambda other=other: other.tag(clip)  # type: ignore[misc]
+def largest_changes(calls: Calls) -> dict[str, float]:
+    """The largest difference of probabilities to `model.predict`, of each call; at float32 there must be none."""
+    expected = calls[PREDICT]()
+    changes = {name: float(np.abs(call() - expected).max()) for name, call in calls.items()}
+    reduced = {title for _, precision, title in EXPORTS if precision != "float32"}
+    for name, change in changes.items():
+        if name not in reduced and change > 1e-4:
+            raise SystemExit(f"{name} says something else than {PREDICT}: probabilities differ by {change}.")
+    return changes
+
+
+def from_file(
+    tagger: kmt.Tagger, other: kmt.Tagger, exports: dict[str, Any], clip: Path, rounds: int
+) -> dict[str, Any]:
+    """From an MP3 file to tags; `other` is musicnn."""
+    pipelines, taggers = contestants(tagger, other, exports)
+    calls: dict[str, Callable[[], object]] = {
+        name: functools.partial(pipeline, clip) for name, pipeline in pipelines.items()
+    }
+    calls |= {name: functools.partial(each.tag, clip) for name, each in taggers.items()}
     return summary(in_turns(calls, rounds, "file to tags"), PIPELINE)
 
 
-def many_files(tagger: kmt.Tagger, exports: dict[str, Any], clip: Path, rounds: int) -> dict[str, Any]:
-    """Many MP3 files, milliseconds per file."""
-    pipeline, files = original(tagger.core, tagger.spec), [clip] * 16
-    calls: dict[str, Callable[[], object]] = {
-        PIPELINE: lambda: [pipeline(path) for path in files],
-        OURS: lambda: list(tagger.tag_many(files)),
-    }
-    for name, (other, _) in exports.items():
-        calls[name] = lambda other=other: list(other.tag_many(files))  # type: ignore[misc]
+def many_files(
+    tagger: kmt.Tagger, other: kmt.Tagger, exports: dict[str, Any], clip: Path, rounds: int
+) -> dict[str, Any]:
+    """Many MP3 files, milliseconds per file; `other` is musicnn."""
+    pipelines, taggers = contestants(tagger, other, exports)
+    files = [clip] * 16
+    calls: dict[str, Callable[[], object]] = {}
+    for name, pipeline in pipelines.items():
+        calls[name] = lambda pipeline=pipeline: [pipeline(path) for path in files]  # type: ignore[misc]
+    for name, each in taggers.items():
+        calls[name] = lambda each=each: list(each.tag_many(files))  # type: ignore[misc]
     rows = summary(in_turns(calls, rounds, "many files"), PIPELINE)
     return {
         name: {key: round(value / len(files), 3) if key.endswith("_ms") else value for key, value in row.items()}
         for name, row in rows.items()
     }
+
+
+def contestants(tagger: kmt.Tagger, other: kmt.Tagger, exports: dict[str, Any]) -> tuple[dict[str, Any], ...]:
+    """From files: name -> pipeline as it was published, name -> tagger."""
+    pipelines = {PIPELINE: original(tagger), MUSICNN_PIPELINE: original_musicnn(other)}
+    return pipelines, {OURS: tagger, **{name: export for name, (export, _) in exports.items()}, MUSICNN_OURS: other}
+
+
+def bounds(many: dict[str, Any], folder: Path, clip: Path) -> dict[str, Any]:
+    """How near to what the cores allow many files come: with Keras, the best float32 export and the best export.
+
+    Each stage is timed in a process of its own that is kept to one core, as `keras-musictag benchmark` does it. Cores
+    by the sum of the stages are the clips per second that no arrangement of the same stages exceeds.
+    """
+    titles = {title: (runtime, precision) for runtime, precision, title in EXPORTS if title in many}
+    fastest = sorted(titles, key=lambda title: many[title]["median_ms"])
+    chosen = [OURS, *[title for title in fastest if titles[title][1] == "float32"][:1], *fastest[:1]]
+    found = {}
+    for title in tqdm(dict.fromkeys(chosen), desc="stages on one core", unit="tagger", delay=2):
+        runtime, precision = titles.get(title, ("keras", ""))
+        source = str(folder / f"{kind_of(runtime)}-{precision}") if precision else MODEL
+        job = Job(kind="measure", model=title, source=source, runtime=runtime, clip=str(clip), clip_seconds=SECONDS)
+        measured = run_job(job, folder)
+        if "error" in measured:
+            raise SystemExit(f"The stages of {title} could not be timed: {measured['error']}")
+        spent = {name: round(value, 3) for name, value in stages(measured).items() if name != "rest"}
+        bound = 1000 * available_cores() / sum(spent.values())
+        reached = 1000 / many[title]["median_ms"]
+        found[title] = {
+            **spent, "bound_clips_per_s": round(bound, 2), "reached_clips_per_s": round(reached, 2),
+            "share": round(reached / bound, 4),
+        }  # fmt: skip
+    return found
 
 
 def from_the_shell(folder: Path, clip: Path, rounds: int) -> dict[str, Any]:
@@ -285,6 +263,12 @@ resamples of the rounds. {processor}, {cores} cores, {date}; NumPy multiplies fl
 {command}
 ```
 """
+BOUNDS = """What {cores} cores allow: each stage timed alone, in a process kept to one core; the bound is {cores} cores
+by the sum of the stages, and reached is what the table above says.
+"""
+MUSICNN = """musicnn (Pons & Serra 2019) is another network, with {weights}: the clip is nine patches of 3 s, what is
+left over is dropped, and its operations are its own. `librosa and model.predict` is then its published extractor:
+librosa at 16 kHz, `log10(10000 x + 1)`, all patches as one batch."""
 
 
 def page(results: dict[str, Any]) -> str:
@@ -305,11 +289,28 @@ def page(results: dict[str, Any]) -> str:
             ]
             if extra:
                 share = row["gflops"] / results["machine"]["matmul_gflops"]
+                change = f"{row['max_change']:.0e}" if "max_change" in row else ""
                 size = f"{row['size'] / 1e6:.2f}" if "size" in row else ""
-                cells += [f"{row['gflops']:.0f}", f"{share:.0%}", f"{row['max_change']:.0e}", size]
+                cells += [f"{row['gflops']:.0f}", f"{share:.0%}", change, size]
             lines.append(line(cells))
         lines.append("")
+        if key == "many" and "bounds" in results:
+            lines += [*table_of_bounds(results["bounds"], results["machine"]["cores"]), ""]
+    if "musicnn" in results:
+        lines += ["## musicnn\n", MUSICNN.format(weights=results["musicnn"]), ""]
     return "\n".join(lines)
+
+
+def table_of_bounds(rows: dict[str, Any], cores: int) -> list[str]:
+    """What many files could reach and do."""
+    names = ("decoding", "resampling", "features", "network")
+    head = ["one thread, ms", *names, "sum", "bound, clips/s", "reached", "share"]
+    lines = [BOUNDS.format(cores=cores), line(head), line(["---", *["---:"] * (len(head) - 1)])]
+    for name, row in rows.items():
+        spent = [row[stage] for stage in names]
+        cells = [f"{value:.1f}" for value in (*spent, sum(spent), row["bound_clips_per_s"], row["reached_clips_per_s"])]
+        lines.append(line([name, *cells, f"{row['share']:.0%}"]))
+    return lines
 
 
 def line(cells: list[str]) -> str:
@@ -325,27 +326,28 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help=f"write {RESULTS.name} and {PAGE.name}")
     given = parser.parse_args()
     sounds = sorted(path for path in given.calibration.rglob("*") if path.is_file()) if given.calibration else []
-    tagger = kmt.load(MODEL)
+    tagger, (other, weights) = kmt.load(MODEL), musicnn()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         mono = np.resize(kmt.audio.load(kmt.demo_clip(), target_sr=RATE), round(SECONDS * RATE))
         clip = folder / "clip.mp3"
         soundfile.write(clip, np.stack([mono, mono], axis=1), RATE, format="MP3")
         exports = exported(tagger, folder, sounds)
-        (window,) = tagger._windows(clip, None, 0.0, None)
-        log_mel = LogMel(tagger.spec)(window.samples)[:1]
         few = max(3, given.rounds // 4)
         contests = {
-            "log_mel": from_log_mel(tagger, exports, log_mel, given.rounds),
-            "file": from_file(tagger, exports, clip, given.rounds),
-            "many": many_files(tagger, exports, clip, few),
+            "log_mel": from_log_mel(tagger, other, exports, clip, given.rounds),
+            "file": from_file(tagger, other, exports, clip, given.rounds),
+            "many": many_files(tagger, other, exports, clip, few),
             "shell": from_the_shell(folder, clip, few),
         }
+        bound = bounds(contests["many"], folder, clip)
     words = [Path(word).name if "/" in word else word for word in sys.argv[1:]]
     results = {
-        "machine": describe(os.cpu_count() or 1),
+        "machine": describe(available_cores()),
         "command": shlex.join(["python", "benchmarks/peers.py", *words]),
         "contests": contests,
+        "bounds": bound,
+        "musicnn": weights,
     }
     print(page(results))
     if given.write:

@@ -30,6 +30,7 @@ from keras_musictag.datasets import Manifest, Row
 from keras_musictag.download import replacing
 from keras_musictag.finetuning import FineTuneSpec
 from keras_musictag.probing import probe
+from keras_musictag.tables import Table
 from keras_musictag.tagger_evaluation import score
 from keras_musictag.weights import write_atomically
 
@@ -199,12 +200,11 @@ def table(task: dict) -> str:
     """Of one task."""
     metrics = ["accuracy", "roc_auc"] if task["metric"] == "accuracy" else ["roc_auc", "pr_auc"]
     titles = {"accuracy": "accuracy", "roc_auc": "ROC-AUC", "pr_auc": "PR-AUC"}
-    rows = [["method", *(titles[name] for name in metrics), f"{titles[metrics[0]]} minus `{REFERENCE}`"]]
-    rows.append(["---"] * len(rows[0]))
+    head, rows = ["method", *(titles[name] for name in metrics), f"{titles[metrics[0]]} minus `{REFERENCE}`"], []
     for row in task["rows"]:
         behind = interval(row, "difference", "+.3f") if row["difference"] is not None else ""
         rows.append([row["model"], *(interval(row, name, ".3f") for name in metrics), behind])
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in rows) + "\n"
+    return Table(head, rows).markdown() + "\n"
 
 
 def interval(row: dict, name: str, number: str) -> str:

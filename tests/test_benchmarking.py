@@ -8,6 +8,8 @@ import sys
 import keras
 import pytest
 from click.testing import CliRunner
+from labelled_sounds import labelled_sounds
+from own_tags import own_tags
 
 import keras_musictag as kmt
 from keras_musictag.benchmarking import BenchmarkError, BenchmarkRun, benchmark, compare_runs
@@ -16,6 +18,7 @@ from keras_musictag.benchmarking.job import timed
 from keras_musictag.benchmarking.page import page, plot
 from keras_musictag.benchmarking.run import CLIP_SECONDS
 from keras_musictag.cli import main
+from keras_musictag.datasets import Manifest
 from keras_musictag.errors import UnknownModelError
 
 
@@ -36,13 +39,15 @@ def row(model, milliseconds, runtime="keras", **more):
 def made():
     """Results as a run gives them, made up."""
     score = {"dataset": "songs", "split": "test", "n": 10, "roc_auc": 0.9}
+    measured = {"measured": True, "runtime": "keras", "precision": "float32", "threads": 2}
+    good = {**score, **measured, "roc_auc": 0.95, "roc_auc_low": 0.94, "roc_auc_high": 0.96}
     machine = {
         "processor": "abacus", "cores": 2, "threads": 2, "memory_gb": 4.0, "system": "wood", "python": "3.11",
         "keras_musictag": "1", "commit": "", "date": "2026-01-01", "matmul_gflops": {"1": 50.0, "2": 100.0},
     }  # fmt: skip
     models = (
         {"model": "small", "parameters": 1000, "multiply_adds": 2.5e8, "sizes": {"float32": 4e6}, "scores": [score]},
-        {"model": "big", "parameters": 9000, "sizes": {}, "scores": [score | {"roc_auc": 0.95, "measured": True}]},
+        {"model": "big", "parameters": 9000, "sizes": {}, "scores": [good]},
         {"model": "unknown", "sizes": {}, "scores": []},
     )
     failed = {"model": "unknown", "runtime": "keras", "precision": "float32", "threads": 1, "error": "no such luck"}
@@ -100,19 +105,23 @@ def test_a_run(tmp_path):
     assert run.derived(found)["times_real_time"] == pytest.approx(found["best_clips_per_s"] * CLIP_SECONDS)
     again = BenchmarkRun.from_json(run.to_json(tmp_path / "run.json"))
     assert again.rows == run.rows and again.machine == run.machine
-    assert "tiny" in str(again) and "keras" in again.profile()
+    assert "tiny" in str(again) and "keras" in str(again.profile())
 
 
-def test_exports_are_measured_without_keras():
+def test_exports_are_measured_without_keras(sounds):
     pytest.importorskip("onnx")
     pytest.importorskip("onnxruntime")
     run = benchmark(
-        ["tiny"], runtimes=["onnxruntime"], precisions=["float32", "int8"], threads=[1], quick=True, progress=False
-    )
+        ["tiny"], runtimes=["onnxruntime"], precisions=["float32", "int8"], threads=[1], data=sounds, quick=True,
+        progress=False,
+    )  # fmt: skip
     plain, reduced = run.rows
     assert not run.failed, run.failed
     assert plain["max_change"] < 1e-4 < reduced["max_change"] and plain["version"].startswith("onnxruntime")
     assert 0 < run.models[0]["sizes"]["int8"] < run.models[0]["sizes"]["float32"]
+    (score,) = run.scores  # float32 is what Keras says
+    assert (score["runtime"], score["precision"], score["dataset"]) == ("onnxruntime", "int8", "manifest")
+    assert score["roc_auc"] > 0.5 and score["n"] == 24
 
 
 def test_a_failure_is_a_row(tmp_path):
@@ -121,6 +130,62 @@ def test_a_failure_is_a_row(tmp_path):
     run = benchmark([str(folder)], runtimes=["keras"], threads=[1], quick=True, progress=False)
     assert len(run.failed) == 1 and "CorruptWeightsError" in run.failed[0]["error"]
     assert f"{folder}, keras float32, 1 thread: " in str(run)
+
+
+@pytest.fixture(scope="module")
+def sounds(tmp_path_factory):
+    """A table of labelled sounds, all of the split `test`, four of each artist."""
+    return labelled_sounds(tmp_path_factory.mktemp("sounds") / "songs", count=24, seconds=1.0)
+
+
+def test_auc_on_labelled_sounds(sounds, tmp_path):
+    run = benchmark(
+        ["tiny"], runtimes=["keras"], precisions=["float32"], threads=[1], data=sounds, dataset="made songs",
+        quick=True, progress=False,
+    )  # fmt: skip
+    (score,) = run.scores
+    assert not run.failed, run.failed
+    expected = kmt.evaluate(kmt.load("tiny"), Manifest.load(sounds), dataset="made songs", progress=False).roc_auc
+    assert score["measured"] and (score["runtime"], score["precision"]) == ("keras", "float32")
+    assert (score["dataset"], score["split"], score["n"]) == ("made songs", "test", 24)
+    found = [score[f"roc_auc{end}"] for end in ("", "_low", "_high")]
+    assert found == pytest.approx([expected.value, expected.low, expected.high], abs=1e-6)
+    assert score["pr_auc_low"] < score["pr_auc"] < score["pr_auc_high"]
+    assert "recorded" not in str(run) and "{:.3f} [{:.3f}, {:.3f}]".format(*found) in str(run)
+    run.to_csv(tmp_path / "run.csv")
+    with (tmp_path / "run.csv").open(encoding="utf-8") as file:
+        assert [float(entry["score.roc_auc"]) for entry in csv.DictReader(file)] == found[:1]
+
+
+def test_an_evaluation_that_fails_is_a_row(tmp_path, monkeypatch):
+    table = own_tags(tmp_path / "songs", per_tag=1)  # which `tiny` was not trained on
+    table.to_csv(tmp_path / "songs.csv")
+    monkeypatch.chdir(tmp_path)
+    run = benchmark(
+        ["tiny"], runtimes=["keras"], threads=[1], data="songs.csv", split="all", quick=True, progress=False
+    )
+    assert "error" not in run.rows[0] and "roc_auc" not in run.scores[0]
+    (failed,) = run.failed
+    assert (failed["model"], failed["dataset"], failed["split"]) == ("tiny", "songs", "all")
+    assert "the evaluation failed: " in failed["error"] and "EvaluationError" in failed["error"]
+    assert "tiny, keras float32, 1 thread: the evaluation failed: " in str(run)
+    assert BenchmarkRun.from_json(run.to_json(tmp_path / "run.json")).failed == run.failed
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--data", "{folder}/none.csv"], "none.csv cannot be read (No such file or directory)"),
+        (["--data", "{sounds}", "--split", "valid"], "The manifest has no rows in the split 'valid'"),
+        (["--data", "{unsplit}"], "The data has no splits, so there is no 'test' among its 3 rows. Say split='all'"),
+    ],
+)
+def test_wrong_data_is_said_before_anything_is_measured(options, message, sounds, tmp_path, monkeypatch):
+    monkeypatch.setattr("keras_musictag.benchmarking.run.run_job", lambda *_: pytest.fail("something was measured"))
+    own_tags(tmp_path / "unsplit", per_tag=1)
+    given = [option.format(folder=tmp_path, sounds=sounds, unsplit=tmp_path / "unsplit") for option in options]
+    found = CliRunner().invoke(main, ["benchmark", "tiny", *given])
+    assert found.exit_code == 2 and message in found.stderr, found.output
 
 
 @pytest.mark.parametrize(
@@ -150,7 +215,8 @@ def test_tables(made):
     assert small["times_real_time"] == 3000
     assert made.derived(made.rows[2])["of_matmul"] is None  # its multiply-adds are not known
     assert "0.900 (recorded)" in text and "0.950" in text and "0.950 (recorded)" not in text
-    profile = made.profile().splitlines()
+    assert "big songs test 10 0.950 [0.940, 0.960] keras float32" in " ".join(text.split())
+    profile = str(made.profile()).splitlines()
     assert profile[1].split()[4:] == ["4.0", "3.0", "2.0", "10.0", "1.0", "20.0"]
 
 
@@ -160,6 +226,8 @@ def test_files(made, tmp_path):
         rows = list(csv.DictReader(file))
     assert [entry["log_mel.median_ms"] for entry in rows] == ["10.0", "8.0", "20.0", ""]
     assert rows[0]["sizes.float32"] == "4000000.0" and rows[3]["error"] == "no such luck"
+    assert [entry["score.roc_auc"] for entry in rows] == ["0.9", "0.9", "0.95", ""] and rows[2]["score.n"] == "10"
+    assert [entry["score.measured"] for entry in rows] == ["", "", "True", ""]
     (tmp_path / "other.json").write_text("[]")
     with pytest.raises(BenchmarkError, match=r"other\.json does not hold results of a benchmark"):
         BenchmarkRun.from_json(tmp_path / "other.json")
@@ -169,6 +237,7 @@ def test_the_page_and_the_picture(made):
     text = page(made)
     assert "| small | keras | float32 | 2 | 10.0 [9.0, 11.0] |" in text and "no such luck" in text
     assert "those that have one on songs, split test" in text
+    assert "| big | songs | test | 10 | 0.950 [0.940, 0.960] |  | keras float32 |" in text
     ax = plot(made)
     assert {label.get_text() for label in ax.texts} == {"small", "big"} and "songs" in ax.get_ylabel()
     assert sorted(ax.collections[0].get_offsets()[:, 0].tolist()) == pytest.approx([9.6, 24.0])  # the fastest runtime

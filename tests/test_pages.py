@@ -1,5 +1,6 @@
 """Pages that a benchmark writes say what its results say."""
 
+import dataclasses
 import importlib.util
 import json
 import sys
@@ -9,6 +10,7 @@ import pytest
 
 from keras_musictag.benchmarking import BenchmarkRun
 from keras_musictag.benchmarking.page import page as benchmark_page
+from keras_musictag.runtime import FASTEST_FIRST
 
 ROOT = Path(__file__).parents[1]
 RESULTS, DOCS = ROOT / "benchmarks" / "results", ROOT / "docs"
@@ -21,6 +23,7 @@ def text_of(name):
 def script(name, monkeypatch):
     spec = importlib.util.spec_from_file_location(name, ROOT / "benchmarks" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")  # as if it were run
     monkeypatch.setitem(sys.modules, name, module)  # dataclasses look there
     spec.loader.exec_module(module)
     return module
@@ -32,6 +35,51 @@ def test_of_a_script(name, page, monkeypatch):
     assert text_of(page) == script(name, monkeypatch).page(results)
 
 
+def test_peers_with_musicnn_and_a_bound(monkeypatch):
+    results = json.loads((RESULTS / "peers.json").read_text(encoding="utf-8"))
+    del results["contests"]["log_mel"]["LiteRT"]["max_change"]  # as musicnn, which is another network
+    spent = {"decoding": 20.0, "resampling": 5.0, "features": 5.0, "network": 20.0}
+    results["bounds"] = {"LiteRT": {**spent, "bound_clips_per_s": 40.0, "reached_clips_per_s": 35.0, "share": 0.875}}
+    text = script("peers", monkeypatch).page(results | {"musicnn": "published weights"})
+    assert "| LiteRT | 20.0 | 5.0 | 5.0 | 20.0 | 50.0 | 40.0 | 35.0 | 88% |" in text
+    assert "another network, with published weights" in text
+
+
+def test_operations_of_nodes(monkeypatch):
+    module = script("layer_profile", monkeypatch)
+    assert module.layer_of("network/gru1_1/while/body/add", ["gru", "gru1"]) == "gru1"
+    nodes = {
+        ("network/conv1/WithoutBiases", "Convolution"): 2.0, ("network/conv1", "Add"): 5.0,
+        ("network/relu2_nchwc", "FusedConv"): 3.0, ("GRUSequence_7", "RNNSeq"): 1.0, ("Convert_1", "Convert"): 1.0,
+    }  # fmt: skip
+    found = module.Profile(nodes, 12.0, 11.0, {"conv1": 0.1, "conv2": 0.4, "gru1": 0.01}, 1)
+    work = module.gflop_of(found)
+    assert work == {key: gflop for key, gflop in zip(list(nodes)[:4], (0.1, None, 0.4, 0.01), strict=True) if gflop}
+    text = module.table(found, 200.0, 0.1).markdown()
+    assert "| network/relu2_nchwc | FusedConv | 3.000 | 25.0% | 0.400 | 133 | 67% |" in text
+    assert "| 2 others |  | 2.000 | 16.7% | 0.010 |" in text and "| sum |  | 12.000 | 100.0% | 0.510 |" in text
+    with pytest.raises(SystemExit, match=r"which of the layers \['conv2', 'gru1', 'gru2'\] are which"):
+        module.gflop_of(dataclasses.replace(found, layers=found.layers | {"gru2": 0.1}))
+
+
 def test_of_the_benchmark():
     assert text_of("benchmark.md") == benchmark_page(BenchmarkRun.from_json(RESULTS / "benchmark.json"))
     assert (DOCS / "images" / "pareto.png").stat().st_size > 10_000
+
+
+def test_auto_takes_the_fastest_runtime_first():
+    """The order of `runtime="auto"` is that of the recorded run, as far as it can tell runtimes apart."""
+    run = BenchmarkRun.from_json(RESULTS / "benchmark.json")
+    for model in run.models:
+        spent = {
+            row["runtime"]: row["log_mel"]
+            for row in run.rows
+            if (row["model"], row["precision"]) == (model["model"], "float32")
+            and row["threads"] == run.machine["threads"] and not row.get("error")
+        }  # fmt: skip
+        assert set(spent) == set(FASTEST_FIRST)
+        ordered = FASTEST_FIRST if model["model"] == "musicnet_crnn" else FASTEST_FIRST[:1]
+        for place, first in enumerate(ordered):
+            rest = FASTEST_FIRST[place + 1 :]
+            beaten = [other for other in rest if spent[other]["p90_ms"] < spent[first]["p10_ms"]]
+            assert not beaten, f"{model['model']}: {', '.join(beaten)} faster than {first}"

@@ -27,10 +27,26 @@ def multiply_adds(core: keras.Model) -> int:
         >>> multiply_adds(kmt.models.musicnet_crnn(num_tags=50)) / 1e6  # doctest: +ELLIPSIS
         7...
     """
+    return sum(multiply_adds_by_layer(core).values())
+
+
+def multiply_adds_by_layer(core: keras.Model) -> dict[str, int]:
+    """The same, layer by layer.
+
+    Returns:
+        Name of each layer with weights -> multiplications with an addition for one window.
+
+    Raises:
+        NotImplementedError: as `multiply_adds`.
+    """
     import keras
 
     layers = core._flatten_layers(include_self=False)
-    return sum(_of_layer(layer) for layer in layers if layer.weights and not isinstance(layer, keras.Model))
+    counts: dict[str, int] = {}
+    for layer in layers:
+        if layer.weights and not isinstance(layer, keras.Model):
+            counts[layer.name] = counts.get(layer.name, 0) + _of_layer(layer)
+    return counts
 
 
 def _of_layer(layer: Any) -> int:

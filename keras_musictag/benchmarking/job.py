@@ -129,15 +129,34 @@ def _latency(tagger: BaseTagger, job: Job) -> dict[str, Any]:
     clip = audio.load(job.clip, target_sr=rate, resampler=tagger.spec.audio.resampler)
     native = soundfile.info(job.clip).samplerate
     decoded = audio.load(job.clip, target_sr=native)
-    log_mel = LogMel(tagger.spec)(_windows(tagger, job))
+    windows = _windows(tagger, job)
+    log_mel, front_end = LogMel(tagger.spec)(windows), _front_end(tagger)
     calls: dict[str, Callable[[], object]] = {
         "log_mel": lambda: tagger._run_log_mel.predict(log_mel),
         "waveform": lambda: tagger.tag(clip, rate),
         "file": lambda: tagger.tag(job.clip),
         "decode": lambda: audio.load(job.clip, target_sr=native),
+        "features": lambda: front_end(windows),
         "resample": lambda: audio.load(decoded, native, target_sr=rate, resampler=tagger.spec.audio.resampler),
     }
     return {name: timed(call, job.budget, job.least) for name, call in calls.items()}
+
+
+def _front_end(tagger: BaseTagger) -> Callable[[np.ndarray], np.ndarray]:
+    """What makes the tagger's log-mels of windows."""
+    from ..exported import ExportedTagger
+    from ..mel import LogMel
+
+    if isinstance(tagger, ExportedTagger):
+        return LogMel(tagger.spec)
+    import keras
+
+    from ..layers import LogMelSpectrogram
+    from ..runtime import KerasRuntime
+
+    model = tagger.model  # type: ignore[attr-defined]
+    (layer,) = (layer for layer in model.layers if isinstance(layer, LogMelSpectrogram))
+    return KerasRuntime(keras.Model(model.inputs, layer.output)).predict
 
 
 def _throughput(tagger: BaseTagger, job: Job) -> dict[str, Any]:

@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from .results import MODEL_COLUMNS, ROW_COLUMNS, STAGE_COLUMNS, BenchmarkError, BenchmarkRun, Row, markdown, stages
+from .results import (
+    MODEL_COLUMNS,
+    ROW_COLUMNS,
+    SCORE_COLUMNS,
+    STAGE_COLUMNS,
+    BenchmarkError,
+    BenchmarkRun,
+    Row,
+    markdown,
+    stages,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,9 +38,16 @@ Every model of the zoo with the same {seconds:g} s clip (44.1 kHz stereo MP3), e
 {models}
 
 GMAC: billions of multiplications with an addition for the whole clip; models with short windows need several. MB: of
-the ONNX file. ROC-AUC: the first in the model's card, where data set, split and n are; figures on different data do not
-compare, so the picture shows {shared}; mind the intervals in the cards before you
-believe a difference there.
+the ONNX file. ROC-AUC: the first of those below.
+
+## Accuracy
+
+{scores}
+
+Macro averages over the tags, in brackets 95 % intervals. Recorded: in the model's card, which says how it was measured
+or where it was published. On what a model hears, a figure is agreement with that model, not with people. Figures on
+different data do not compare, so the picture shows {shared}; mind the
+intervals before you believe a difference.
 
 ## Speed
 
@@ -69,6 +86,7 @@ def page(run: BenchmarkRun) -> str:
         seconds=run.clip_seconds,
         machine=about,
         models="\n".join(markdown(MODEL_COLUMNS, run.models)),
+        scores="\n".join(markdown(SCORE_COLUMNS, [score for score in run.scores if "roc_auc" in score])),
         rows="\n".join(markdown(ROW_COLUMNS, [run.derived(row) for row in good])),
         profile="\n".join(markdown(STAGE_COLUMNS, [{**row, **stages(row)} for row in good])),
         matmul=matmul,
@@ -101,9 +119,10 @@ def plot(run: BenchmarkRun, ax: Axes | None = None) -> Axes:
     if not data or not points:
         raise BenchmarkError("There is nothing to draw: no model that was timed has a ROC-AUC.")
     names, times, scores, sizes = zip(*points, strict=True)
-    ax = plot_pareto(names, times, scores, sizes, ax, score=f"ROC-AUC ({data[0]}, {data[1]}, n = {data[2]})")
-    ax.set_title(f"One clip of {run.clip_seconds:g} s on {run.machine['cores']} cores; area: parameters")
-    return ax
+    return plot_pareto(
+        names, times, scores, sizes, ax, score=f"ROC-AUC ({data[0]}, {data[1]}, n = {data[2]})",
+        title=f"One clip of {run.clip_seconds:g} s on {run.machine['cores']} cores; area: parameters",
+    )  # fmt: skip
 
 
 def _shared(run: BenchmarkRun) -> tuple[Any, ...] | None:

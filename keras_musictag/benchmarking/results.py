@@ -7,14 +7,16 @@ import dataclasses
 import io
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
 from ..errors import MusicTagError
+from ..tables import Block, Table, plain
 from ..weights import write_atomically
 
 FORMAT = 1  # of the JSON file
+_KEYS = 4  # columns that say what a row is of: model, runtime, precision, threads
 Row = Mapping[str, Any]
 
 
@@ -30,7 +32,9 @@ class BenchmarkRun:
         machine: what `machine.describe` says, with the speed of matrix products for each number of threads.
         command: that measured it.
         clip_seconds: length of the clip that was timed.
-        models: one mapping per model: parameters, multiply-adds of the clip, file sizes, scores.
+        models: one mapping per model: parameters, multiply-adds of the clip, file sizes, `scores`. A score has the data
+            set, split, n, AUCs and their intervals; it is `measured` in this run, with a runtime and precision, or
+            recorded in the spec. One that failed has an `error` instead of AUCs.
         rows: one mapping per model, runtime, precision and number of threads: times in milliseconds as
             `{"median_ms", "p10_ms", "p90_ms", "calls"}`, clips per second, seconds to load, peak memory in MB; or an
             `error`.
@@ -44,16 +48,25 @@ class BenchmarkRun:
 
     @property
     def failed(self) -> tuple[Row, ...]:
-        """The rows that hold an error."""
-        return tuple(row for row in self.rows if row.get("error"))
+        """The rows and scores that hold an error."""
+        return tuple(entry for entry in (*self.rows, *self.scores) if entry.get("error"))
+
+    @property
+    def scores(self) -> tuple[Row, ...]:
+        """The scores of all models, each with its `model`."""
+        return tuple({"model": model["model"], **score} for model in self.models for score in model.get("scores", ()))
 
     def model(self, name: str) -> Row:
         """What does not depend on the runtime."""
         return next((model for model in self.models if model["model"] == name), {"model": name})
 
+    def to_dict(self) -> dict[str, Any]:
+        """Everything, ready for `json.dump`."""
+        return {"benchmark_version": FORMAT, **dataclasses.asdict(self)}
+
     def to_json(self, path: str | os.PathLike[str]) -> Path:
-        """Write everything; returns the path."""
-        text = json.dumps({"benchmark_version": FORMAT, **dataclasses.asdict(self)}, indent=1) + "\n"
+        """Write `to_dict` to a file; returns its path."""
+        text = json.dumps(self.to_dict(), indent=1) + "\n"
         write_atomically(Path(path), text.encode())
         return Path(path)
 
@@ -73,8 +86,8 @@ class BenchmarkRun:
             raise BenchmarkError(f"{path} does not hold results of a benchmark: {error!r}.") from error
 
     def to_csv(self, path: str | os.PathLike[str]) -> Path:
-        """Write a line per row, with what is known of its model; returns the path."""
-        rows = [_flat({**self.model(row["model"]), **row}) for row in self.rows]
+        """Write a line per row, with what is known of its model and the score at its precision; returns the path."""
+        rows = [_flat({**self.model(row["model"]), **row, "score": self._score_of(row)}) for row in self.rows]
         keys = list(dict.fromkeys(key for row in rows for key in row))
         text = io.StringIO()
         writer = csv.DictWriter(text, keys, lineterminator="\n")
@@ -83,25 +96,43 @@ class BenchmarkRun:
         write_atomically(Path(path), text.getvalue().encode())
         return Path(path)
 
-    def __str__(self) -> str:
-        """Tables for a terminal."""
+    def blocks(self) -> list[Block]:
+        """What there is to say, in the order of `str`."""
         machine = self.machine
         head = (
             f"{machine['processor']}, {machine['cores']} cores, {machine['date']}; clip of {self.clip_seconds:g} s, "
             "times in ms (median)"
         )
-        lines = [head, "", *aligned(MODEL_COLUMNS, self.models), "", *aligned(ROW_COLUMNS, self._complete())]
-        lines += [f"{named(row)}: {row['error']}" for row in self.failed]
-        return "\n".join(lines)
+        blocks: list[Block] = [head, "", table(MODEL_COLUMNS, self.models)]
+        blocks += ["", table(ROW_COLUMNS, self._complete(), _KEYS)]
+        scores = [score for score in self.scores if "roc_auc" in score]
+        blocks += ["", table(SCORE_COLUMNS, scores)] if scores else []
+        return blocks + [f"{named(row)}: {row['error']}" for row in self.failed]
+
+    def __str__(self) -> str:
+        """Tables in plain text."""
+        return plain(self.blocks())
 
     def profile(self) -> str:
         """Where the time of each row goes, from file to tags."""
+        return str(self.profile_table())
+
+    def profile_table(self) -> Table:
+        """The same as a table."""
         rows = [{**row, **stages(row)} for row in self.rows if not row.get("error")]
-        return "\n".join(aligned(STAGE_COLUMNS, rows))
+        return table(STAGE_COLUMNS, rows, _KEYS)
 
     def _complete(self) -> list[dict[str, Any]]:
         """Rows that worked, with what follows from them."""
         return [self.derived(row) for row in self.rows if not row.get("error")]
+
+    def _score_of(self, row: Row) -> Row:
+        """The first score of a row's model at its precision, of its own runtime if there is one."""
+        scores = [
+            score for score in self.model(row["model"]).get("scores", ())
+            if "roc_auc" in score and score.get("precision", "float32") == row["precision"]
+        ]  # fmt: skip
+        return min(scores, key=lambda score: score.get("runtime") != row["runtime"], default={})
 
     def derived(self, row: Row) -> dict[str, Any]:
         """A row with the speed of its network in GFLOP/s, and as a share of this machine's matrix products."""
@@ -119,7 +150,8 @@ class BenchmarkRun:
 def stages(row: Row) -> dict[str, float]:
     """Milliseconds of decoding, resampling, features, network and the rest, as far as medians add up."""
     median = {name: row[name]["median_ms"] for name in ("decode", "resample", "log_mel", "waveform", "file")}
-    features = max(0.0, median["waveform"] - median["log_mel"])
+    difference = max(0.0, median["waveform"] - median["log_mel"])
+    features = row["features"]["median_ms"] if "features" in row else difference
     rest = median["file"] - median["decode"] - median["resample"] - features - median["log_mel"]
     return {"decoding": median["decode"], "resampling": median["resample"], "features": features,
             "network": median["log_mel"], "rest": rest}  # fmt: skip
@@ -147,25 +179,19 @@ def _flat(row: Row) -> dict[str, Any]:
 Column = tuple[str, Callable[[Row], str]]
 
 
-def aligned(columns: tuple[Column, ...], rows: Any) -> list[str]:
-    """Lines of a table in plain text: the first columns to the left, the others to the right."""
-    cells = [[title for title, _ in columns], *([show(row) for _, show in columns] for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    lines = []
-    for row in cells:
-        padded = [
-            cell.ljust(width) if number < 1 else cell.rjust(width)
-            for number, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        lines.append("  ".join(padded).rstrip())
-    return lines
+def table(columns: tuple[Column, ...], rows: Iterable[Row], keys: int = 1) -> Table:
+    """The first column to the left, the others to the right; `keys` of them say what a row is of."""
+    return Table([title for title, _ in columns], [[show(row) for _, show in columns] for row in rows], "<>", keys)
 
 
-def markdown(columns: tuple[Column, ...], rows: Any) -> list[str]:
-    """The same in Markdown."""
-    lines = [[title for title, _ in columns], ["---"] + ["---:"] * (len(columns) - 1)]
-    lines += [[show(row) for _, show in columns] for row in rows]
-    return ["| " + " | ".join(cells) + " |" for cells in lines]
+def aligned(columns: tuple[Column, ...], rows: Iterable[Row]) -> list[str]:
+    """Lines of the table in plain text."""
+    return str(table(columns, rows)).splitlines()
+
+
+def markdown(columns: tuple[Column, ...], rows: Iterable[Row]) -> list[str]:
+    """Lines of the table in Markdown."""
+    return table(columns, rows).markdown().splitlines()
 
 
 def _number(key: str, form: str, scale: float = 1) -> Callable[[Row], str]:
@@ -205,6 +231,27 @@ MODEL_COLUMNS: tuple[Column, ...] = (
     ("int8", _size("int8")),
     ("ROC-AUC", auc),
 )
+
+
+def _interval(key: str) -> Callable[[Row], str]:
+    """`0.912 [0.901, 0.922]`, or nothing."""
+
+    def show(row: Row) -> str:
+        ends = f" [{row[f'{key}_low']:.3f}, {row[f'{key}_high']:.3f}]" if f"{key}_low" in row else ""
+        return f"{row[key]:.3f}{ends}" if key in row else ""
+
+    return show
+
+
+SCORE_COLUMNS: tuple[Column, ...] = (
+    ("model", lambda row: row["model"]),
+    ("data set", lambda row: row["dataset"]),
+    ("split", lambda row: row["split"]),
+    ("n", _number("n", ",")),
+    ("ROC-AUC", _interval("roc_auc")),
+    ("PR-AUC", _interval("pr_auc")),
+    ("with", lambda row: f"{row['runtime']} {row['precision']}" if row.get("measured") else "recorded"),
+)
 ROW_COLUMNS: tuple[Column, ...] = (
     ("model", lambda row: row["model"]),
     ("runtime", lambda row: row["runtime"]),
@@ -224,7 +271,7 @@ ROW_COLUMNS: tuple[Column, ...] = (
     ("mean |dp|", _number("mean_change", ".1e")),
 )
 STAGE_COLUMNS: tuple[Column, ...] = (
-    *ROW_COLUMNS[:4],
+    *ROW_COLUMNS[:_KEYS],
     *((f"{name} ms", _number(name, ".1f")) for name in ("decoding", "resampling", "features", "network", "rest")),
     ("file ms", _median("file")),
 )

@@ -28,7 +28,7 @@ from .results import BenchmarkError, BenchmarkRun
 
 CLIP_SECONDS = 29.12  # a window of musicnet_crnn; ten of musicnn
 _RATE = 44_100
-_TIMEOUT = 900.0  # seconds of one job
+_TIMEOUT = 900.0  # seconds of a job, but for evaluations, which take as long as the data are large
 # Precision -> runtimes that gain by it. OpenVINO computes float16 files in bfloat16 where the processor can.
 _REDUCED = {"float16": ("openvino",), "int8": ("onnxruntime", "openvino", "litert")}
 PRECISIONS = ("float32", "float16", "int8")
@@ -70,6 +70,8 @@ def benchmark(
     Raises:
         UnknownModelError: no such model.
         BenchmarkError: no such runtime or precision, or one that is not installed.
+        DataError: `data` cannot be read.
+        EvaluationError: it has no rows of the split.
     """
     from tqdm.auto import tqdm
 
@@ -84,9 +86,10 @@ def benchmark(
     counts = sorted({1, available_cores()} if threads is None else set(threads))
     if counts[0] < 1 or counts[-1] > available_cores():
         raise BenchmarkError(f"threads must be from 1 to the {available_cores()} cores that are there; got {counts}.")
+    labelled = ("", "", split) if data is None else _labelled(data, dataset, split)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         suite = _Suite(Path(folder), wanted, tuple(precisions), counts, quick)
-        suite.data = (str(data or ""), dataset or Path(data or "").stem, split)
+        suite.data = labelled
         suite.calibration = tuple(os.fspath(source) for source in calibration)
         done: list[tuple[dict[str, Any], list[dict[str, Any]]]] = []
         with tqdm(total=suite.steps * len(names), unit="job", delay=2, disable=not progress) as bar:
@@ -94,7 +97,7 @@ def benchmark(
                 bar.set_description(name)
                 done.append(suite.measure(name, bar.update))
     machine = describe(counts[-1])
-    machine["matmul_gflops"] = {str(count): _matmul(count) for count in counts}
+    machine["matmul_gflops"] = {str(count): matmul_gflops(count) for count in counts}
     return BenchmarkRun(
         machine=machine,
         command=command,
@@ -113,6 +116,16 @@ def _runtimes(runtimes: Sequence[str] | None) -> tuple[str, ...]:
         if not is_installed(name):
             raise BenchmarkError(f"The runtime {name} is not installed: pip install 'keras_musictag[runtimes]'.")
     return tuple(runtimes)
+
+
+def _labelled(data: str | os.PathLike[str], dataset: str, split: str) -> tuple[str, str, str]:
+    """Path, name and split of labelled sounds; what is wrong with them is said before anything is measured."""
+    from ..datasets import Manifest
+    from ..tagger_evaluation import _rows_of
+
+    _rows_of(Manifest.load(data), split)
+    path = Path(data).resolve()
+    return str(path), dataset or (path.name if path.is_dir() else path.stem), split
 
 
 class _Suite:
@@ -192,11 +205,18 @@ class _Suite:
 
     def _score(self, name: str, runtime: str, precision: str, export: dict[str, Any]) -> dict[str, Any]:
         data, dataset, split = self.data
+        about = {
+            "measured": True, "runtime": runtime, "precision": precision, "threads": self.threads[-1],
+            "dataset": dataset, "split": split,
+        }  # fmt: skip
+        if "error" in export:
+            return about | {"error": f"no evaluation, for the export failed: {export['error']}"}
         job = Job(
             kind="evaluate", model=name, source=name if runtime == "keras" else export["folder"], runtime=runtime,
             threads=self.threads[-1], data=data, dataset=dataset, split=split,
         )  # fmt: skip
-        return {"measured": True, "runtime": runtime, "precision": precision, **self._do(job)}
+        found = self._do(job)
+        return about | ({"error": f"the evaluation failed: {found['error']}"} if "error" in found else found)
 
     def _counts(self, precision: str) -> list[int]:
         return self.threads if precision == "float32" else self.threads[-1:]
@@ -212,21 +232,32 @@ class _Suite:
         return bool(self.data[0]) and (runtime == "keras" or precision != "float32")
 
     def _do(self, job: Job) -> dict[str, Any]:
-        """The result of a job in a process of its own, or its error."""
-        request, result = self.folder / "job.json", self.folder / "result.json"
-        result.unlink(missing_ok=True)
-        request.write_text(json.dumps(dataclasses.asdict(job) | {"started": time.time()}), encoding="utf-8")
-        command = [sys.executable, "-m", "keras_musictag.benchmarking.job", str(request), str(result)]
-        environment = os.environ | {"CUDA_VISIBLE_DEVICES": "-1", "TF_CPP_MIN_LOG_LEVEL": "3"}
-        try:
-            run = subprocess.run(
-                command, capture_output=True, text=True, errors="replace", timeout=_TIMEOUT, env=environment
-            )
-        except subprocess.TimeoutExpired:
-            return {"error": f"took longer than {_TIMEOUT:.0f} s"}
-        if run.returncode == 0 and result.is_file():
-            return dict(json.loads(result.read_text(encoding="utf-8")))
-        return {"error": _reason(run)}
+        return run_job(job, self.folder)
+
+
+def run_job(job: Job, folder: Path) -> dict[str, Any]:
+    """Do a job in a process of its own.
+
+    Args:
+        job: what to do.
+        folder: for its request and its result.
+
+    Returns:
+        What it found, or `{"error": why not}`.
+    """
+    request, result = folder / "job.json", folder / "result.json"
+    result.unlink(missing_ok=True)
+    request.write_text(json.dumps(dataclasses.asdict(job) | {"started": time.time()}), encoding="utf-8")
+    command = [sys.executable, "-m", "keras_musictag.benchmarking.job", str(request), str(result)]
+    environment = os.environ | {"CUDA_VISIBLE_DEVICES": "-1", "TF_CPP_MIN_LOG_LEVEL": "3"}
+    limit = None if job.kind == "evaluate" else _TIMEOUT
+    try:
+        run = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=limit, env=environment)
+    except subprocess.TimeoutExpired:
+        return {"error": f"took longer than {_TIMEOUT:.0f} s"}
+    if run.returncode == 0 and result.is_file():
+        return dict(json.loads(result.read_text(encoding="utf-8")))
+    return {"error": _reason(run)}
 
 
 _OF_MODEL = ("parameters", "trainable_parameters", "multiply_adds_per_window", "window_seconds")
@@ -262,8 +293,8 @@ def _recorded(name: str) -> list[dict[str, Any]]:
     return [dict(metric) for metric in registry.model_info(name).metrics]
 
 
-def _matmul(threads: int) -> float:
-    """GFLOP/s of NumPy on so many cores, in a process of its own."""
+def matmul_gflops(threads: int) -> float:
+    """GFLOP/s of NumPy in a product of matrices on so many cores, in a process of its own."""
     code = "from keras_musictag.benchmarking import machine; print(machine.matmul_gflops())"
     limits = {f"{library}_NUM_THREADS": str(threads) for library in ("OMP", "OPENBLAS", "MKL", "VECLIB_MAXIMUM")}
     run = subprocess.run(

@@ -1,0 +1,23 @@
+"""What each model of the zoo says of the bundled clip, for its card: `python benchmarks/examples.py [MODEL...]`.
+
+The five most probable tags go into `zoo/MODEL/spec.json`. Weights that are not here yet are fetched.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import keras_musictag as kmt
+from keras_musictag.cards import update_zoo
+from keras_musictag.registry import zoo_folder
+
+
+def main() -> None:
+    """Tag the clip with each model and write its spec and its card."""
+    for name in sys.argv[1:] or sorted(path.parent.name for path in zoo_folder().glob("*/spec.json")):
+        tags = kmt.load(name).tag(kmt.demo_clip(), top=5)
+        update_zoo(name, example={tag: round(probability, 3) for tag, probability in tags.items()})
+
+
+if __name__ == "__main__":
+    main()
