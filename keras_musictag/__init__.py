@@ -43,7 +43,7 @@ _EXPORTS = {
     "tag_library": "library",
     "validate": "validation",
 }
-_MODULES = ("audio", "datasets", "errors", "layers", "metrics", "models")
+_MODULES = ("audio", "datasets", "errors", "layers", "metrics", "models", "plots")
 
 __all__ = ["__version__", *_EXPORTS, *_MODULES]
 
@@ -72,6 +72,7 @@ if TYPE_CHECKING:  # the same names, for type checkers
     from . import layers as layers
     from . import metrics as metrics
     from . import models as models
+    from . import plots as plots
     from .demo import demo_clip as demo_clip
     from .distillation import distil as distil
     from .errors import MusicTagError as MusicTagError

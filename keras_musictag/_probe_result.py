@@ -16,8 +16,8 @@ import numpy as np
 
 from ._bootstrap import Sample, _group_counts, estimate, group_ids, mean_defined
 from .evaluation import Estimate, _write_csv, _write_json, flat, require
-from .plots import new_axes
 from .scores import Scores
+from .tables import Block, Table, plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,7 +26,6 @@ ProbeMetric = Literal["accuracy", "roc_auc", "pr_auc"]
 
 _TITLES: dict[ProbeMetric, str] = {"accuracy": "accuracy", "roc_auc": "ROC-AUC", "pr_auc": "PR-AUC"}
 CONFIDENCE = 0.95  # of the intervals
-_BAR, _MARK = "#8fb0dc", "#b35806"  # as in `metrics.plot_per_tag`
 
 
 # === Results ===
@@ -143,59 +142,27 @@ class Probing:
         return _write_csv(path, [{**measured, **row.to_dict()} for row in self.models])
 
     def plot(self, ax: Axes | None = None, *, metric: ProbeMetric | None = None) -> Axes:
-        """Draw a bar per model with its interval, the best at the top; chance is marked.
+        """Draw a bar per model with its interval, see `plots.plot_probing`."""
+        from .plots import plot_probing
 
-        Args:
-            ax: axes to draw into, `None` for a new figure.
-            metric: `"accuracy"`, `"roc_auc"` or `"pr_auc"`; by default what the models are ordered by.
+        return plot_probing(self, ax, metric=metric)
 
-        Returns:
-            The axes.
-
-        Raises:
-            EvaluationError: there is no such metric.
-            MissingExtraError: Matplotlib is not installed.
-        """
-        metric = metric or self.metric
-        known = self._metrics()
-        require(metric in known, f"metric must be one of {', '.join(map(repr, known))}; got {metric!r}.")
-        rows: list[tuple[str, Estimate]] = [(row.model, getattr(row, metric)) for row in self.models if not row.error]
-        rows.reverse()
-        ax = new_axes(7, 1.6 + 0.35 * len(rows)) if ax is None else ax
-        ax.barh(range(len(rows)), [score.value for _, score in rows], color=_BAR, zorder=2)
-        for height, (_, score) in enumerate(rows):
-            if score.low is not None and score.high is not None:
-                ax.plot([score.low, score.high], [height, height], color="black", linewidth=1.2, zorder=4)
-        ax.set_yticks(range(len(rows)), [name for name, _ in rows])
-        marked = ""
-        if metric != "pr_auc":
-            chance = self.chance if metric == "accuracy" else 0.5
-            ax.axvline(chance, color=_MARK, linewidth=1.5, zorder=3)
-            marked = " (orange: chance)"
-        ax.set_xlim(0, 1)
-        ax.set_xlabel(f"{_TITLES[metric]}{marked}")
-        ax.set_title(self._title().replace(", ", "\n", 1), fontsize="medium")
-        ax.grid(axis="x", color="0.9", zorder=0)
-        ax.tick_params(axis="y", length=0)
-        ax.spines[["top", "right", "left"]].set_visible(False)
-        return ax
-
-    def __str__(self) -> str:
-        """A table, the best first."""
+    def blocks(self) -> list[Block]:
+        """What was measured, a table with the best model first, notes."""
         metrics = self._metrics()[:2]
         several = any(row.difference for row in self.models)
-        lines = [("model", "features", *(_TITLES[name] for name in metrics), "minus the best" if several else "")]
+        titles = ("model", "features", *(_TITLES[name] for name in metrics), *(["minus the best"] if several else []))
+        lines = []
         for row in self.models:
             if not row.error:
                 numbers = [f"{getattr(row, name):.3f}" for name in metrics]
                 behind = f"{row.difference:+.3f}" if row.difference else ""
-                lines.append((row.model, str(row.features), *numbers, behind))
-        widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
-        table = [
-            "  ".join(f"{cell:{'>' if column == 1 else '<'}{widths[column]}}" for column, cell in enumerate(line))
-            for line in lines
-        ]
-        return "\n".join([self._title(), *(line.rstrip() for line in table), *self._notes()])
+                lines.append((row.model, row.features, *numbers, behind)[: len(titles)])
+        return [self._title(), Table(titles, lines, "<><"), *self._notes()]
+
+    def __str__(self) -> str:
+        """The same in plain text."""
+        return plain(self.blocks())
 
     def _metrics(self) -> list[ProbeMetric]:
         """Those that there are, the one that orders first."""

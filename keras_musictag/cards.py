@@ -9,42 +9,27 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
-import re
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from ._card_metadata import SCORE_NAMES, front_matter, license_address
 from .facts import SCORES, Latency
 from .spec import SPEC_FILE, ModelSpec
-
-# Identifiers that the Hub knows. Others are written as its `license: other`.
-_HUB_LICENSES = (
-    "apache-2.0", "mit", "isc", "bsd-2-clause", "bsd-3-clause", "unlicense", "cc0-1.0", "cc-by-3.0", "cc-by-4.0",
-    "cc-by-sa-3.0", "cc-by-sa-4.0", "cc-by-nc-3.0", "cc-by-nc-4.0", "cc-by-nc-sa-3.0", "cc-by-nc-sa-4.0", "gpl-3.0",
-    "lgpl-3.0", "agpl-3.0", "mpl-2.0",
-)  # fmt: skip
-_HUB_DATASETS = "https://huggingface.co/datasets/"
+from .tables import Table
 
 _NEEDED = (
     "description", "intended_use", "training_data", "trained_on", "license", "metrics", "latency", "limits", "citation",
 )  # fmt: skip
 
-_SCORE_NAMES = {
-    "accuracy": "accuracy",
-    "roc_auc": "ROC-AUC",
-    "pr_auc": "PR-AUC",
-    "correlation": "correlation with the teacher",
-    "teacher_roc_auc": "ROC-AUC against the teacher's top tenth",
-}
-_METRIC_COLUMNS = {
-    "dataset": "data set", "split": "split", "n": "n", **_SCORE_NAMES,
-    "machine": "machine", "date": "date", "note": "note", "source": "source",
-}  # fmt: skip
+_METRIC_COLUMNS = {"dataset": "data set", "split": "split", "n": "n", **SCORE_NAMES}
 _ROLES = {
     "labelled": "sound and labels",
     "unlabelled": "sound, labelled by the teacher",
     "teacher": "teacher",
     "teacher_data": "what the teacher was trained on",
 }
+_FORMULA = {True: "HTK's", False: "Slaney's"}  # by `MelSpec.htk`
 _SCOPES = {"log_mel": "log-mel", "waveform": "waveform in memory", "file": "file (44.1 kHz stereo FLAC)"}
 
 
@@ -65,25 +50,26 @@ def model_card(spec: ModelSpec, name: str | None = None) -> str:
         >>> import keras_musictag as kmt
         >>> card = model_card(kmt.model_info("musicnn_mtt"))
         >>> card.splitlines()[1]
-        'library_name: keras'
-        >>> [line[3:] for line in card.splitlines() if line.startswith("## ")]
-        ['Use', 'Input', 'Training data and licences', 'Evaluation', 'Latency', 'Limits', 'Cite', 'Tags']
+        'library_name: keras_musictag'
+        >>> [line[3:] for line in card.splitlines() if line.startswith("## ")][:5]
+        ['Use', 'Example', 'Tags', 'Intended use', 'Limits']
     """
     sections = {
         "Use": _use(spec, name or spec.name),
-        "Input": _input(spec),
-        "Training data and licences": _training(spec),
-        "Evaluation": _evaluation(spec),
-        "Latency": _latency(spec),
-        "Limits": _limits(spec),
-        "Cite": ["```bibtex", spec.citation, "```"]
-        if spec.citation.startswith("@")
-        else [spec.citation or "Not stated."],
+        "Example": _example(spec),
         "Tags": [f"{len(spec.tags)}, in the order of the outputs: {', '.join(spec.tags)}."],
+        "Intended use": [spec.intended_use or "Not stated."],
+        "Limits": _limits(spec),
+        "Evaluation": _evaluation(spec),
+        "Training data and licences": _training(spec),
+        "Input": _input(spec),
+        "Latency": _latency(spec),
+        "Cite": _cite(spec),
+        "Licence": _licence(spec),
     }
-    lines = [*_front_matter(spec), "", f"# {spec.name}", "", *_summary(spec)]
+    lines = [*front_matter(spec), "", f"# {spec.name}", "", *_summary(spec)]
     for title, body in sections.items():
-        lines += ["", f"## {title}", "", *body]
+        lines += ["", f"## {title}", "", *body] if body else []
     return "\n".join(lines) + "\n"
 
 
@@ -170,66 +156,12 @@ def _zoo() -> list[ModelSpec]:
     return [ModelSpec.from_folder(path.parent) for path in sorted(zoo_folder().glob("*/spec.json"))]
 
 
-# === Front matter ===
-
-
-def _front_matter(spec: ModelSpec) -> list[str]:
-    """What the Hub searches and shows. Strings are quoted as JSON, which YAML reads."""
-    lines = ["---", "library_name: keras", *_license(spec.license), "pipeline_tag: audio-classification"]
-    lines += ["tags:", "- music", "- music-tagging", "- keras_musictag"]
-    # The Hub takes the names of its own data sets only.
-    hosted = dict.fromkeys(
-        data.url.removeprefix(_HUB_DATASETS) for data in spec.training_data if data.url.startswith(_HUB_DATASETS)
-    )
-    lines += ["datasets:", *(f"- {json.dumps(name)}" for name in hosted)] if hosted else []
-    return [*lines, *_model_index(spec), "---"]
-
-
-def _license(license: str) -> list[str]:
-    if not license:
-        return []
-    if license.lower() in _HUB_LICENSES:
-        return [f"license: {license.lower()}"]
-    name = re.sub(r"[^a-z0-9.+-]+", "-", license.lower()).strip("-")
-    link = f"https://spdx.org/licenses/{license}.html" if re.fullmatch(r"[\w.+-]+", license) else ""
-    return ["license: other", f"license_name: {json.dumps(name)}", *([f"license_link: {link}"] if link else [])]
-
-
-def _model_index(spec: ModelSpec) -> list[str]:
-    """Scores in the form of https://github.com/huggingface/hub-docs/blob/main/modelcard.md."""
-    lines = []
-    for metric in spec.metrics:
-        scores = [key for key in SCORES if metric.get(key) is not None]
-        if not scores:
-            continue
-        dataset = str(metric["dataset"])
-        lines += [
-            "  - task:",
-            "      type: audio-classification",
-            "      name: Music tagging",
-            "    dataset:",
-            f"      type: {json.dumps(re.sub('[^a-z0-9]+', '-', dataset.lower()).strip('-') or 'other')}",
-            f"      name: {json.dumps(dataset, ensure_ascii=False)}",
-            f"      split: {json.dumps(metric['split'], ensure_ascii=False)}",
-            "      args:",
-            f"        n: {metric['n']}",
-            "    metrics:",
-        ]
-        for key in scores:
-            title = json.dumps(_SCORE_NAMES[key] + ("" if key == "accuracy" else ", mean over tags"))
-            lines += [f"    - type: {key}", f"      value: {metric[key]}", f"      name: {title}"]
-        if metric.get("url"):
-            source = json.dumps(metric["source"], ensure_ascii=False)
-            lines += ["    source:", f"      name: {source}", f"      url: {json.dumps(metric['url'])}"]
-    return ["model-index:", f"- name: {json.dumps(spec.name)}", "  results:", *lines] if lines else []
-
-
 # === Sections ===
 
 
 def _summary(spec: ModelSpec) -> list[str]:
     claims, weights = spec.claims, spec.weights
-    lines = [spec.description, ""] if spec.description else []
+    lines = [f"{spec.description} {_answer(spec)}".strip(), ""]
     if weights is None:
         lines += [f"There are no weights yet. {spec.weights_help}".strip(), ""]
     rows = [("architecture", f"`{spec.architecture}`")]
@@ -238,30 +170,85 @@ def _summary(spec: ModelSpec) -> list[str]:
         rows.append(("parameters", f"{claims['parameters']:,}" + (f" ({trainable:,} trainable)" if trainable else "")))
     if weights is not None:
         size = f", {weights.size / 1e6:.2f} MB" if weights.size else ""
-        rows.append(("weight file", f"`{weights.uri}`{size}, sha256 `{weights.sha256}`"))
-    rows.append(("licence of the weights", spec.license or ("not stated" if weights else "no weights yet")))
+        file = f"`{weights.uri.rsplit('/', 1)[-1]}`"
+        file = f"[{file}]({weights.uri})" if weights.uri.startswith("https://") else file
+        rows.append(("weight file", f"{file}{size}, sha256 `{weights.sha256}`"))
+    rows.append(("licence of the weights", _license(spec)))
     if spec.paper:
         rows.append(("paper", spec.paper))
     return lines + _table(("", ""), rows)
 
 
+def _answer(spec: ModelSpec) -> str:
+    """What one gets, in a sentence."""
+    count = len(spec.tags)
+    some = ", ".join(spec.tags[:5]) + (f" and {count - 5} more" if count > 5 else "")
+    if spec.config.get("classifier_activation") == "softmax":
+        return f"Give it a sound file, and it chooses among {count} tags, with probabilities that add up to 1: {some}."
+    return f"Give it a sound file, and it gives each of {count} tags a probability: {some}."
+
+
 def _use(spec: ModelSpec, name: str) -> list[str]:
-    lines = [spec.intended_use or "Intended use: not stated."]
     if spec.weights is None:
-        return lines
-    example = f'keras_musictag.load("{name}").tag("song.mp3", top=5)'
-    return [*lines, "", "```python", "import keras_musictag", "", example, "```"]
+        return ["Nothing can be loaded yet."]
+    return [
+        "```bash",
+        "pip install keras_musictag",
+        "```",
+        "",
+        "```python",
+        "import keras_musictag",
+        "",
+        f"tagger = keras_musictag.load({json.dumps(name, ensure_ascii=False)})",
+        'tagger.tag("song.mp3", top=5)',
+        "```",
+        "",
+        "Also `tagger.taggram` (tags over time), `tagger.embed` (features), `tagger.fine_tune` (tags of your own) and "
+        "`tagger.export` (ONNX, LiteRT, OpenVINO). In a shell: "
+        f"`keras-musictag tag song.mp3 --model {shlex.quote(name)}`.",
+    ]
+
+
+def _example(spec: ModelSpec) -> list[str]:
+    if not spec.example:
+        return []
+    answer = ", ".join(f"{json.dumps(tag, ensure_ascii=False)}: {value:.3f}" for tag, value in spec.example.items())
+    return [
+        "The clip that comes with the package: 16 s of synthesised guitar, flute, strings, synths and drums.",
+        "",
+        "```python",
+        f"tagger.tag(keras_musictag.demo_clip(), top={len(spec.example)})",
+        f"# {{{answer}}}",
+        "```",
+    ]
 
 
 def _input(spec: ModelSpec) -> list[str]:
-    mel = spec.mel
-    scaling = {"db": "dB", "log10": f"log10(1 + {mel.gain:g} x power)", None: "power"}[mel.scaling]
-    short = {"repeat": "repeated until they fill one", "pad": "padded with silence"}[spec.window.short]
-    return [
-        f"Any sound file; it is mixed to mono and resampled. {mel.n_mels} mels x {spec.window.frames} frames, "
-        f"{spec.audio.sr} Hz, n_fft {mel.n_fft}, hop {mel.hop_length}, {scaling}; windows of "
-        f"{spec.window_seconds:.2f} s, over which probabilities are averaged. Shorter sounds are {short}."
+    mel, sr = spec.mel, spec.audio.sr
+    top_db = "None" if mel.top_db is None else f"{mel.top_db:g}"
+    frames = f"n_fft {mel.n_fft}, hop {mel.hop_length} ({1000 * mel.hop_length / sr:.1f} ms)"
+    norm = "divided by their bandwidths" if mel.norm else "not normalised"
+    scale = {
+        "db": f"dB, as `librosa.power_to_db(ref={mel.ref:g}, amin={mel.amin:g}, top_db={top_db})`",
+        "log10": f"log10(1 + {mel.gain:g} x mel)",
+        None: "none",
+    }[mel.scaling]
+    rows = [
+        ("sound", f"any file or array; mixed to mono, resampled to {sr:,} Hz (`{spec.audio.resampler}`)"),
+        ("spectrogram", f"{frames}, {mel.window} window of {mel.win_length or mel.n_fft}, power {mel.power:g}"),
+        ("mels", f"{mel.n_mels}, {mel.fmin:,.0f} to {_highest(spec):,.0f} Hz, {_FORMULA[mel.htk]} formula, {norm}"),
+        ("scale", scale),
+        ("window", f"{spec.window.frames} frames, {spec.window_seconds:.2f} s; the mean over windows is what counts"),
+        ("left over", {"drop": "dropped", "align": "one more window, up to the end"}[spec.window.remainder]),
+        ("shorter", {"repeat": "repeated until it fills a window", "pad": "padded with silence"}[spec.window.short]),
     ]
+    models = "`tagger.model` is a `keras.Model` from samples to probabilities, `tagger.core` one from log-mels."
+    return [*_table(("", ""), rows), "", f"`tag` does all of this. {models}"]
+
+
+def _highest(spec: ModelSpec) -> float:
+    """The highest frequency that is heard, in Hz."""
+    return spec.audio.sr / 2 if spec.mel.fmax is None else spec.mel.fmax
 
 
 def _training(spec: ModelSpec) -> list[str]:
@@ -269,7 +256,7 @@ def _training(spec: ModelSpec) -> list[str]:
         lines = ["There are no weights yet. They are to be made from:"]
     else:
         missing = "Training data: not stated." if spec.weights else "There are no weights yet."
-        lines = [f"{spec.trained_on.rstrip('.')}." if spec.trained_on else missing]
+        lines = [f"Learned from: {spec.trained_on.rstrip('.')}." if spec.trained_on else missing]
     if not spec.training_data:
         return lines
     rows = [
@@ -291,6 +278,7 @@ def _evaluation(spec: ModelSpec) -> list[str]:
     columns = {key: [_cell(metric, key) for metric in spec.metrics] for key in _METRIC_COLUMNS}
     filled = {key: column for key, column in columns.items() if any(column)}
     lines = _table([_METRIC_COLUMNS[key] for key in filled], zip(*filled.values(), strict=True))
+    lines += ["", *(f"- {_measured(metric)}" for metric in spec.metrics)]
     notes = []
     if any("[" in cell for key in SCORES for cell in columns[key]):
         notes.append("In brackets: 95 % intervals, bootstrapped by group (artist or track), not by clip.")
@@ -302,8 +290,20 @@ def _evaluation(spec: ModelSpec) -> list[str]:
     for metric, key in itertools.product(spec.metrics, ("roc_auc", "pr_auc")):
         if per_tag := metric.get(f"{key}_per_tag"):
             scores = ", ".join(f"{tag} {_number(score)}" for tag, score in per_tag.items())
-            notes.append(f"{_SCORE_NAMES[key]} per tag ({metric['dataset']}, {metric['split']}): {scores}.")
+            notes.append(f"{SCORE_NAMES[key]} per tag ({metric['dataset']}, {metric['split']}): {scores}.")
     return [*lines, *(line for note in notes for line in ("", note))]
+
+
+def _measured(metric: Mapping[str, Any]) -> str:
+    """What there is to know of a score beside its value."""
+    source, url = str(metric["source"]), metric.get("url")
+    if url:
+        source = f"[{source}]({url})"
+    elif source.startswith("python "):
+        source = f"`{source}`"
+    where = ", ".join([source, *(str(metric[key]) for key in ("machine", "date") if metric.get(key))])
+    note = f" {str(metric['note']).rstrip('.')}." if metric.get("note") else ""
+    return f"**{metric['dataset']}, {metric['split']}.**{note} Source: {where}."
 
 
 def _latency(spec: ModelSpec) -> list[str]:
@@ -316,31 +316,58 @@ def _latency(spec: ModelSpec) -> list[str]:
     lines = [f"Of one call, from {spec.window_seconds:.2f} s of sound per item of the batch to tags."]
     for (machine, threads, backend, date, repetitions, command), entries in itertools.groupby(spec.latency, setting):
         rows = [
-            (_SCOPES[entry.scope], entry.batch, *(f"{ms:.2f}" for ms in (entry.median_ms, entry.p10_ms, entry.p90_ms)))
+            (
+                _SCOPES[entry.scope],
+                entry.batch,
+                *(f"{ms:.2f}" for ms in (entry.median_ms, entry.p10_ms, entry.p90_ms)),
+                f"{1000 * entry.batch * spec.window_seconds / entry.median_ms:,.0f}",
+            )
             for entry in entries
         ]
-        lines += ["", *_table(("from", "batch", "median ms", "10th percentile", "90th percentile"), rows), ""]
+        head = ("from", "batch", "median ms", "10th percentile", "90th percentile", "times real time")
         plural = "s" if threads > 1 else ""
+        lines += ["", *_table(head, rows), ""]
         lines.append(f"{machine}, {threads} thread{plural}, {backend}, {repetitions} calls, {date}: `{command}`")
     return lines
 
 
 def _limits(spec: ModelSpec) -> list[str]:
-    to_come = ["Of the weights to come:", ""] if spec.weights is None and spec.limits else []
-    return to_come + ([f"- {limit}" for limit in spec.limits] or ["Not stated."])
+    if spec.limits:
+        to_come = ["Of the weights to come:", ""] if spec.weights is None else []
+        return to_come + [f"- {limit}" for limit in spec.limits]
+    return [
+        "Not stated. By its construction:",
+        "",
+        f"- It has {len(spec.tags)} tags and no others; whatever it hears gets the nearest of them.",
+        f"- It hears {spec.window_seconds:.2g} s at a time, and nothing above {_highest(spec):,.0f} Hz.",
+    ]
+
+
+def _cite(spec: ModelSpec) -> list[str]:
+    if spec.citation.startswith("@"):
+        return ["```bibtex", spec.citation, "```"]
+    return [spec.citation or "Not stated."]
+
+
+def _licence(spec: ModelSpec) -> list[str]:
+    return [
+        f"The weights: {_license(spec)}. keras_musictag, which runs them: Apache-2.0. What they learned from has terms "
+        "of its own: see [above](#training-data-and-licences)."
+    ]
+
+
+def _license(spec: ModelSpec) -> str:
+    if not spec.license:
+        return "not stated" if spec.weights else "no weights yet"
+    address = license_address(spec.license)
+    return f"[{spec.license}]({address})" if address else spec.license
 
 
 # === Tables ===
 
 
 def _table(head: Sequence[str], rows: Iterable[Iterable[object]]) -> list[str]:
-    """A Markdown table; cells stay on one line and keep their pipes."""
-
-    def line(cells: Iterable[object]) -> str:
-        texts = (" ".join(str(cell).split()).replace("|", "\\|") for cell in cells)
-        return "| " + " | ".join(texts) + " |"
-
-    return [line(head), line(["---"] * len(head)), *map(line, rows)]
+    return [Table(head, [tuple(row) for row in rows]).markdown()]
 
 
 def _cell(metric: Mapping[str, Any], key: str) -> str:
@@ -350,7 +377,7 @@ def _cell(metric: Mapping[str, Any], key: str) -> str:
     if key in SCORES:
         low, high = metric.get(f"{key}_low"), metric.get(f"{key}_high")
         return _number(value) if low is None else f"{value:.3f} [{low:.3f}, {high:.3f}]"
-    return f"[{value}]({metric['url']})" if key == "source" and metric.get("url") else str(value)
+    return f"{value:,}" if key == "n" else str(value)
 
 
 def _number(value: float) -> str:

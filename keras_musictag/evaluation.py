@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from .errors import MusicTagError
+from .tables import Block, Table, plain
 
 if TYPE_CHECKING:
     import os
@@ -210,15 +211,18 @@ class Evaluation:
         return _write_csv(path, [{**measured, **row.to_dict()} for row in self.rows])
 
     def plot(self, ax: Axes | None = None, *, metric: Metric = "roc_auc") -> Axes:
-        """Draw a bar per tag with its interval, see `metrics.plot_per_tag`."""
-        from .metrics import plot_per_tag
+        """Draw a bar per tag with its interval, see `plots.plot_tag_scores`."""
+        from .plots import plot_tag_scores
 
-        return plot_per_tag(self, ax, metric=metric)
+        return plot_tag_scores(self, ax, metric=metric)
+
+    def blocks(self) -> list[Block]:
+        """What was measured, a table with macro values and then tag by tag, notes."""
+        return [self.header(), _table(self.rows, self.roc_auc, self.pr_auc, ".3f"), *self._notes()]
 
     def __str__(self) -> str:
-        """A table: macro values, then tag by tag."""
-        lines = [self.header(), _table(self.rows, self.roc_auc, self.pr_auc, ".3f"), *self._notes()]
-        return "\n".join(lines)
+        """The same in plain text."""
+        return plain(self.blocks())
 
     def _settings(self) -> dict[str, Any]:
         names = ("dataset", "split", "n_clips", "n_groups", "grouped_by", "n_bootstrap", "confidence", "seed")
@@ -302,15 +306,19 @@ class Comparison:
         return _write_csv(path, rows)
 
     def plot(self, ax: Axes | None = None, *, metric: Metric = "roc_auc") -> Axes:
-        """Draw the difference per tag with its interval, see `metrics.plot_per_tag`."""
-        from .metrics import plot_per_tag
+        """Draw the difference per tag with its interval, see `plots.plot_tag_scores`."""
+        from .plots import plot_tag_scores
 
-        return plot_per_tag(self, ax, metric=metric)
+        return plot_tag_scores(self, ax, metric=metric)
+
+    def blocks(self) -> list[Block]:
+        """What was measured, a table with differences of the macro values and then tag by tag, notes."""
+        title = self.a.header(f"{self.a.model} minus {self.b.model}")
+        return [title, _table(self.rows, self.roc_auc, self.pr_auc, "+.3f"), *self.a._notes()]
 
     def __str__(self) -> str:
-        """A table: difference of the macro values, then tag by tag."""
-        title = self.a.header(f"{self.a.model} minus {self.b.model}")
-        return "\n".join([title, _table(self.rows, self.roc_auc, self.pr_auc, "+.3f"), *self.a._notes()])
+        """The same in plain text."""
+        return plain(self.blocks())
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -350,19 +358,14 @@ class Agreement:
 # === Writing ===
 
 
-def _table(rows: Sequence[TagScore], roc_auc: Estimate, pr_auc: Estimate, number: str) -> str:
+def _table(rows: Sequence[TagScore], roc_auc: Estimate, pr_auc: Estimate, number: str) -> Table:
     """Columns tag, positives, ROC-AUC, PR-AUC; the macro values first."""
     scored = sum(row.roc_auc is not None for row in rows)
-    cells = [("tag", "positives", "ROC-AUC", "PR-AUC")]
-    cells.append((f"mean, {scored} of {len(rows)} tags", "", f"{roc_auc:{number}}", f"{pr_auc:{number}}"))
+    cells = [(f"mean, {scored} of {len(rows)} tags", "", f"{roc_auc:{number}}", f"{pr_auc:{number}}")]
     for row in rows:
         if row.roc_auc is not None and row.pr_auc is not None:
             cells.append((row.tag, f"{row.positives:,}", f"{row.roc_auc:{number}}", f"{row.pr_auc:{number}}"))
-    widths = [max(len(cell) for cell in column) for column in zip(*cells, strict=True)]
-    return "\n".join(
-        f"{tag:<{widths[0]}}  {positives:>{widths[1]}}  {roc:<{widths[2]}}  {pr}".rstrip()
-        for tag, positives, roc, pr in cells
-    )
+    return Table(("tag", "positives", "ROC-AUC", "PR-AUC"), cells, "<><")
 
 
 def _write_json(path: str | os.PathLike[str], data: dict[str, Any]) -> Path:

@@ -12,7 +12,7 @@ import dataclasses
 import datetime
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Any, Literal, get_args
 
 from ._fields import require, require_choice, require_count
@@ -141,6 +141,18 @@ def check_metric(model: str, metric: Any) -> None:
         require(isinstance(per_tag, Mapping), f"metrics.{key} must be an object, tag to score; got {per_tag!r}.")
         for tag, score in per_tag.items():
             _require_score(f"metrics.{key}[{tag!r}]", score, 0.0)
+
+
+def check_example(tags: Container[str], example: Any) -> None:
+    """Refuse an example (`ModelSpec.example`) that is no answer of a model with these tags.
+
+    Raises:
+        SpecError: it is neither `None` nor an object from some of the tags to probabilities.
+    """
+    require(example is None or isinstance(example, Mapping), f"example must be an object; got {example!r}.")
+    for tag, probability in (example or {}).items():
+        require(tag in tags, f"example names {tag!r}, which is no tag of the model.")
+        _require_score(f"example[{tag!r}]", probability, 0.0, optional=False)
 
 
 def _is_number(value: Any) -> bool:

@@ -34,20 +34,14 @@ from .evaluation import (
     Estimate,
     Evaluation,
     EvaluationError,
-    Metric,
     TagScore,
     require,
     require_count,
     require_named,
 )
-from .plots import new_axes
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from numpy.typing import ArrayLike
-
-_TITLES: dict[Metric, str] = {"roc_auc": "ROC-AUC", "pr_auc": "PR-AUC"}
-_BAR, _MARK = "#8fb0dc", "#b35806"  # light blue and dark orange: apart in lightness too, so also in grey
 
 __all__ = [
     "Agreement",
@@ -59,7 +53,6 @@ __all__ = [
     "agreement",
     "compare_scores",
     "evaluate_scores",
-    "plot_per_tag",
 ]
 
 
@@ -299,61 +292,3 @@ def _scores(
         rows.append(TagScore(tag, count, len(positive) - count, len(np.unique(data.groups[positive])), *pair))
     macro = [estimate(values[k].mean(), mean_defined(deviation[k]), confidence, least) for k in range(2)]
     return tuple(rows), macro[0], macro[1]
-
-
-# === Picture ===
-
-
-def plot_per_tag(result: Evaluation | Comparison, ax: Axes | None = None, *, metric: Metric = "roc_auc") -> Axes:
-    """A bar per tag with its interval, the best at the top, clips with the tag in brackets; chance is marked.
-
-    Of a `Comparison`, the bars are differences, A minus B.
-
-    Args:
-        result: what `evaluate_scores` or `compare_scores` returned.
-        ax: axes to draw into, `None` for a new figure.
-        metric: `"roc_auc"` or `"pr_auc"`.
-
-    Returns:
-        The axes.
-
-    Raises:
-        EvaluationError: no such metric.
-        MissingExtraError: Matplotlib is not installed.
-    """
-    require(metric in _TITLES, f"metric must be one of {', '.join(map(repr, _TITLES))}; got {metric!r}.")
-    scored = [(row, getattr(row, metric)) for row in result.rows if row.roc_auc is not None]
-    scored.sort(key=lambda pair: pair[1].value)
-    if ax is None:
-        ax = new_axes(7, 1.8 + 0.22 * len(scored))
-    ax.barh(range(len(scored)), [score.value for _, score in scored], color=_BAR, zorder=2)
-    for height, (_, score) in enumerate(scored):
-        if score.low is not None:
-            ax.plot([score.low, score.high], [height, height], color="black", linewidth=1.2, zorder=4)
-    ax.set_yticks(range(len(scored)), [f"{row.tag} ({row.positives:,})" for row, _ in scored])
-    ax.set_ylim(-0.6, len(scored) - 0.4)
-    macro = getattr(result, metric)
-    ax.axvline(macro.value, color="black", linewidth=0.8, linestyle="--", zorder=3)
-    lowest = min(score.value if score.low is None else score.low for _, score in scored)
-    if isinstance(result, Comparison):
-        ax.axvline(0, color=_MARK, linewidth=1.5, zorder=3)
-        ax.set_xlabel(f"difference in {_TITLES[metric]} (dashed: mean of tags, {macro:+.3f})")
-        what, evaluation = f"{result.a.model} minus {result.b.model}", result.a
-    else:
-        _mark_chance(ax, [row for row, _ in scored], result.n_clips, metric)
-        # Bars begin at 0, or at chance where all of ROC-AUC is above it; anything between would distort them.
-        ax.set_xlim(0.5 if metric == "roc_auc" and lowest >= 0.5 else 0, 1)
-        ax.set_xlabel(f"{_TITLES[metric]} (dashed: mean of tags, {macro:.3f}; orange: chance)")
-        what, evaluation = result.model, result
-    ax.set_title("\n".join(filter(None, [what, evaluation.header("")])), fontsize="medium")
-    ax.grid(axis="x", color="0.9", zorder=0)
-    ax.tick_params(axis="y", length=0)
-    ax.spines[["top", "right", "left"]].set_visible(False)
-    return ax
-
-
-def _mark_chance(ax: Axes, rows: Sequence[TagScore], n_clips: int, metric: Metric) -> None:
-    """A stroke where guessing would come to: one half, or the share of the clips that have the tag."""
-    for height, row in enumerate(rows):
-        chance = 0.5 if metric == "roc_auc" else row.positives / n_clips
-        ax.plot([chance, chance], [height - 0.4, height + 0.4], color=_MARK, linewidth=1.5, zorder=3)

@@ -22,7 +22,7 @@ from ._fields import build, read_json, require, require_choice, require_count, r
 from .errors import SpecError
 from .facts import Latency as Latency
 from .facts import TrainingData as TrainingData
-from .facts import check_metric
+from .facts import check_example, check_metric
 from .sources import WEIGHTS_FILE as WEIGHTS_FILE
 from .sources import WeightsSource as WeightsSource
 from .sources import parse_hub_uri as parse_hub_uri
@@ -151,7 +151,7 @@ _TEXTS = ("weights_help", "description", "trained_on", "license", "paper", "inte
 _LISTS = {"limits": str, "training_data": TrainingData, "latency": Latency}
 # What is said of the weights and of nothing else. New weights start without it.
 _ABOUT_WEIGHTS = ("weights", "weights_help", "description", "trained_on", "license", "metrics", "root",
-                  "intended_use", "limits", "training_data", "latency", "citation")  # fmt: skip
+                  "intended_use", "limits", "training_data", "latency", "citation", "example")  # fmt: skip
 # What the claims are about: with another of these they need not hold.
 _ABOUT_NETWORK = ("architecture", "config", "mel", "window", "tags")
 
@@ -183,6 +183,7 @@ class ModelSpec:
         training_data: what they learned from, and on which terms.
         latency: how long tagging takes.
         citation: whom to cite, as BibTeX or in words.
+        example: the most probable tags of the bundled clip (`demo_clip`) and their probabilities, in that order.
         root: folder that relative weight files are looked up in; not part of the JSON.
     """
 
@@ -206,6 +207,7 @@ class ModelSpec:
     training_data: tuple[TrainingData, ...] = ()
     latency: tuple[Latency, ...] = ()
     citation: str = ""
+    example: Mapping[str, float] | None = None
     root: Path | None = dataclasses.field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -241,6 +243,7 @@ class ModelSpec:
             check_metric(self.name, metric)
         for field, kind in _LISTS.items():
             _require_all(field, getattr(self, field), kind)
+        check_example(self.tags, self.example)
 
     # --- derived numbers ---
 
@@ -266,7 +269,7 @@ class ModelSpec:
 
         Kept are name, architecture, config, front end, tags and paper, and the claims as long as they are about the
         same network. Dropped are the weights and their address, description, licence, training data, metrics,
-        latency, limits, use and citation: what is true of the new ones has to be said anew.
+        latency, limits, use, citation and example: what is true of the new ones has to be said anew.
 
         Args:
             changes: fields to set, as in `dataclasses.replace`.

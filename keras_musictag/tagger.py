@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import download, registry, saving, weights
+from . import download, outline, registry, saving, weights
 from .errors import SpecError
 from .results import TagResult as TagResult
 from .runtime import KerasRuntime
@@ -65,8 +65,11 @@ class Tagger(BaseTagger):
         path = download.fetch_weights(spec) if pretrained and core is None else None
         if core is None:
             shape: dict[str, Any] = {"num_tags": len(spec.tags), "input_shape": spec.input_shape}
+            name = spec.name.replace(".", "_")
+            build = functools.partial(registry.build_model, spec.architecture, **shape, name=name, **spec.config)
             try:
-                core = registry.build_model(spec.architecture, **shape, name=spec.name.replace(".", "_"), **spec.config)
+                outline.check(build, spec, path)
+                core = build()
             except TypeError as error:  # a config that the builder does not take
                 raise SpecError(
                     f"{spec.architecture!r} cannot be built with config={dict(spec.config)!r}: {error}."

@@ -74,6 +74,7 @@ class Taggram:
             The axes.
 
         Raises:
+            PlotError: there is no window, or `top` is below 1.
             MissingExtraError: Matplotlib is not installed.
         """
         from .plots import plot_taggram

@@ -32,13 +32,13 @@ def encode(y, rate=44100, file_format="WAV", subtype=None):
     return file.getvalue()
 
 
-def av_encode(y, rate=44100, container="ipod", codec="alac", options=None):
+def av_encode(y, rate=44100, container="ipod", codec="alac", options=None, container_options=None):
     """Bytes of a sound file with samples `y` `(channels, samples)`, written by FFmpeg; `ipod` is m4a."""
     av = pytest.importorskip("av")
     y = np.atleast_2d(y).astype("float32")
     layout = {1: "mono", 2: "stereo"}[len(y)]
     file = io.BytesIO()
-    with av.open(file, "w", format=container) as output:
+    with av.open(file, "w", format=container, container_options=container_options) as output:
         stream = output.add_stream(codec, rate=rate, layout=layout, options=options or {})
         stream.bit_rate = 128_000
         for first in range(0, y.shape[1], 1024):

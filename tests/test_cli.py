@@ -115,7 +115,7 @@ def test_models():
 
 def test_info():
     result = run("info", "musicnn_mtt")
-    for fact in ("ISC", "787,159", "1a66a2e5", "MagnaTagATune", "0.9069", "5329", "16000 Hz", "guitar, classical"):
+    for fact in ("ISC", "787,159", "1a66a2e5", "MagnaTagATune", "0.9069", "5,329", "16,000 Hz", "guitar, classical"):
         assert fact in result.stdout
     assert json.loads(run("info", "tiny", "--json").stdout)["name"] == "tiny"
     result = run("info", "musicnet_crn")

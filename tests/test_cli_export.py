@@ -47,7 +47,7 @@ def test_export_says_what_it_measured_and_what_is_next(tmp_path, song):
     result = run("export", "tiny", tmp_path / "small", "--precision", "int8", "--calibrate", song)
     assert result.exit_code == 0
     assert "small: onnx int8, waveform in, 0.0" in result.stdout
-    assert "largest change" in result.stdout and f"tag SONG --model {tmp_path / 'small'}" in result.stdout
+    assert "largest change" in result.stdout and f"tag SONG --model {tmp_path / 'small'}" in result.stderr
     again = run("export", "tiny", tmp_path / "small")
     assert again.exit_code == 2 and "already exists. Pass overwrite=True" in again.stderr
     assert run("export", "tiny", tmp_path / "small", "--overwrite", "--input", "log_mel").exit_code == 0

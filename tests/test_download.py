@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 from hub_server import Fault
-from weight_files import CONTENT, NAME, OTHER, files_in, rot, spec_of
+from weight_files import CONTENT, NAME, OTHER, files_in, rot, spec_of, wait_until
 
 from keras_musictag import download
 from keras_musictag.errors import CacheError, CorruptWeightsError, DownloadError, OfflineError, SpecError
@@ -38,13 +38,6 @@ def start_fetching():
         [sys.executable, "-c", FETCH, "https://weights.example/model.h5", hashlib.sha256(CONTENT).hexdigest()],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
-
-
-def wait_until(condition, seconds=60):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.01)
 
 
 # === By URL ===

@@ -66,10 +66,9 @@ def test_from_the_server_to_tags(server, tmp_path, monkeypatch):
 
     result = run(*command, *quick)
     assert result.exit_code == 0, result.stderr
-    best, scored, load = result.stdout.splitlines()
-    assert (
-        best.startswith("best pr_auc 0.") and best.endswith(" at step 3 of 3") and load == "keras_musictag.load('mine')"
-    )
+    best, scored = result.stdout.splitlines()
+    assert best.startswith("best pr_auc 0.") and best.endswith(" at step 3 of 3")
+    assert "or keras_musictag.load('mine')" in result.stderr
     assert scored.startswith("mine on MagnaTagATune, full split test, 9 clips in 3 artists: ROC-AUC 0.")
 
     tagger = kmt.load(tmp_path / "mine")

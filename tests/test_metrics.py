@@ -373,7 +373,7 @@ def test_the_table():
 
 @pytest.mark.parametrize("metric", ["roc_auc", "pr_auc"])
 def test_the_picture_has_a_bar_per_tag_the_best_on_top(metric, tmp_path):
-    from keras_musictag.plots import new_axes, save_figure
+    from keras_musictag.plots import new_axes, plot_tag_scores, save_figure
 
     targets, scores, _ = simulate(300, 3)
     scores[:, 2] = -scores[:, 2]
@@ -389,7 +389,7 @@ def test_the_picture_has_a_bar_per_tag_the_best_on_top(metric, tmp_path):
     save_figure(ax, tmp_path / "tags.png")
     assert (tmp_path / "tags.png").stat().st_size > 5_000
     own = new_axes(4, 3)
-    assert metrics.plot_per_tag(evaluate_scores(targets, scores, TAGS, n_bootstrap=0, **MINE), own) is own
+    assert plot_tag_scores(evaluate_scores(targets, scores, TAGS, n_bootstrap=0, **MINE), own) is own
 
 
 # === Complaints ===

@@ -105,10 +105,13 @@ def test_damage_stays_damage():
 
 
 def test_a_file_that_is_cut_off_or_followed_by_something():
-    """Ogg says nothing of its length: what is there is the sound."""
     late = misdate(opus(), {3: LATE})
     cut = len(late) * 2 // 3
-    np.testing.assert_array_equal(load(io.BytesIO(late[:cut])), load(io.BytesIO(opus()[:cut])))
+    for data in (late, opus()):
+        with pytest.raises(TruncatedAudioError, match=r"stopped after 3\.0 s \(the Ogg stream .* with duration=2\.9\."):
+            load(io.BytesIO(data[:cut]))
+    expected = load(io.BytesIO(opus()[:cut]), duration=2.9)
+    np.testing.assert_array_equal(load(io.BytesIO(late[:cut]), duration=2.9), expected)
     for follower in (b"TAG" + bytes(125), opus()):
         np.testing.assert_array_equal(load(io.BytesIO(late + follower)), load(io.BytesIO(opus())))
 

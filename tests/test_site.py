@@ -1,9 +1,6 @@
 """The documentation site builds, its generated page is current, the quickstart and the page on musicnn run."""
 
-import contextlib
-import io
 import re
-import shlex
 import shutil
 import subprocess
 import sys
@@ -11,40 +8,23 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
+from doc_pages import DOCS, ROOT, blocks, commands, invoke, run_command, run_python, text_of
 
 import keras_musictag as kmt
-from keras_musictag.cli import main
-
-ROOT = Path(__file__).parents[1]
-BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
-def blocks(page, language):
-    return [
-        text for kind, text in BLOCK.findall((ROOT / "docs" / page).read_text(encoding="utf-8")) if kind == language
-    ]
-
-
-def run_python(page):
+def python_of(page):
     """Run the Python of a page in order; returns its names."""
     names = {"__name__": "example"}
-    with contextlib.redirect_stdout(io.StringIO()):
-        for text in blocks(page, "python"):
-            exec(compile(text, page, "exec"), names)
+    for language, text in blocks(page):
+        if language == "python":
+            run_python(text, page, names)
     return names
 
 
-def commands(page):
-    """What the shell blocks of a page run, without installation and comments."""
-    lines = [shlex.split(line, comments=True) for text in blocks(page, "bash") for line in text.splitlines()]
-    return [line[1:] for line in lines if line and line[0] == "keras-musictag"]
-
-
-def invoke(arguments):
-    result = CliRunner().invoke(main, arguments, catch_exceptions=False)
-    assert result.exit_code == 0, f"{arguments}\n{result.output}"
-    return result.stdout
+def shell_of(page):
+    """The commands of a page."""
+    return [words for language, text in blocks(page) if language == "bash" for words in commands(text)]
 
 
 @pytest.fixture
@@ -80,7 +60,7 @@ def test_every_page_is_in_the_navigation():
     yaml = pytest.importorskip("yaml")
     text = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
     named = set(re.findall(r"[\w/-]+\.md", str(yaml.safe_load(text)["nav"])))
-    assert named == {str(page.relative_to(ROOT / "docs")) for page in (ROOT / "docs").rglob("*.md")}
+    assert named == {page.relative_to(DOCS).as_posix() for page in DOCS.rglob("*.md")}
 
 
 def test_the_page_of_models_is_current():
@@ -92,25 +72,26 @@ def test_the_page_of_models_is_current():
 
 def test_the_quickstart(clip):
     pytest.importorskip("matplotlib")
-    names = run_python("index.md")
+    names = python_of("index.md")
     assert names["tagger"].tags == kmt.model_info("musicnet_crnn").tags
-    serve = ["serve", "--open"]
-    run = commands("index.md")
-    assert serve in run
-    printed = {line[0]: invoke(line) for line in run if line != serve}
-    shown = blocks("index.md", "")[0].split("\n", 1)[1]
-    assert shown == printed["demo"].split("\n", 1)[1]
+    install, demo, *others = shell_of("index.md")
+    run_command(install, "index.md")
+    shown = next(text for language, text in blocks("index.md") if not language)
+    assert shown.split("\n", 1)[1] == invoke(demo[1:]).stdout.split("\n", 1)[1]
+    serve = ["keras-musictag", "serve", "--open"]  # never ends; test_serving.py
+    others.remove(serve)
+    for words in others:
+        run_command(words, "index.md")
     assert Path("tags.png").is_file()
 
 
 def test_coming_from_musicnn(clip, published_weights, reference_clips):
     joram = next(clip for clip in reference_clips if clip.name.startswith("joram"))
     shutil.copy(joram, "song.mp3")
-    names = run_python("migrate-from-musicnn.md")
+    names = python_of("migrate-from-musicnn.md")
     assert names["taggram"].shape == (9, 50) and names["tags"] == names["tagger"].tags
     assert next(iter(names["tagger"].tag(joram).items()))[0] == "techno"
-    page = (ROOT / "docs" / "migrate-from-musicnn.md").read_text(encoding="utf-8")
-    assert f'"techno": {names["tagger"].tag(joram)["techno"]:.2f}' in page
+    assert f'"techno": {names["tagger"].tag(joram)["techno"]:.2f}' in text_of("migrate-from-musicnn.md")
     shapes = {key: value.shape[1:] for key, value in names["features"].items()}
     assert shapes == {
         "cnn1": (187, 64),
@@ -123,5 +104,5 @@ def test_coming_from_musicnn(clip, published_weights, reference_clips):
     # Within 1e-4: log-mels of the layer, in one batch of another size; measured 3e-6.
     np.testing.assert_allclose(names["features"]["penultimate"].mean(axis=0), names["penultimate"], atol=1e-4)
     assert names["tagger"].core.get_layer("frontend").output.shape[1:] == (187, 408 + 153)
-    for arguments in commands("migrate-from-musicnn.md"):
-        invoke(arguments)
+    for words in shell_of("migrate-from-musicnn.md"):
+        run_command(words, "migrate-from-musicnn.md")

@@ -70,7 +70,7 @@ def test_the_card_says_how_to_load_it_from_there(hub, tagger, tmp_path):
     tagger.push_to_hub(REPO)
     (tmp_path / "card.md").write_bytes(pushed(hub)["README.md"])
     front_matter = huggingface_hub.ModelCardData(**huggingface_hub.metadata_load(tmp_path / "card.md"))
-    assert front_matter.license == "cc0-1.0" and front_matter.library_name == "keras"
+    assert front_matter.license == "cc0-1.0" and front_matter.library_name == "keras_musictag"
     assert f'keras_musictag.load("hf://{REPO}")' in pushed(hub)["README.md"].decode()
 
 

@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import os
 import random
+import time
 
 import requests
 from hub_server import HubServer
@@ -25,6 +26,14 @@ def spec_of(uri=URL, content=CONTENT, **fields):
 def files_in(folder):
     """Everything but folders below a folder, as relative paths."""
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir())
+
+
+def wait_until(condition, seconds=60):
+    """Until it is true what other processes or threads have to bring about."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.01)
 
 
 def rot(path):

@@ -139,20 +139,9 @@ class FineTuneReport:
         Raises:
             MissingExtraError: Matplotlib is not installed.
         """
-        from ..plots import new_axes, plot_confusion
+        from ..plots import plot_report
 
-        panels = [panel for panel in (self.evaluation, self.confusion) if panel is not None]
-        height = 2.0 + 0.3 * len(self.tags)
-        first = new_axes(6.5 * max(1, len(panels)), height)
-        figure = first.figure
-        first.remove()
-        for number, panel in enumerate(panels, 1):
-            ax = figure.add_subplot(1, len(panels), number)
-            if isinstance(panel, Evaluation):
-                panel.plot(ax)
-            else:
-                plot_confusion(panel, self.tags, ax)
-        return figure  # type: ignore[return-value]
+        return plot_report(self)
 
 
 def make_report(

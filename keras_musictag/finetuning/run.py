@@ -348,7 +348,7 @@ class _Run:
         """Write the tagger and the report into the folder; the spec last, so that it is complete or none."""
         from ..errors import MissingExtraError
         from ..loading import load
-        from ..plots import save_figure
+        from ..plots import save_figure, save_training
 
         assert self.folder is not None
         if self.problems:
@@ -359,6 +359,8 @@ class _Run:
             save_figure(report.plot(), self.folder / PLOT)
         except MissingExtraError as error:
             _log.warning("There is no picture: %s", error)
+        if self.data.validation is not None:  # else there is no score to draw
+            save_training(self.run_folder)
         saving.save_into(tagger.core, tagger.spec, self.folder)
         saved = load(self.folder.resolve(), impl=self.base.impl)
         saved.report = report

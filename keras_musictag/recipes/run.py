@@ -2,8 +2,8 @@
 
 A run's folder becomes a tagger's: `spec.json`, `weights.safetensors` and `README.md` appear in it when training is
 done, `evaluation.json` when it is evaluated. `run/` in it is the run of `training.fit`, with `run.json`, which says of
-which recipe and data it is, and `problems.txt`, everything that was wrong with the data. The same recipe on the same
-data goes on in the same folder; any other is refused there.
+which recipe and data it is, `log.png`, where Matplotlib is installed, and `problems.txt`, everything that was wrong
+with the data. The same recipe on the same data goes on in the same folder; any other is refused there.
 """
 
 from __future__ import annotations
@@ -86,6 +86,7 @@ class _Run:
 
     def do(self, strict: bool) -> Result:
         from ..loading import load
+        from ..plots import save_training
         from ..supervised import untrained
 
         if not (self.run_folder / RUN_FILE).is_file():
@@ -107,6 +108,7 @@ class _Run:
         self.teacher_folder = self.cache.folder.parent / "teachers"  # shared between runs, as log-mels are
         self._listen(strict)
         tagger, state = self._train()
+        save_training(self.run_folder, score=self.plan.training.monitor)
         finished = self.plan.training.is_over(state)
         result = Result(folder=self.folder, tagger=tagger, state=state, finished=finished, dropped=self.dropped)
         if not state.best_step:
