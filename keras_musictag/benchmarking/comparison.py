@@ -6,7 +6,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from .results import BenchmarkError, BenchmarkRun, Row, aligned, named
+from ..tables import Block, plain
+from .results import BenchmarkError, BenchmarkRun, Row, named, table
 
 SCOPES = ("log_mel", "waveform", "file")
 
@@ -32,20 +33,22 @@ class BenchmarkComparison:
         """What became slower by more than noise."""
         return tuple(entry for entry in self.ratios if entry["verdict"] == "slower")
 
-    def __str__(self) -> str:
-        """A table."""
+    def blocks(self) -> list[Block]:
+        """A table of the ratios, how many are slower, and what does not compare."""
         columns = (
-            ("model", lambda row: named(row)),
+            ("timing", lambda row: named(row)),
             ("scope", lambda row: row["scope"]),
             ("before ms", lambda row: f"{row['before_ms']:.1f}"),
             ("after ms", lambda row: f"{row['after_ms']:.1f}"),
             ("ratio", lambda row: f"{row['ratio']:.2f}"),
             ("", lambda row: "" if row["verdict"] == "same" else row["verdict"]),
         )
-        lines = aligned(columns, self.ratios)
-        slower = len(self.regressions)
-        lines.append(f"{slower} of {len(self.ratios)} timings are slower beyond noise.")
-        return "\n".join([*lines, *self.only, *(f"note: {note}" for note in self.notes)])
+        slower = f"{len(self.regressions)} of {len(self.ratios)} timings are slower beyond noise."
+        return [table(columns, self.ratios, keys=2), slower, *self.only, *(f"note: {note}" for note in self.notes)]
+
+    def __str__(self) -> str:
+        """The same in plain text."""
+        return plain(self.blocks())
 
 
 def compare_runs(before: BenchmarkRun, after: BenchmarkRun) -> BenchmarkComparison:

@@ -184,11 +184,6 @@ def table(columns: tuple[Column, ...], rows: Iterable[Row], keys: int = 1) -> Ta
     return Table([title for title, _ in columns], [[show(row) for _, show in columns] for row in rows], "<>", keys)
 
 
-def aligned(columns: tuple[Column, ...], rows: Iterable[Row]) -> list[str]:
-    """Lines of the table in plain text."""
-    return str(table(columns, rows)).splitlines()
-
-
 def markdown(columns: tuple[Column, ...], rows: Iterable[Row]) -> list[str]:
     """Lines of the table in Markdown."""
     return table(columns, rows).markdown().splitlines()

@@ -146,5 +146,5 @@ def compare(before: Path, after: Path, as_json: bool) -> None:
     if as_json:
         print_json(dataclasses.asdict(compared))
     else:
-        click.echo(str(compared))
+        echo(*compared.blocks())
     sys.exit(int(bool(compared.regressions)))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..registry import DEFAULT_MODEL
+from ..tables import echo
 from ._completion import complete_file, complete_model
 from ._data import DATA_HELP, planned
 from ._shared import (
@@ -128,7 +129,7 @@ def _tell(result: FineTuned, folder: Path, as_json: bool) -> None:
     if as_json:
         print_json({"folder": printable(folder), "finished": result.finished, **result.report.to_dict()})
     else:
-        click.echo(str(result.report))
+        echo(*result.report.blocks())
         suggest_tagging(folder)
     if not result.finished:
         click.echo(f"Stopped early: {loadable(folder)} has the best so far. The same command goes on.", err=True)

@@ -15,6 +15,7 @@ from .._bootstrap import group_ids
 from ..datasets import Manifest
 from ..evaluation import Estimate, Evaluation, EvaluationError, flat
 from ..metrics import evaluate_scores
+from ..tables import Block, Table, plain
 from ..weights import write_atomically
 from .data import FineTuneData
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 RESAMPLES = 1000
 _WORST = 10  # clips that are listed
 _WIDEST = 12  # classes whose confusions are printed
+_TITLE = 8  # characters of their names above the columns
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -101,37 +103,32 @@ class FineTuneReport:
         write_atomically(Path(path), (json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n").encode())
         return Path(path)
 
-    def __str__(self) -> str:
+    def blocks(self) -> list[Block]:
         """Tables: tag by tag, what was taken for what, and the worst clips."""
-        lines = []
+        blocks: list[Block] = []
         if self.accuracy is not None:
-            lines.append(f"accuracy {self.accuracy:.3f} on {self.dataset}, {self.split}, {self.n_clips:,} clips")
+            blocks.append(f"accuracy {self.accuracy:.3f} on {self.dataset}, {self.split}, {self.n_clips:,} clips")
         if self.evaluation is not None:
-            lines.append(str(self.evaluation))
+            blocks += self.evaluation.blocks()
         if self.confusion is not None and len(self.tags) <= _WIDEST:
-            lines += ["", *self._confusions()]
+            titles = [tag[:_TITLE] for tag in self.tags]
+            counts = [[count or "." for count in row] for row in self.confusion.tolist()]
+            rows = [[tag, *row] for tag, row in zip(self.tags, counts, strict=True)]
+            blocks += ["", Table(("is, said", *titles), rows, "<>")]
         if self.mistakes:
-            lines += ["", "least probable tags of clips that have them:"]
-            lines += [
+            blocks += ["", "least probable tags of clips that have them:"]
+            blocks += [
                 f"  {mistake.file}: {mistake.tag} {mistake.probability:.2f}, but {mistake.said} "
                 f"{mistake.said_probability:.2f}"
                 for mistake in self.mistakes
             ]
         scores = ", ".join(f"{stage} {score:.3f}" for stage, score in self.log_likelihood.items())
         told = f"; log-likelihood on validation clips: {scores}" if scores else ""
-        lines += ["", f"kept: {self.kept}{told}"]
-        return "\n".join(lines)
+        return [*blocks, "", f"kept: {self.kept}{told}"]
 
-    def _confusions(self) -> list[str]:
-        assert self.confusion is not None
-        width = max(len("is, said"), *(len(tag) for tag in self.tags))
-        cells = [max(3, min(len(tag), 8)) for tag in self.tags]
-        head = "  ".join(f"{tag[:size]:>{size}}" for tag, size in zip(self.tags, cells, strict=True))
-        lines = [f"{'is, said':<{width}}  {head}"]
-        for tag, row in zip(self.tags, self.confusion, strict=True):
-            counts = (f"{count or '.':>{size}}" for count, size in zip(row.tolist(), cells, strict=True))
-            lines.append(f"{tag:<{width}}  {'  '.join(counts)}")
-        return lines
+    def __str__(self) -> str:
+        """The same in plain text."""
+        return plain(self.blocks())
 
     def plot(self) -> Figure:
         """Areas tag by tag and, where clips have one tag each, what was taken for what.
