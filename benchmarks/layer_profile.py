@@ -38,6 +38,7 @@ from keras_musictag.benchmarking.job import timed
 from keras_musictag.benchmarking.machine import keep_to, processor
 from keras_musictag.benchmarking.run import CLIP_SECONDS, matmul_gflops
 from keras_musictag.exported import MODEL_FILES
+from keras_musictag.folding import folded
 from keras_musictag.mel import LogMel
 from keras_musictag.runtime import available_cores, import_openvino, onnxruntime_options, openvino_options
 from keras_musictag.tables import Table
@@ -106,7 +107,8 @@ def keras(core: Any, batch: np.ndarray, calls: int) -> tuple[Nodes, float]:
         for node in (node for device in metadata.step_stats.dev_stats for node in device.node_stats):
             layer = layer_of(node.node_name, kinds)
             milliseconds = (node.op_end_rel_nanos - node.op_start_rel_nanos) / 1e6
-            spent[layer or "outside of layers", kinds.get(layer, "")] += milliseconds / calls
+            name = layer.removeprefix("folded_") or "outside of layers"
+            spent[name, kinds.get(layer, "")] += milliseconds / calls
 
     with tf.Graph().as_default() as graph:
         tf.graph_util.import_graph_def(frozen.graph.as_graph_def(), name="")
@@ -162,7 +164,7 @@ def profile(model: str, runtime: str, precision: str, threads: int, calls: int) 
     layers = {name: 2e-9 * len(log_mel) * count for name, count in multiply_adds_by_layer(tagger.core).items() if count}
     if runtime == "keras":
         plain = timed(lambda: tagger._run_log_mel.predict(log_mel), 0.0, calls, WARM_UP)
-        nodes, spent = keras(tagger.core, log_mel, calls)
+        nodes, spent = keras(folded(tagger.core), log_mel, calls)
     else:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "export")

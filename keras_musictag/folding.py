@@ -2,7 +2,7 @@
 
 A batch norm at inference is a factor and a term for each channel, so the factor can go into the kernel before it. The
 term and a ReLU never change which of several values is the largest, so they can wait until max-pooling has left few of
-them. The numbers are the same up to rounding; in musicnet_crnn a quarter of the time goes away.
+them. The numbers are the same up to rounding. In musicnet_crnn these passes over memory were a quarter of the time.
 """
 
 from __future__ import annotations

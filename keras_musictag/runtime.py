@@ -273,11 +273,10 @@ _FILE_RUNTIMES: dict[str, tuple[type[FileRuntime], str, str, str, tuple[str, ...
     "litert": (LiteRtRuntime, "ai_edge_litert", "ai-edge-litert", "litert", ("litert",)),
 }
 RUNTIMES = ("keras", *_FILE_RUNTIMES)
-# What `runtime="auto"` tries, in this order. It is that of musicnet_crnn at float32 on two cores of an AMD EPYC: 12.8,
-# 13.1, 14.8 and 16.9 ms from log-mel to tags (docs/benchmark.md; tests/test_pages.py compares). With no model of the
-# zoo is another faster than OpenVINO beyond noise. LiteRT is faster than ONNX Runtime with musicnet_crnn and large_cnn,
-# slower with the others.
-FASTEST_FIRST = ("openvino", "litert", "onnxruntime", "keras")
+# What `runtime="auto"` tries, in this order. Geometric means over the zoo, from log-mel to tags at float32 on two cores
+# of an AMD EPYC: 51, 58 and 63 ms (docs/benchmark.md; tests/test_pages.py compares). Keras, 60 ms, comes last: with
+# musicnet_crnn it is the slowest, and who asks for another runtime has a reason.
+FASTEST_FIRST = ("openvino", "onnxruntime", "litert", "keras")
 
 
 def readers(file_format: str) -> list[str]:

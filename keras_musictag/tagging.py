@@ -26,7 +26,7 @@ _log = logging.getLogger(__name__)
 
 # Sound that goes through the network at a time. Measured on 2 cores: per window, a batch of 96 s is at most 5 % faster
 # than one of 24 s, but takes up to 1.5 GB (musicnn's widest activations) instead of 0.5 GB.
-_BATCH_SECONDS = 24.0
+BATCH_SECONDS = 24.0
 _MOST_WORKERS = 4  # unless asked for more
 
 
@@ -267,7 +267,7 @@ class BaseTagger(abc.ABC):
             offset=offset,
             duration=duration,
         )
-        batch_size = max(1, round(_BATCH_SECONDS / self.spec.window_seconds))
+        batch_size = max(1, round(BATCH_SECONDS / self.spec.window_seconds))
         return windows.cut(blocks, self.spec, hop_frames=hop_frames, batch_size=batch_size, name=audio.describe(source))
 
     @staticmethod

@@ -331,7 +331,7 @@ def test_a_long_track_is_tagged_in_batches(tiny, song, monkeypatch):
     from keras_musictag import tagging as module
 
     expected = tiny.tag(song, sr=16_000)
-    monkeypatch.setattr(module, "_BATCH_SECONDS", 2.0)
+    monkeypatch.setattr(module, "BATCH_SECONDS", 2.0)
     assert tiny.tag(song, sr=16_000) == pytest.approx(expected, abs=1e-6)
 
 

@@ -17,7 +17,7 @@ CHANNELS = 16
 def pad_channels(graph: Graph, keep: Collection[str]) -> None:
     """Give convolutions whose outputs enter nothing but another one a multiple of `CHANNELS` of them.
 
-    What is added is zero and gets weights of zero. ONNX Runtime needs a quarter less time for musicnet_crnn with it.
+    What is added is zero and gets weights of zero.
 
     Args:
         graph: whose constants are changed.
@@ -42,7 +42,7 @@ def pool_early(graph: Graph, keep: Collection[str]) -> None:
     """Add biases and cut off what is negative behind max-poolings, where there is less of it, not before them.
 
     Neither changes which of several values is the largest. In OpenVINO both are a pass over memory of their own where a
-    convolution has a single channel for input: 15 % of the time of musicnet_crnn.
+    convolution has a single channel for input.
 
     Args:
         graph: whose nodes and constants are changed.

@@ -22,12 +22,12 @@ from ..errors import (
     UnsupportedAudioError,
 )
 from ..spec import ModelSpec
+from ..tagging import BATCH_SECONDS
 from .listing import fault_of
 
 HEADER = struct.Struct("<cQ")  # before a message in a pipe: `J` for JSON or `W` for windows, and bytes that follow
 
 _CHUNK = 2**20  # bytes digested at a time
-_BLOCK_SECONDS = 24.0  # of windows passed on together
 
 
 class ChangedError(AudioError):
@@ -130,7 +130,7 @@ def decode(job: Job, spec: ModelSpec, stream: Stream = audio.stream) -> Iterator
 
 def block_windows(spec: ModelSpec) -> int:
     """Windows passed on together."""
-    return max(1, round(_BLOCK_SECONDS / spec.window_seconds))
+    return max(1, round(BATCH_SECONDS / spec.window_seconds))
 
 
 def _open(path: str) -> Opened:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 import numpy as np
 
 from ..runtime import KerasRuntime
-from ..tagging import BaseTagger
+from ..tagging import BATCH_SECONDS, BaseTagger
 
 if TYPE_CHECKING:
     from ..tagger import Tagger
@@ -16,13 +16,12 @@ if TYPE_CHECKING:
 Key = TypeVar("Key", bound=Hashable)
 Predict = Callable[[np.ndarray], np.ndarray]
 
-_BATCH_SECONDS = 24.0  # of sound in a batch, as in `tagger`: more is hardly faster, and takes more memory
 _LEAST_WINDOWS = 4
 
 
 def batch_size(tagger: BaseTagger) -> int:
     """Windows per batch."""
-    return max(_LEAST_WINDOWS, round(_BATCH_SECONDS / tagger.spec.window_seconds))
+    return max(_LEAST_WINDOWS, round(BATCH_SECONDS / tagger.spec.window_seconds))
 
 
 def network(tagger: BaseTagger, embeddings: bool) -> Predict:
