@@ -6,6 +6,7 @@ model inside a compiled function costs the network and little else.
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import importlib.util
 import os
@@ -205,6 +206,16 @@ def openvino_options(threads: int | None, *, exact: bool) -> dict[str, Any]:
     return options
 
 
+@functools.cache
+def _openvino_core() -> Any:
+    """OpenVINO's `Core`, one for the process, which is never let go.
+
+    Its plugin for CPUs gives the thread that loads it a stack for signals, and frees that when the last model is gone,
+    in whichever thread. The next Ctrl-C would be a segmentation fault.
+    """
+    return import_openvino().Core()
+
+
 class OpenVinoRuntime:
     """An ONNX file, or OpenVINO's own XML and weights, on OpenVINO.
 
@@ -216,8 +227,7 @@ class OpenVinoRuntime:
 
     def __init__(self, files: Sequence[bytes], *, threads: int | None = None, exact: bool = True) -> None:
         """Read and compile the file."""
-        ov = import_openvino()
-        core = ov.Core()
+        ov, core = import_openvino(), _openvino_core()
         model = core.read_model(*files) if len(files) > 1 else core.read_model(files[0])
         self._compiled = core.compile_model(model, "CPU", openvino_options(threads, exact=exact))
         self._lock = threading.Lock()

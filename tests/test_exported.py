@@ -1,6 +1,8 @@
 """Exported taggers as `load` gives them, and models of the zoo on other runtimes."""
 
 import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -182,3 +184,24 @@ def test_tensorflow_takes_threads_before_it_starts_only(tiny, noise):
     tiny.tag(noise, sr=16_000)
     with pytest.raises(ValueError, match=r"threads=1: TensorFlow has started already"):
         kmt.load("tiny", threads=1)
+
+
+def test_ctrl_c_after_another_thread_let_go_of_openvino(exported):
+    pytest.importorskip("openvino")
+    program = """
+import os, signal, sys, threading
+import keras_musictag as kmt
+signal.signal(signal.SIGINT, signal.default_int_handler)
+held = [kmt.load(sys.argv[1], runtime="openvino")]
+held[0].tag(kmt.demo_clip())
+thread = threading.Thread(target=held.clear)
+thread.start()
+thread.join()
+try:
+    os.kill(os.getpid(), signal.SIGINT)
+except KeyboardInterrupt:
+    print("stopped")
+"""
+    command = [sys.executable, "-c", program, str(exported().folder)]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert (ended.returncode, ended.stdout) == (0, "stopped\n"), ended.stderr

@@ -105,3 +105,24 @@ def test_the_page_has_the_figures_of_the_fuzz_run():
     for kind, counts in result["outcomes"].items():
         tagged = counts.get("tagged", 0)
         assert f"| {kind} | {sum(counts.values())} | {tagged} |" in page, kind
+
+
+def test_the_page_has_the_figures_of_the_run_over_thousands_of_files():
+    page = (CHECKOUT / "docs" / "reliability.md").read_text(encoding="utf-8")
+    result = json.loads((CHECKOUT / "benchmarks" / "results" / "library.json").read_text())
+    assert result["problems"] == [] and len(result["kills_after_rows"]) == 10 and result["ray"]
+    figures = (
+        result["command"],
+        result["date"],
+        f"{result['files']:,} files",
+        f"{result['broken']} broken",
+        f"{result['sound_hours']:g} hours",
+        f"{result['seconds']:g} s",
+        f"{result['files_per_second']:g} files a second",
+        f"{100 * result['cores_busy']:.0f} %",
+        ", ".join(f"{rows:,}" for rows in result["kills_after_rows"]),
+        f"{result['ray']['seconds']:g} s",
+        f"{result['ray']['killed_after_seconds']:g} s",
+    )
+    for figure in figures:
+        assert figure in page
