@@ -111,11 +111,11 @@ def test_without_gradio(monkeypatch):
 class Server:
     """`keras-musictag serve` in a process of its own."""
 
-    def __init__(self, temporary, *options):
+    def __init__(self, temporary, *options, models=("tiny", "musicnet_crnn")):
         pytest.importorskip("gradio")
         self.temporary = temporary
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "keras_musictag.cli", "serve", "-m", "tiny", "-m", "musicnet_crnn", *options],
+            [sys.executable, "-m", "keras_musictag.cli", "serve", *(f"--model={name}" for name in models), *options],
             env={**os.environ, "TMPDIR": str(temporary), "GRADIO_TEMP_DIR": str(temporary / "not here")},
             stderr=subprocess.PIPE,
             text=True,
@@ -316,3 +316,26 @@ def test_a_file_is_deleted_when_its_page_is_closed(browser, served, tmp_path):
             return
         time.sleep(0.1)
     raise AssertionError("the file is still there ten seconds after the page was closed")
+
+
+@pytest.mark.speed
+def test_a_clip_of_30_s_takes_less_than_2_s(browser, tmp_path):
+    path = tmp_path / "clip.mp3"
+    y = np.resize(kmt.audio.load(kmt.demo_clip(), target_sr=22_050), 30 * 22_050)
+    soundfile.write(path, y, 22_050, format="MP3")
+    server, spent = Server(tmp_path, models=["musicnet_crnn"]), []
+    try:
+        for _ in range(3):  # the first loads the model
+            page = browser.new_page()
+            begun = time.monotonic()
+            page.goto(server.url)
+            page.wait_for_selector("#sound input[type=file]", state="attached")
+            loaded = time.monotonic()
+            drop(page, path)
+            page.wait_for_selector("#answer .result .fill")
+            spent.append((loaded - begun, time.monotonic() - loaded))
+            page.close()
+    finally:
+        server.stop()
+    assert min(tagging for _, tagging in spent[1:]) < 2, spent
+    assert min(loading for loading, _ in spent[1:]) < 2, spent
