@@ -31,7 +31,10 @@ NOT_RUN = {
     "benchmark.md": {"python benchmarks/run.py": HOURS},
     "peers.md": {"python benchmarks/peers.py": HOURS},
     "small-data.md": {"python benchmarks/small_data.py": HOURS},
-    "reliability.md": {"python benchmarks/fuzz.py": "takes minutes; test_fuzz.py runs it on fewer files"},
+    "reliability.md": {
+        "python benchmarks/fuzz.py": "takes minutes; test_fuzz.py runs it on fewer files",
+        "python benchmarks/library.py": "a quarter of an hour; test_reliability.py checks its figures",
+    },
     "exports.md": {"const session": "needs a browser and a package of npm; the page says with which it was tried"},
     "library.md": {
         "ray start": "needs a cluster; test_library_ray.py starts one of one machine",
