@@ -30,6 +30,11 @@ BATCH_SECONDS = 24.0
 _MOST_WORKERS = 4  # unless asked for more
 
 
+def windows_per_batch(spec: ModelSpec) -> int:
+    """Windows that hold `BATCH_SECONDS` of sound."""
+    return max(1, round(BATCH_SECONDS / spec.window_seconds))
+
+
 _Given = TypeVar("_Given")
 _Found = TypeVar("_Found")
 
@@ -267,7 +272,7 @@ class BaseTagger(abc.ABC):
             offset=offset,
             duration=duration,
         )
-        batch_size = max(1, round(BATCH_SECONDS / self.spec.window_seconds))
+        batch_size = windows_per_batch(self.spec)
         return windows.cut(blocks, self.spec, hop_frames=hop_frames, batch_size=batch_size, name=audio.describe(source))
 
     @staticmethod

@@ -13,8 +13,8 @@ from .results import (
     BenchmarkError,
     BenchmarkRun,
     Row,
-    markdown,
     stages,
+    table,
 )
 
 if TYPE_CHECKING:
@@ -85,10 +85,10 @@ def page(run: BenchmarkRun) -> str:
         command=run.command,
         seconds=run.clip_seconds,
         machine=about,
-        models="\n".join(markdown(MODEL_COLUMNS, run.models)),
-        scores="\n".join(markdown(SCORE_COLUMNS, [score for score in run.scores if "roc_auc" in score])),
-        rows="\n".join(markdown(ROW_COLUMNS, [run.derived(row) for row in good])),
-        profile="\n".join(markdown(STAGE_COLUMNS, [{**row, **stages(row)} for row in good])),
+        models=table(MODEL_COLUMNS, run.models).markdown(),
+        scores=table(SCORE_COLUMNS, [score for score in run.scores if "roc_auc" in score]).markdown(),
+        rows=table(ROW_COLUMNS, [run.derived(row) for row in good]).markdown(),
+        profile=table(STAGE_COLUMNS, [{**row, **stages(row)} for row in good]).markdown(),
         matmul=matmul,
         errors="\n## Failed\n\n" + "\n".join(errors) + "\n" if errors else "",
         shared=f"those that have one on {named[0]}, split {named[1]}" if named else "none",

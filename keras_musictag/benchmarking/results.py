@@ -184,11 +184,6 @@ def table(columns: tuple[Column, ...], rows: Iterable[Row], keys: int = 1) -> Ta
     return Table([title for title, _ in columns], [[show(row) for _, show in columns] for row in rows], "<>", keys)
 
 
-def markdown(columns: tuple[Column, ...], rows: Iterable[Row]) -> list[str]:
-    """Lines of the table in Markdown."""
-    return table(columns, rows).markdown().splitlines()
-
-
 def _number(key: str, form: str, scale: float = 1) -> Callable[[Row], str]:
     def show(row: Row) -> str:
         value = row.get(key)

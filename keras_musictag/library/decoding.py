@@ -22,7 +22,7 @@ from ..errors import (
     UnsupportedAudioError,
 )
 from ..spec import ModelSpec
-from ..tagging import BATCH_SECONDS
+from ..tagging import windows_per_batch
 from .listing import fault_of
 
 HEADER = struct.Struct("<cQ")  # before a message in a pipe: `J` for JSON or `W` for windows, and bytes that follow
@@ -128,11 +128,6 @@ def decode(job: Job, spec: ModelSpec, stream: Stream = audio.stream) -> Iterator
         yield Ended("failed", error=said, kind=kind)
 
 
-def block_windows(spec: ModelSpec) -> int:
-    """Windows passed on together."""
-    return max(1, round(BATCH_SECONDS / spec.window_seconds))
-
-
 def _open(path: str) -> Opened:
     digest = hashlib.sha256()
     with open(path, "rb") as file:
@@ -152,7 +147,7 @@ def _decoded(path: str, opened: Opened, spec: ModelSpec, stream: Stream) -> Iter
             yield block
 
     try:
-        for batch in windows.cut(counted(), spec, batch_size=block_windows(spec), name=audio.describe(path)):
+        for batch in windows.cut(counted(), spec, batch_size=windows_per_batch(spec), name=audio.describe(path)):
             yield batch.samples
     except Exception:
         _check_unchanged(path, opened)

@@ -17,7 +17,8 @@ from typing import Any, Self
 import numpy as np
 
 from ..spec import ModelSpec
-from .decoding import HEADER, Ended, Job, Message, block_windows, message_from
+from ..tagging import windows_per_batch
+from .decoding import HEADER, Ended, Job, Message, message_from
 from .rows import LibraryError
 
 _STREAM = "keras_musictag.audio:stream"  # what decodes, as module:function
@@ -124,7 +125,7 @@ class DecodeWorkers:
 
 def _ahead(spec: ModelSpec) -> int:
     """Messages per worker that may wait for the network."""
-    return max(1, min(_AHEAD, _AHEAD_BYTES // (4 * block_windows(spec) * spec.window_samples)))
+    return max(1, min(_AHEAD, _AHEAD_BYTES // (4 * windows_per_batch(spec) * spec.window_samples)))
 
 
 class _Worker:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 import numpy as np
 
 from ..runtime import KerasRuntime
-from ..tagging import BATCH_SECONDS, BaseTagger
+from ..tagging import BaseTagger, windows_per_batch
 
 if TYPE_CHECKING:
     from ..tagger import Tagger
@@ -21,7 +21,7 @@ _LEAST_WINDOWS = 4
 
 def batch_size(tagger: BaseTagger) -> int:
     """Windows per batch."""
-    return max(_LEAST_WINDOWS, round(BATCH_SECONDS / tagger.spec.window_seconds))
+    return max(_LEAST_WINDOWS, windows_per_batch(tagger.spec))
 
 
 def network(tagger: BaseTagger, embeddings: bool) -> Predict:
