@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 ProbeMetric = Literal["accuracy", "roc_auc", "pr_auc"]
 
-_TITLES: dict[ProbeMetric, str] = {"accuracy": "accuracy", "roc_auc": "ROC-AUC", "pr_auc": "PR-AUC"}
+TITLES: dict[ProbeMetric, str] = {"accuracy": "accuracy", "roc_auc": "ROC-AUC", "pr_auc": "PR-AUC"}
 CONFIDENCE = 0.95  # of the intervals
 
 
@@ -59,7 +59,7 @@ class ProbedModel:
     def to_dict(self) -> dict[str, Any]:
         """One flat row."""
         row: dict[str, Any] = {name: getattr(self, name) for name in ("model", "weights_sha256", "features")}
-        for name in (*_TITLES, "difference"):
+        for name in (*TITLES, "difference"):
             row |= flat(name, getattr(self, name))
         return {**row, "error": self.error}
 
@@ -151,7 +151,7 @@ class Probing:
         """What was measured, a table with the best model first, notes."""
         metrics = self._metrics()[:2]
         several = any(row.difference for row in self.models)
-        titles = ("model", "features", *(_TITLES[name] for name in metrics), *(["minus the best"] if several else []))
+        titles = ("model", "features", *(TITLES[name] for name in metrics), *(["minus the best"] if several else []))
         lines = []
         for row in self.models:
             if not row.error:
@@ -166,7 +166,7 @@ class Probing:
 
     def _metrics(self) -> list[ProbeMetric]:
         """Those that there are, the one that orders first."""
-        return list(_TITLES) if self.metric == "accuracy" else ["roc_auc", "pr_auc"]
+        return list(TITLES) if self.metric == "accuracy" else ["roc_auc", "pr_auc"]
 
     def _title(self) -> str:
         scores = self.scores
@@ -177,7 +177,7 @@ class Probing:
         )
 
     def _notes(self) -> Iterator[str]:
-        yield f"chance: {_TITLES[self.metric]} {self.chance:.3f}"
+        yield f"chance: {TITLES[self.metric]} {self.chance:.3f}"
         if self.n_bootstrap:
             level = f"{100 * CONFIDENCE:g} % intervals"
             yield f"[low, high]: {level} from {self.n_bootstrap:,} resamples of {self.scores.grouped_by}s"

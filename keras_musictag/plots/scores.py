@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .. import evaluation
+from .._probe_result import TITLES
 from ..evaluation import Comparison, Estimate, Evaluation
 from ._style import COLOURS, FILL, INK, MARK, SMALL, finish, length, name_rows, new_axes, new_figure, require, row_axes
 
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
 
     from .._probe_result import ProbeMetric, Probing
     from ..finetuning import FineTuneReport
-
-_TITLES = {"accuracy": "accuracy", "roc_auc": "ROC-AUC", "pr_auc": "PR-AUC"}
 
 
 # === Bars with intervals ===
@@ -47,7 +46,7 @@ def plot_tag_scores(
     known = ("roc_auc", "pr_auc")
     evaluation.require(metric in known, f"metric must be one of {', '.join(map(repr, known))}; got {metric!r}.")
     rows = [row for row in result.rows if getattr(row, metric) is not None]
-    require(len(rows) > 0, f"There is nothing to draw: none of {len(result.rows)} tags has a {_TITLES[metric]}.")
+    require(len(rows) > 0, f"There is nothing to draw: none of {len(result.rows)} tags has a {TITLES[metric]}.")
     rows = sorted(rows, key=lambda row: -getattr(row, metric).value)[::-1]
     scores: list[Estimate] = [getattr(row, metric) for row in rows]
     ax = _bars([f"{row.tag} ({row.positives:,})" for row in rows], scores, ax, 0.22)
@@ -55,7 +54,7 @@ def plot_tag_scores(
     ax.axvline(mean.value, color=INK, linewidth=0.8, linestyle="--", zorder=3)
     if isinstance(result, Comparison):
         ax.axvline(0, color=MARK, linewidth=1.5, zorder=3)
-        ax.set_xlabel(f"difference in {_TITLES[metric]} (dashed: mean of tags, {mean:+.3f})")
+        ax.set_xlabel(f"difference in {TITLES[metric]} (dashed: mean of tags, {mean:+.3f})")
         return finish(ax, f"{result.a.model} minus {result.b.model}", result.a.header(""), grid="x")
     roc = metric == "roc_auc"
     heights = np.arange(len(rows))
@@ -63,7 +62,7 @@ def plot_tag_scores(
     ax.vlines(chances, heights - 0.4, heights + 0.4, color=MARK, linewidth=1.5, zorder=3, clip_on=False)
     lowest = min(score.value if score.low is None else score.low for score in scores)
     ax.set_xlim(0.5 if roc and lowest >= 0.5 else 0, 1)
-    ax.set_xlabel(f"{_TITLES[metric]} (dashed: mean of tags, {mean:.3f}; orange: chance)")
+    ax.set_xlabel(f"{TITLES[metric]} (dashed: mean of tags, {mean:.3f}; orange: chance)")
     return finish(ax, result.model, result.header(""), grid="x")
 
 
@@ -86,13 +85,13 @@ def plot_probing(probing: Probing, ax: Axes | None = None, *, metric: ProbeMetri
     metric = metric or probing.metric
     models = [row for row in probing.models if not row.error][::-1]
     require(len(models) > 0, f"There is nothing to draw: none of {len(probing.models)} models could be probed.")
-    known = [name for name in _TITLES if getattr(models[0], name) is not None]
+    known = [name for name in TITLES if getattr(models[0], name) is not None]
     evaluation.require(metric in known, f"metric must be one of {', '.join(map(repr, known))}; got {metric!r}.")
     ax = _bars([row.model for row in models], [getattr(row, metric) for row in models], ax, 0.35)
     if metric != "pr_auc":
         ax.axvline(probing.chance if metric == "accuracy" else 0.5, color=MARK, linewidth=1.5, zorder=3)
     ax.set_xlim(0, 1)
-    ax.set_xlabel(f"{_TITLES[metric]}{'' if metric == 'pr_auc' else ' (orange: chance)'}")
+    ax.set_xlabel(f"{TITLES[metric]}{'' if metric == 'pr_auc' else ' (orange: chance)'}")
     return finish(ax, *probing._title().split(", ", 1), grid="x")
 
 
