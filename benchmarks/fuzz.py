@@ -7,7 +7,7 @@ moved or taken from other formats, headers that lie, or plain noise; case `i` of
 come files that only a file system can make: pipes, loops of links, what cannot be read, sparse gigabytes. All are
 tagged by `tag_library`, decoded twice in worker processes (by path and as a file object, which must agree) and once in
 part, with limits on time and on memory. FOLDER/findings keeps each file of which a row is wrong; the exit code is 1
-then. `--write` keeps the counts in `benchmarks/results/fuzz.json`. Needs the extra `av`.
+then. `--write` keeps the counts in `benchmarks/results/fuzz.json`.
 """
 
 from __future__ import annotations

@@ -58,8 +58,6 @@ def sounds() -> Sounds:
         ("m4a", "ipod", "aac"), ("alac.m4a", "ipod", "alac"), ("mka", "matroska", "flac"), ("wma", "asf", "wmav2"),
     ):  # fmt: skip
         made[ending] = _av_encoded(y, container, codec)
-    peak = made["float.wav"].index(b"PEAK") + 12  # libsndfile writes there at what second it was
-    made["float.wav"] = made["float.wav"][:peak] + bytes(4) + made["float.wav"][peak + 4 :]
     for ending in ("ogg", "opus"):  # libsndfile numbers their streams at random
         serial = made[ending][14:18]
         made[ending] = _rechecked(made[ending].replace(serial, b"\1\2\3\4"))
@@ -69,7 +67,9 @@ def sounds() -> Sounds:
 def _encoded(y: np.ndarray, file_format: str, subtype: str | None = None, rate: int = _RATE) -> bytes:
     file = io.BytesIO()
     soundfile.write(file, y, rate, format=file_format, subtype=subtype)
-    return file.getvalue()
+    data = file.getvalue()
+    peak = data.find(b"PEAK", 0, 2000) + 12  # there libsndfile writes the time, in seconds
+    return data if peak < 12 else data[:peak] + bytes(4) + data[peak + 4 :]
 
 
 def _av_encoded(y: np.ndarray, container: str, codec: str) -> bytes:

@@ -1,4 +1,4 @@
-"""Decoders: libsndfile, PyAV (extra `av`) for what it does not know, and librosa's fallback (audioread).
+"""Decoders: libsndfile, and PyAV for what it does not know.
 
 Each is a context manager that takes a path or a seekable binary file, an offset and a duration in seconds, and gives
 the sample rate in Hz and an iterator of mono float32 blocks `(samples,)`. Nothing outside the part asked for is decoded
@@ -13,7 +13,6 @@ import itertools
 import math
 import os
 import re
-import warnings
 from collections.abc import Iterator
 from fractions import Fraction
 from typing import Any
@@ -265,16 +264,15 @@ def pyav_decoder(path: Any, offset: float, duration: float | None) -> Decoded:
     """Decode m4a, wma, video containers, ... with FFmpeg's libraries through PyAV."""
     try:
         import av
-    except ImportError as error:
+    except ImportError as error:  # it is required, but has no wheel for some platforms
         raise DecodeFailed("not installed") from error
     with contextlib.ExitStack() as stack:
         file = _Bounded(stack.enter_context(opened(path)))
         try:
-            # An open file, and no protocol allowed: a playlist cannot make FFmpeg open any other file or address. And a
-            # file without a name: nothing is an MP3 only because it is called so. Tags need not be UTF-8.
-            options = {"protocol_whitelist": "none"}
-            container: Any = stack.enter_context(av.open(file, options=options, metadata_errors="replace"))
-            frames = container.decode(audio=0) if container.streams.audio else iter(())
+            container = stack.enter_context(_open_container(file))
+            # Where FFmpeg has no decoder for a stream, PyAV before 18.1 crashes instead of raising.
+            known = container.streams.audio and container.streams.audio[0].codec_context is not None
+            frames = container.decode(audio=0) if known else iter(())
             first = next(frames, None)
         except (av.error.FFmpegError, OSError, ValueError) as error:  # OSError: sent to an impossible place of the file
             raise DecodeFailed(getattr(error, "strerror", None) or str(error)) from error
@@ -283,6 +281,22 @@ def pyav_decoder(path: Any, offset: float, duration: float | None) -> Decoded:
         file.left = math.inf
         # The rate of the frame counts: for HE-AAC the container may name half of it.
         yield first.sample_rate, _pyav_blocks(container, first, frames, path, offset, duration)
+
+
+def _open_container(file: _Bounded) -> Any:
+    """Open a file with FFmpeg; its tags need not be UTF-8.
+
+    FFmpeg gets an open file and may use no protocol, so a playlist cannot make it open any other file or address. The
+    file has no name, so nothing is an MP3 only because it is called so.
+    """
+    import av
+
+    options = {"protocol_whitelist": "none"}
+    try:
+        return av.open(file, options=options)
+    except UnicodeDecodeError:  # PyAV 18 and older: they take this option, newer ones need none
+        file.seek(0)
+        return av.open(file, options=options, metadata_errors="replace")
 
 
 class _Bounded(Patched):
@@ -345,55 +359,3 @@ def _pyav_blocks(
 def _mono_frame(frame: Any) -> np.ndarray:
     y = frame.to_ndarray()
     return mono(y if frame.format.is_planar else y.reshape(-1, frame.layout.nb_channels).T)
-
-
-# === librosa's fallback ===
-
-
-@contextlib.contextmanager
-def audioread_decoder(path: Any, offset: float, duration: float | None) -> Decoded:
-    """Decode with what librosa falls back to: audioread, and through it an ffmpeg program or the system's decoders.
-
-    Samples come as 16-bit integers, and audioread reads ahead without limit: memory is not bounded here.
-    """
-    if hasattr(path, "read"):
-        raise DecodeFailed("takes paths, not file objects")
-    with contextlib.ExitStack() as stack:
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", DeprecationWarning)  # it imports modules that Python 3.13 dropped
-                import audioread
-
-                # Not the parsers in plain Python: they know no more than libsndfile and stumble over damaged files.
-                backends = [kind for kind in audioread.available_backends() if kind.__name__ != "RawAudioFile"]
-                file = stack.enter_context(audioread.audio_open(os.path.abspath(os.fsdecode(path)), backends))
-        except ImportError as error:
-            raise DecodeFailed("not installed") from error
-        except (audioread.DecodeError, OSError) as error:
-            raise DecodeFailed(str(error) or "no ffmpeg program that reads it") from error
-        yield file.samplerate, _audioread_blocks(file, path, offset, duration)
-
-
-def _audioread_blocks(file: Any, path: Any, offset: float, duration: float | None) -> Blocks:
-    import audioread
-
-    rate, size = file.samplerate, 2 * file.channels  # bytes of a frame: always signed 16-bit, little-endian
-    start, wanted = frames_in(offset, rate), wanted_frames(duration, rate)
-    reached = decoded = 0
-    rest = b""
-    try:
-        for data in file:
-            data = rest + data  # pieces of any size, which need not end with a frame
-            whole = len(data) // size
-            rest = data[whole * size :]
-            y = mono(np.frombuffer(data, "<i2", whole * file.channels).reshape(-1, file.channels).T)
-            y = y[max(0, start - reached) :]
-            reached += whole
-            y = y[: int(min(len(y), wanted - decoded))]
-            decoded += len(y)
-            if len(y):
-                yield y
-            if decoded >= wanted:
-                return
-    except (audioread.DecodeError, OSError) as error:
-        raise truncated(path, rate, start, decoded, 0, str(error)) from error

@@ -4,8 +4,8 @@ Conventions: waveforms are float32 `(samples,)` in [-1, 1], rates are in Hz, off
 source. Sound is decoded, mixed to mono and resampled block by block, so memory does not grow with the length of a file
 and only the part that was asked for is decoded. The result is that of `librosa.load(path, sr=target, mono=True)`.
 
-Decoders, in order: libsndfile (WAV, FLAC, Ogg, Opus, MP3, AIFF, ...), PyAV where the extra `av` is installed (m4a,
-wma, video containers, ...), and librosa's own fallback where an ffmpeg program is installed.
+Decoders, in order: libsndfile (WAV, FLAC, Ogg, Opus, MP3, AIFF, ...) and PyAV, which brings FFmpeg's libraries (m4a,
+wma, video containers, ...). No program has to be installed.
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ from ._decoders import (
     UNKNOWN_FRAMES,
     Blocks,
     DecodeFailed,
-    audioread_decoder,
     frames_in,
     mono,
     native_path,
@@ -227,11 +226,7 @@ def _empty(source: Any) -> AudioTooShortError:
 def _from_file(stack: contextlib.ExitStack, path: Any, offset: float, duration: float | None) -> tuple[int, Blocks]:
     """Try the decoders in turn; the first that recognises the file gets it."""
     reasons = []
-    for name, decoder in (
-        ("libsndfile", soundfile_decoder),
-        ("PyAV", pyav_decoder),
-        ("librosa's fallback", audioread_decoder),
-    ):
+    for name, decoder in (("libsndfile", soundfile_decoder), ("PyAV", pyav_decoder)):
         try:
             rate, blocks = stack.enter_context(decoder(path, offset, duration))
         except DecodeFailed as error:
@@ -244,9 +239,7 @@ def _from_file(stack: contextlib.ExitStack, path: Any, offset: float, duration: 
         raise TruncatedAudioError(
             f"{describe(path)} is truncated: {why}, so nothing of it can be decoded. Get a complete copy."
         )
-    advice = (
-        " For m4a, wma and video files: pip install 'keras_musictag[av]'." if "PyAV: not installed" in reasons else ""
-    )
+    advice = " For m4a, wma and video files: pip install av." if "PyAV: not installed" in reasons else ""
     raise UnsupportedAudioError(
         f"{describe(path)} is not a sound file that an installed decoder can read ({'; '.join(reasons)}). "
         f"Check what it is, or convert it to WAV or FLAC.{advice}"

@@ -287,7 +287,11 @@ def test_parts_fit_in_every_container(container, codec):
     data = av_encode(y, container=container, codec=codec, options={"aac_pns": "0"} if codec == "aac" else None)
     whole = load(io.BytesIO(data), target_sr=44100)
     assert abs(len(whole) / 44100 - 6) < 0.1
-    assert np.corrcoef(whole[:200_000], y[0, :200_000])[0, 1] > 0.99 or container in ("adts", "ac3", "asf")
+    # FFmpeg before 8.1 plays the 1024 samples of AAC's delay where the container is Matroska.
+    old = pytest.importorskip("av").library_versions["libavformat"] < (62, 12)
+    delay = 1024 if old and container == "matroska" else 0
+    fit = np.corrcoef(whole[delay : delay + 200_000], y[0, :200_000])[0, 1]
+    assert fit > 0.99 or container in ("adts", "ac3", "asf")
     part = load(io.BytesIO(data), target_sr=44100, offset=4.2, duration=1.0)
     # AAC begun in the middle differs a little; one sample off would be 0.01 in this signal.
     np.testing.assert_allclose(part, whole[185_220 : 185_220 + 44100], atol=2e-3, rtol=0)

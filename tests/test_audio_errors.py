@@ -38,7 +38,7 @@ def test_missing_file(tmp_path, monkeypatch):
 
 
 def test_impossible_paths(tmp_path):
-    with pytest.raises(AudioNotFoundError, match=r"'a\\x00b' cannot be opened \(embedded null .*\)\. Check the path"):
+    with pytest.raises(AudioNotFoundError, match=r"'a\\x00b' cannot be opened \(.*embedded null .*\)\. Check the path"):
         load("a\0b")
     file = save(tmp_path / "a.wav", encode(signal()))
     with pytest.raises(AudioNotFoundError, match=r"b\.wav' (cannot be opened \(Not a directory\)|does not exist)"):
