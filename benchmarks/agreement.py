@@ -20,10 +20,10 @@ import numpy as np
 from tqdm import tqdm
 
 import keras_musictag as kmt
-from keras_musictag.cards import update_zoo
 from keras_musictag.datasets import Manifest
-from keras_musictag.evaluation import Evaluation
-from keras_musictag.metrics import agreement, evaluate_scores, top_tenth
+from keras_musictag.evaluation.metrics import agreement, evaluate_scores, top_tenth
+from keras_musictag.evaluation.results import Evaluation
+from keras_musictag.models.cards import update_zoo
 
 RESAMPLES = 1000
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 import sys
 
 import keras_musictag as kmt
-from keras_musictag.cards import update_zoo
-from keras_musictag.registry import zoo_folder
+from keras_musictag.models.cards import update_zoo
+from keras_musictag.models.registry import zoo_folder
 
 
 def main() -> None:

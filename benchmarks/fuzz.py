@@ -37,11 +37,11 @@ from fuzz_cases import make, odd_files, sounds
 from tqdm import tqdm
 
 import keras_musictag as kmt
-from keras_musictag import audio
+from keras_musictag.apps.library import pool, tag_library
+from keras_musictag.apps.library.library_rows import readable
+from keras_musictag.audio import reading as audio
 from keras_musictag.errors import AudioError
-from keras_musictag.library import pool, tag_library
-from keras_musictag.library.rows import readable
-from keras_musictag.weights import write_atomically
+from keras_musictag.models.weights import write_atomically
 
 RESULT = Path(__file__).parent / "results" / "fuzz.json"
 MEMORY = 2**29  # bytes that decoding a file may add to what a worker process has when it starts

@@ -33,15 +33,15 @@ import numpy as np
 from tqdm import tqdm
 
 import keras_musictag as kmt
-from keras_musictag.benchmarking.complexity import multiply_adds_by_layer
-from keras_musictag.benchmarking.job import timed
-from keras_musictag.benchmarking.machine import keep_to, processor
-from keras_musictag.benchmarking.run import CLIP_SECONDS, matmul_gflops
-from keras_musictag.exported import MODEL_FILES
-from keras_musictag.folding import folded
-from keras_musictag.mel import LogMel
-from keras_musictag.runtime import available_cores, import_openvino, onnxruntime_options, openvino_options
-from keras_musictag.tables import Table
+from keras_musictag.apps.benchmarking.complexity import multiply_adds_by_layer
+from keras_musictag.apps.benchmarking.job import timed
+from keras_musictag.apps.benchmarking.machine import keep_to, processor
+from keras_musictag.apps.benchmarking.suite import CLIP_SECONDS, matmul_gflops
+from keras_musictag.models.folding import folded
+from keras_musictag.models.mel import LogMel
+from keras_musictag.tagging.exported import MODEL_FILES
+from keras_musictag.tagging.runtimes import available_cores, import_openvino, onnxruntime_options, openvino_options
+from keras_musictag.utils.tables import Table
 
 WARM_UP = 5
 HEAVY = re.compile(r"Conv(?!ert)|Gemm|MatMul|FullyConnected|GRU|RNN|Dense")  # kinds of nodes that multiply matrices

@@ -12,8 +12,8 @@ from pathlib import Path
 from zoo_table import ORDER, table
 
 import keras_musictag as kmt
-from keras_musictag.cards import model_card
-from keras_musictag.weights import write_atomically
+from keras_musictag.models.cards import model_card
+from keras_musictag.models.weights import write_atomically
 
 PAGE = Path(__file__).parents[1] / "docs" / "models.md"
 SECTIONS = ("Input", "Training data and licences", "Evaluation", "Limits")

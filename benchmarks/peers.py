@@ -37,14 +37,14 @@ from peer_pipelines import Calls, musicnn, original, original_musicnn, torch_cal
 from tqdm import tqdm
 
 import keras_musictag as kmt
-from keras_musictag.benchmarking.complexity import multiply_adds
-from keras_musictag.benchmarking.job import Job
-from keras_musictag.benchmarking.machine import describe
-from keras_musictag.benchmarking.results import stages
-from keras_musictag.benchmarking.run import run_job
-from keras_musictag.mel import LogMel
-from keras_musictag.runtime import available_cores, is_installed
-from keras_musictag.weights import write_atomically
+from keras_musictag.apps.benchmarking.benchmark_results import stages
+from keras_musictag.apps.benchmarking.complexity import multiply_adds
+from keras_musictag.apps.benchmarking.job import Job
+from keras_musictag.apps.benchmarking.machine import describe
+from keras_musictag.apps.benchmarking.suite import run_job
+from keras_musictag.models.mel import LogMel
+from keras_musictag.models.weights import write_atomically
+from keras_musictag.tagging.runtimes import available_cores, is_installed
 
 ROOT = Path(__file__).parents[1]
 RESULTS, PAGE = ROOT / "benchmarks" / "results" / "peers.json", ROOT / "docs" / "peers.md"

@@ -25,14 +25,14 @@ from pathlib import Path
 import numpy as np
 
 import keras_musictag as kmt
-from keras_musictag._probe_result import measure
+from keras_musictag.apps.probing.probe_result import measure
+from keras_musictag.apps.probing.runner import probe
 from keras_musictag.datasets import Manifest, Row
-from keras_musictag.download import replacing
-from keras_musictag.finetuning import FineTuneSpec
-from keras_musictag.probing import probe
-from keras_musictag.tables import Table
-from keras_musictag.tagger_evaluation import score
-from keras_musictag.weights import write_atomically
+from keras_musictag.evaluation.measuring import score
+from keras_musictag.models.fetching import replacing
+from keras_musictag.models.weights import write_atomically
+from keras_musictag.training.finetuning import FineTuneSpec
+from keras_musictag.utils.tables import Table
 
 ROOT = Path(__file__).parents[1]
 RESULTS, PAGE = ROOT / "benchmarks" / "results" / "small_data.json", ROOT / "docs" / "small-data.md"

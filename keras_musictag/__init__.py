@@ -15,35 +15,44 @@ __version__ = "0.1.0"
 
 # Public name -> module that defines it.
 _EXPORTS = {
-    "AudioSpec": "spec",
-    "MelSpec": "spec",
-    "ModelSpec": "spec",
-    "WeightsSource": "spec",
-    "WindowSpec": "spec",
-    "Latency": "facts",
-    "TrainingData": "facts",
-    "build_model": "registry",
-    "list_models": "registry",
-    "model_info": "registry",
-    "register_model": "registry",
-    "register_zoo": "registry",
+    "AudioSpec": "models.spec",
+    "MelSpec": "models.spec",
+    "ModelSpec": "models.spec",
+    "WeightsSource": "models.spec",
+    "WindowSpec": "models.spec",
+    "Latency": "models.facts",
+    "TrainingData": "models.facts",
+    "build_model": "models.registry",
+    "list_models": "models.registry",
+    "model_info": "models.registry",
+    "register_model": "models.registry",
+    "register_zoo": "models.registry",
     "TagResult": "tagger",
     "Tagger": "tagger",
     "load": "loading",
-    "Taggram": "taggram",
+    "Taggram": "tagging.taggram",
     "MusicTagError": "errors",
-    "demo_clip": "demo",
-    "Recipe": "recipes",
-    "train": "supervised",
-    "distil": "distillation",
-    "FineTuneSpec": "finetuning",
-    "fine_tune": "finetuning",
-    "evaluate": "tagger_evaluation",
-    "probe": "probing",
-    "tag_library": "library",
-    "validate": "validation",
+    "demo_clip": "audio.demo",
+    "Recipe": "apps.recipes",
+    "train": "training.supervised",
+    "distil": "training.distillation",
+    "FineTuneSpec": "training.finetuning",
+    "fine_tune": "training.finetuning",
+    "evaluate": "evaluation.measuring",
+    "probe": "apps.probing",
+    "tag_library": "apps.library",
+    "validate": "tagging.validation",
 }
-_MODULES = ("audio", "datasets", "errors", "layers", "metrics", "models", "plots")
+# Public module -> where it is.
+_MODULES = {
+    "audio": "audio",
+    "datasets": "datasets",
+    "errors": "errors",
+    "layers": "models.layers",
+    "metrics": "evaluation.metrics",
+    "models": "models",
+    "plots": "plots",
+}
 
 __all__ = ["__version__", *_EXPORTS, *_MODULES]
 
@@ -53,7 +62,7 @@ def __getattr__(name: str) -> Any:
     if name in _EXPORTS:
         value = getattr(importlib.import_module(f".{_EXPORTS[name]}", __name__), name)
     elif name in _MODULES:
-        value = importlib.import_module(f".{name}", __name__)
+        value = importlib.import_module(f".{_MODULES[name]}", __name__)
     else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     globals()[name] = value
@@ -69,34 +78,34 @@ if TYPE_CHECKING:  # the same names, for type checkers
     from . import audio as audio
     from . import datasets as datasets
     from . import errors as errors
-    from . import layers as layers
-    from . import metrics as metrics
     from . import models as models
     from . import plots as plots
-    from .demo import demo_clip as demo_clip
-    from .distillation import distil as distil
+    from .apps.library import tag_library as tag_library
+    from .apps.probing import probe as probe
+    from .apps.recipes import Recipe as Recipe
+    from .audio.demo import demo_clip as demo_clip
     from .errors import MusicTagError as MusicTagError
-    from .facts import Latency as Latency
-    from .facts import TrainingData as TrainingData
-    from .finetuning import FineTuneSpec as FineTuneSpec
-    from .finetuning import fine_tune as fine_tune
-    from .library import tag_library as tag_library
+    from .evaluation import metrics as metrics
+    from .evaluation.measuring import evaluate as evaluate
     from .loading import load as load
-    from .probing import probe as probe
-    from .recipes import Recipe as Recipe
-    from .registry import build_model as build_model
-    from .registry import list_models as list_models
-    from .registry import model_info as model_info
-    from .registry import register_model as register_model
-    from .registry import register_zoo as register_zoo
-    from .spec import AudioSpec as AudioSpec
-    from .spec import MelSpec as MelSpec
-    from .spec import ModelSpec as ModelSpec
-    from .spec import WeightsSource as WeightsSource
-    from .spec import WindowSpec as WindowSpec
-    from .supervised import train as train
+    from .models import layers as layers
+    from .models.facts import Latency as Latency
+    from .models.facts import TrainingData as TrainingData
+    from .models.registry import build_model as build_model
+    from .models.registry import list_models as list_models
+    from .models.registry import model_info as model_info
+    from .models.registry import register_model as register_model
+    from .models.registry import register_zoo as register_zoo
+    from .models.spec import AudioSpec as AudioSpec
+    from .models.spec import MelSpec as MelSpec
+    from .models.spec import ModelSpec as ModelSpec
+    from .models.spec import WeightsSource as WeightsSource
+    from .models.spec import WindowSpec as WindowSpec
     from .tagger import Tagger as Tagger
     from .tagger import TagResult as TagResult
-    from .tagger_evaluation import evaluate as evaluate
-    from .taggram import Taggram as Taggram
-    from .validation import validate as validate
+    from .tagging.taggram import Taggram as Taggram
+    from .tagging.validation import validate as validate
+    from .training.distillation import distil as distil
+    from .training.finetuning import FineTuneSpec as FineTuneSpec
+    from .training.finetuning import fine_tune as fine_tune
+    from .training.supervised import train as train

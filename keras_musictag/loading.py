@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, overload
 
-from . import __version__, download, registry
+from . import __version__
 from .errors import (
     CacheError,
     CorruptWeightsError,
@@ -19,14 +19,16 @@ from .errors import (
     UnknownModelError,
     WeightsUnavailableError,
 )
-from .exported import ExportedTagger, ExportError, Format, is_export
-from .runtime import FASTEST_FIRST, RUNTIMES, is_installed, limit_threads, require_installed
-from .spec import SPEC_FILE, ModelSpec
+from .models import fetching as download
+from .models import registry
+from .models.spec import SPEC_FILE, ModelSpec
 from .tagger import Tagger
-from .tagging import BaseTagger
+from .tagging.base import BaseTagger
+from .tagging.exported import ExportedTagger, ExportError, Format, is_export
+from .tagging.runtimes import FASTEST_FIRST, RUNTIMES, is_installed, limit_threads, require_installed
 
 if TYPE_CHECKING:
-    from .layers import Impl
+    from .models.layers import Impl
 
 _log = logging.getLogger(__name__)
 
@@ -172,7 +174,7 @@ def _on_runtime(spec: ModelSpec, runtime: str, threads: int | None) -> ExportedT
             return ExportedTagger.from_folder(folder, runtime, threads, spec=spec)
         except (CorruptWeightsError, SpecError) as error:
             _log.warning("%s in the cache is damaged and will be exported again: %s", folder, error)
-    from .exporting import export
+    from .tagging.exporting import export
 
     _log.info("Exporting %s as %s, once.", spec.name, file_format)
     try:

@@ -13,22 +13,24 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import download, outline, registry, saving, weights
 from .errors import SpecError
-from .results import TagResult as TagResult
-from .runtime import KerasRuntime
-from .spec import ModelSpec
-from .tagging import BaseTagger
+from .models import fetching as download
+from .models import folder as saving
+from .models import outline, registry, weights
+from .models.spec import ModelSpec
+from .tagging.base import BaseTagger
+from .tagging.runtimes import KerasRuntime
+from .tagging.tag_result import TagResult as TagResult
 
 if TYPE_CHECKING:
     import keras
 
+    from .apps.recipes.recipe_data import Source
     from .datasets import Manifest
-    from .exported import Format, Precision, Sound
-    from .exporting import Export
-    from .finetuning import FineTuneReport
-    from .layers import Impl
-    from .recipes.data import Source
+    from .models.layers import Impl
+    from .tagging.exported import Format, Precision, Sound
+    from .tagging.exporting import Export
+    from .training.finetuning import FineTuneReport
 
 _RANDOM = "nothing that was recorded: the network started from random weights"
 
@@ -113,7 +115,7 @@ class Tagger(BaseTagger):
         Raises:
             FineTuneError, DataError, CacheError: as `finetuning.fine_tune`.
         """
-        from .finetuning import fine_tune
+        from .training.finetuning import fine_tune
 
         return fine_tune(self, data, tags, validation=validation, **options).tagger
 
@@ -161,7 +163,7 @@ class Tagger(BaseTagger):
         Raises:
             ExportError, MissingExtraError, CacheError: as `exporting.export`.
         """
-        from .exporting import export
+        from .tagging.exporting import export
 
         return export(self, path, format=format, precision=precision, input=input, **options)
 
@@ -180,7 +182,7 @@ class Tagger(BaseTagger):
         Returns:
             `hf://org/repo@commit`, which `load` reads.
         """
-        from . import upload
+        from .models import hub as upload
 
         return upload.push(
             self, repo_id, private=private, branch=branch, commit_message=commit_message, token=token, exist_ok=exist_ok
@@ -253,7 +255,7 @@ class Tagger(BaseTagger):
         """Put the preprocessing in front of a network that takes log-mels."""
         import keras
 
-        from .layers import LogMelSpectrogram
+        from .models.layers import LogMelSpectrogram
 
         waveform = keras.Input((self.spec.window_samples,), name="waveform")
         front_end = LogMelSpectrogram.from_spec(

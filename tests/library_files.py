@@ -9,7 +9,7 @@ import time
 import numpy as np
 import soundfile
 
-from keras_musictag import audio
+from keras_musictag.audio import reading as audio
 
 
 def sound(path, seconds=0.5, pitch=0.1):
@@ -67,7 +67,7 @@ RUN = """
 import resource, signal, sys, time, types
 import numpy as np
 from keras_musictag import registry
-from keras_musictag.library import pool, run
+from keras_musictag.apps.library import pool, run
 
 def network(tagger, embeddings):
     time.sleep(float(sys.argv[3]))  # what is decoded meanwhile has to wait

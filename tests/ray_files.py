@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from library_files import misbehave
 
-from keras_musictag import registry
-from keras_musictag.library import pool, ray_engine
+from keras_musictag.apps.library import pool, ray_engine
+from keras_musictag.models import registry
 
 
 def tagger():

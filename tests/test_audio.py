@@ -17,10 +17,9 @@ from audio_files import CountingFile, av_encode, encode, index_first, m4a, posix
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from keras_musictag import _decoders, audio
-from keras_musictag.errors import (
-    UnsupportedAudioError,
-)
+from keras_musictag.audio import decoders as _decoders
+from keras_musictag.audio import reading as audio
+from keras_musictag.errors import UnsupportedAudioError
 
 load = functools.partial(audio.load, target_sr=16000)
 
@@ -341,7 +340,7 @@ TEN_HOURS = """
 import re, sys
 import numpy as np
 from keras_musictag import audio, windows
-from keras_musictag.spec import AudioSpec, MelSpec, ModelSpec, WindowSpec
+from keras_musictag.models.spec import AudioSpec, MelSpec, ModelSpec, WindowSpec
 
 def peak():  # in kB; not getrusage's maxrss, which begins with that of the parent
     return int(re.search(r"VmHWM:\\s+(\\d+) kB", open("/proc/self/status").read())[1])

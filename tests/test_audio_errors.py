@@ -12,13 +12,8 @@ import numpy as np
 import pytest
 from audio_files import encode, m4a, posix, save, signal, wav_header
 
-from keras_musictag import audio
-from keras_musictag.errors import (
-    AudioNotFoundError,
-    AudioTooShortError,
-    InvalidSamplesError,
-    UnsupportedAudioError,
-)
+from keras_musictag.audio import reading as audio
+from keras_musictag.errors import AudioNotFoundError, AudioTooShortError, InvalidSamplesError, UnsupportedAudioError
 
 load = functools.partial(audio.load, target_sr=16000)
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from keras_musictag.augment import (
+from keras_musictag.datasets.augment import (
     Augmentation,
     from_power,
     gain,
@@ -16,8 +16,8 @@ from keras_musictag.augment import (
     tilt,
     to_power,
 )
-from keras_musictag.layers import LogMelSpectrogram
-from keras_musictag.spec import AudioSpec, MelSpec
+from keras_musictag.models.layers import LogMelSpectrogram
+from keras_musictag.models.spec import AudioSpec, MelSpec
 
 DB = MelSpec(n_fft=256, hop_length=128, n_mels=16, scaling="db")
 TOP = MelSpec(n_fft=256, hop_length=128, n_mels=16, scaling="db", ref=0.5, top_db=60.0)

@@ -12,11 +12,11 @@ from labelled_sounds import labelled_sounds
 from own_tags import own_tags
 
 import keras_musictag as kmt
-from keras_musictag.benchmarking import BenchmarkError, BenchmarkRun, benchmark, compare_runs
-from keras_musictag.benchmarking.complexity import multiply_adds, parameters
-from keras_musictag.benchmarking.job import timed
-from keras_musictag.benchmarking.page import page, plot
-from keras_musictag.benchmarking.run import CLIP_SECONDS
+from keras_musictag.apps.benchmarking import BenchmarkError, BenchmarkRun, benchmark, compare_runs
+from keras_musictag.apps.benchmarking.complexity import multiply_adds, parameters
+from keras_musictag.apps.benchmarking.job import timed
+from keras_musictag.apps.benchmarking.page import page, plot
+from keras_musictag.apps.benchmarking.suite import CLIP_SECONDS
 from keras_musictag.cli import main
 from keras_musictag.datasets import Manifest
 from keras_musictag.errors import UnknownModelError
@@ -181,7 +181,9 @@ def test_an_evaluation_that_fails_is_a_row(tmp_path, monkeypatch):
     ],
 )
 def test_wrong_data_is_said_before_anything_is_measured(options, message, sounds, tmp_path, monkeypatch):
-    monkeypatch.setattr("keras_musictag.benchmarking.run.run_job", lambda *_: pytest.fail("something was measured"))
+    monkeypatch.setattr(
+        "keras_musictag.apps.benchmarking.suite.run_job", lambda *_: pytest.fail("something was measured")
+    )
     own_tags(tmp_path / "unsplit", per_tag=1)
     given = [option.format(folder=tmp_path, sounds=sounds, unsplit=tmp_path / "unsplit") for option in options]
     found = CliRunner().invoke(main, ["benchmark", "tiny", *given])
@@ -264,7 +266,7 @@ def test_comparison(made):
 
 def test_commands(made, tmp_path, monkeypatch):
     asked = []
-    monkeypatch.setattr("keras_musictag.benchmarking.benchmark", lambda *a, **k: asked.append((a, k)) or made)
+    monkeypatch.setattr("keras_musictag.apps.benchmarking.benchmark", lambda *a, **k: asked.append((a, k)) or made)
     monkeypatch.setattr(sys, "argv", ["keras-musictag", "benchmark", "small"])
     run = CliRunner().invoke
     files = {name: tmp_path / f"run.{name}" for name in ("json", "csv")}

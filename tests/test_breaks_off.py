@@ -10,7 +10,8 @@ from audio_files import av_encode, encode, ogg_pages, save, signal
 from conftest import SHARED
 
 import keras_musictag as kmt
-from keras_musictag import _headers, audio
+from keras_musictag.audio import containers as _headers
+from keras_musictag.audio import reading as audio
 from keras_musictag.errors import TruncatedAudioError
 
 load = functools.partial(audio.load, target_sr=16_000)

@@ -7,11 +7,11 @@ import shutil
 import pytest
 
 import keras_musictag as kmt
-from keras_musictag import cards, registry
-from keras_musictag.cards import empty_fields, model_card, write_cards
 from keras_musictag.errors import SpecError
-from keras_musictag.facts import INTERVALS, SCORES, Latency, TrainingData
-from keras_musictag.registry import zoo_folder
+from keras_musictag.models import cards, registry
+from keras_musictag.models.cards import empty_fields, model_card, write_cards
+from keras_musictag.models.facts import INTERVALS, SCORES, Latency, TrainingData
+from keras_musictag.models.registry import zoo_folder
 
 ZOO = sorted(path.parent.name for path in zoo_folder().glob("*/spec.json"))
 
@@ -64,7 +64,7 @@ def full():
 
 @pytest.mark.parametrize("name", ZOO)
 def test_the_card_in_the_zoo_is_current(name):
-    """After changing a spec: python -m keras_musictag.cards."""
+    """After changing a spec: python -m keras_musictag.models.cards."""
     assert (zoo_folder() / name / "README.md").read_text(encoding="utf-8") == model_card(kmt.model_info(name))
 
 

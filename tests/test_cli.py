@@ -131,7 +131,7 @@ def test_validate(monkeypatch):
     assert "ok   weights: fetched, verified, assigned" in result.stdout
     import dataclasses
 
-    from keras_musictag import registry
+    from keras_musictag.models import registry
 
     spec = kmt.model_info("tiny")
     monkeypatch.setitem(registry._specs, "tiny", dataclasses.replace(spec, claims={"parameters": 1}))

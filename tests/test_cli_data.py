@@ -10,12 +10,12 @@ from published_miniatures import gtzan_folder, jamendo_folder
 
 import keras_musictag.datasets  # noqa: F401 (registers the modules that the next lines look up)
 from keras_musictag.cli import main
-from keras_musictag.cli._data import load_data
+from keras_musictag.cli.data_options import load_data
 from keras_musictag.datasets import DataError, Manifest, catalogue
 from keras_musictag.errors import MusicTagError
 
-gtzan_module = sys.modules["keras_musictag.datasets.gtzan"]
-jamendo_module = sys.modules["keras_musictag.datasets.jamendo"]
+gtzan_module = sys.modules["keras_musictag.datasets.loaders.gtzan"]
+jamendo_module = sys.modules["keras_musictag.datasets.loaders.jamendo"]
 SMALL = {"blues/blues.00029": "train", "rock/rock.00049": "valid", "jazz/jazz.00054": "train", "pop/pop.00006": "test"}
 
 

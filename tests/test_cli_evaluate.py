@@ -12,7 +12,7 @@ from labelled_sounds import labelled_sounds
 
 import keras_musictag as kmt
 from keras_musictag.cli import main
-from keras_musictag.cli._data import load_data
+from keras_musictag.cli.data_options import load_data
 from keras_musictag.datasets import DataError, catalogue
 from keras_musictag.errors import MusicTagError
 

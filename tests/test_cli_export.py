@@ -15,8 +15,8 @@ from labelled_sounds import labelled_sounds
 
 import keras_musictag as kmt
 from keras_musictag.cli import main
-from keras_musictag.exported import Format, Precision, Sound
-from keras_musictag.runtime import RUNTIMES
+from keras_musictag.tagging.exported import Format, Precision, Sound
+from keras_musictag.tagging.runtimes import RUNTIMES
 
 HEAVY = {"tensorflow", "keras", "jax", "torch", "openvino_telemetry"}  # the last reports to a server
 

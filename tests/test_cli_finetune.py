@@ -11,8 +11,8 @@ from two_tags import two_tags
 
 import keras_musictag as kmt
 from keras_musictag.cli import main
-from keras_musictag.finetuning import run as module
-from keras_musictag.pipeline import WindowBatches
+from keras_musictag.datasets.batches import WindowBatches
+from keras_musictag.training.finetuning import fitting as module
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from labelled_sounds import labelled_sounds
 
 import keras_musictag as kmt
-from keras_musictag import probing
+from keras_musictag.apps.probing import runner as probing
 from keras_musictag.cli import main
 
 
@@ -123,7 +123,7 @@ def test_models_that_nobody_named_may_be_missing(sounds, monkeypatch):
     ],
 )
 def test_mistakes_have_exit_code_2_and_come_before_the_work(sounds, monkeypatch, arguments, message):
-    monkeypatch.setattr("keras_musictag.audio.stream", lambda *_, **__: pytest.fail("decoded"))
+    monkeypatch.setattr("keras_musictag.audio.reading.stream", lambda *_, **__: pytest.fail("decoded"))
     if "--plot" in arguments:
         pytest.importorskip("matplotlib")
     result = run(*arguments)

@@ -19,9 +19,9 @@ from rich.console import Console
 from two_tags import two_tags
 
 import keras_musictag as kmt
-from keras_musictag.benchmarking import BenchmarkRun
+from keras_musictag.apps.benchmarking import BenchmarkRun
 from keras_musictag.cli import main
-from keras_musictag.tables import Table, plain
+from keras_musictag.utils.tables import Table, plain
 
 if sys.platform != "win32":
     import fcntl
@@ -140,8 +140,8 @@ def test_rich_is_imported_for_terminals_only():
 
 
 def test_defaults_in_help_texts_are_those_of_the_package():
-    from keras_musictag.library import ray_engine
-    from keras_musictag.library import run as run_module
+    from keras_musictag.apps.library import local_engine as run_module
+    from keras_musictag.apps.library import ray_engine
 
     module = sys.modules["keras_musictag.cli.library"]
     assert (module._TIMEOUT, module._RAY_WORKERS) == (run_module.TIMEOUT, ray_engine.WORKERS)
@@ -229,7 +229,7 @@ def made():
 
 
 def test_json_of_benchmarks(work, monkeypatch):
-    monkeypatch.setattr("keras_musictag.benchmarking.benchmark", lambda *args, **options: made())
+    monkeypatch.setattr("keras_musictag.apps.benchmarking.benchmark", lambda *args, **options: made())
     result = run("benchmark", "tiny", "--json")
     (work / "a.json").write_text(result.stdout)  # as the shell's > does
     assert json.loads(result.stdout)["rows"][0]["model"] == "tiny"

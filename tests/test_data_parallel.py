@@ -9,7 +9,7 @@ import keras
 import pytest
 from two_tags import two_tags
 
-from keras_musictag.training import TrainingError, data_parallel
+from keras_musictag.training.loop import TrainingError, data_parallel
 
 RUN = """
 import sys

@@ -11,13 +11,9 @@ import pytest
 import soundfile
 from audio_files import av_encode, encode, index_first, m4a, save, signal, wav_header
 
-from keras_musictag import _headers, audio
-from keras_musictag.errors import (
-    AudioError,
-    AudioTooShortError,
-    TruncatedAudioError,
-    UnsupportedAudioError,
-)
+from keras_musictag.audio import containers as _headers
+from keras_musictag.audio import reading as audio
+from keras_musictag.errors import AudioError, AudioTooShortError, TruncatedAudioError, UnsupportedAudioError
 
 load = functools.partial(audio.load, target_sr=16000)
 

@@ -8,7 +8,7 @@ import pytest
 import soundfile
 
 import keras_musictag as kmt
-from keras_musictag.demo import synthesise as script
+from keras_musictag.audio.demo import synthesise as script
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def test_synthesis_is_reproducible(waveform):
 
 def test_script_writes_a_file(tmp_path, waveform):
     out = tmp_path / "out.ogg"
-    command = [sys.executable, "-W", "error", "-m", "keras_musictag.demo.synthesise", str(out)]
+    command = [sys.executable, "-W", "error", "-m", "keras_musictag.audio.demo.synthesise", str(out)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert str(out) in done.stdout

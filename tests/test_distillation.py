@@ -9,9 +9,9 @@ import soundfile
 
 import keras_musictag as kmt
 from keras_musictag.datasets import Manifest
-from keras_musictag.distillation import TeacherTargets, distil
-from keras_musictag.pipeline import FeatureCache
-from keras_musictag.training import TrainingError, TrainingSpec
+from keras_musictag.datasets.batches import FeatureCache
+from keras_musictag.training.distillation import TeacherTargets, distil
+from keras_musictag.training.loop import TrainingError, TrainingSpec
 
 
 @pytest.fixture

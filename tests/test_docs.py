@@ -19,9 +19,9 @@ from published_miniatures import gtzan_folder, jamendo_folder
 from two_tags import two_tags
 
 import keras_musictag as kmt
-from keras_musictag import registry
 from keras_musictag.cli import main
-from keras_musictag.datasets.gtzan import filtered_split
+from keras_musictag.datasets.loaders.gtzan import filtered_split
+from keras_musictag.models import registry
 
 IN_TESTS_OF_THEIR_OWN = {"fine-tune.md", "index.md", "migrate-from-musicnn.md"}
 
@@ -39,7 +39,7 @@ NOT_RUN = {
     "library.md": {
         "ray start": "needs a cluster; test_library_ray.py starts one of one machine",
         "keras-musictag library s3://": "needs a cluster and a bucket; see test_library_ray.py",
-        "from keras_musictag.library import tag_on_ray": "needs a cluster and a bucket; see test_library_ray.py",
+        "from keras_musictag.apps.library import tag_on_ray": "needs a cluster and a bucket; see test_library_ray.py",
     },
     "train.md": {
         "python -c": "3 GB; test_magnatagatune_end_to_end.py goes the same way with a miniature",

@@ -20,8 +20,8 @@ import pytest
 from hub_server import Fault
 from weight_files import CONTENT, NAME, OTHER, files_in, rot, spec_of, wait_until
 
-from keras_musictag import download
 from keras_musictag.errors import CacheError, CorruptWeightsError, DownloadError, OfflineError, SpecError
+from keras_musictag.models import fetching as download
 
 FETCH = """
 import sys

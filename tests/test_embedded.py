@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 import keras_musictag as kmt
-from keras_musictag.metrics import agreement
-from keras_musictag.registry import zoo_folder
+from keras_musictag.evaluation.metrics import agreement
+from keras_musictag.models.registry import zoo_folder
 
 STUDENTS = ("musicnet_crnn", "baseline_cnn", "large_cnn")
 GOLDEN = Path(__file__).parent / "golden" / "embedded.json"
@@ -43,7 +43,7 @@ def test_they_are_small():
 
 
 def test_recipes_are_complete():
-    from keras_musictag.recipes import Recipe
+    from keras_musictag.apps.recipes import Recipe
 
     for name in STUDENTS:
         recipe = Recipe.load(f"{name}/recipe")
@@ -54,7 +54,7 @@ def test_recipes_are_complete():
 
 
 def test_a_recipe_without_its_data_says_so():
-    from keras_musictag.recipes import Recipe, RecipeError
+    from keras_musictag.apps.recipes import Recipe, RecipeError
 
     with pytest.raises(RecipeError, match=r"The recipe's data are not there: .*manifest\.csv\. Say where they are"):
         Recipe.load("musicnet_crnn/recipe").plan()

@@ -11,10 +11,9 @@ import soundfile
 from labelled_sounds import labelled_sounds
 
 import keras_musictag as kmt
-from keras_musictag import audio, embeddings
-from keras_musictag._mfcc import MfccCache
+from keras_musictag.apps.probing.mfcc import MfccCache
+from keras_musictag.audio import reading as audio
 from keras_musictag.datasets import Manifest, Row
-from keras_musictag.embeddings import EmbeddingCache
 from keras_musictag.errors import (
     AudioNotFoundError,
     AudioTooShortError,
@@ -23,6 +22,8 @@ from keras_musictag.errors import (
     TruncatedAudioError,
     UnsupportedAudioError,
 )
+from keras_musictag.training import embeddings
+from keras_musictag.training.embeddings import EmbeddingCache
 
 RATE = 16_000
 # The same backend, the same values, other batches: measured 2.4e-7.

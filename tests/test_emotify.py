@@ -10,7 +10,7 @@ from published_miniatures import EMOTIONS, emotify_folder
 
 from keras_musictag.datasets import DataError, emotify
 
-module = sys.modules["keras_musictag.datasets.emotify"]  # as an attribute of the package it is the function
+module = sys.modules["keras_musictag.datasets.loaders.emotify"]  # as an attribute of the package it is the function
 
 
 @pytest.fixture(autouse=True)

@@ -13,10 +13,10 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 import keras_musictag as kmt
 from keras_musictag.datasets import DataError, Manifest, Row
+from keras_musictag.datasets.features import FeatureCache
 from keras_musictag.errors import AudioError, AudioNotFoundError, CacheError, SpecError
-from keras_musictag.evaluation import EvaluationError
-from keras_musictag.features import FeatureCache
-from keras_musictag.tagger_evaluation import Scores, score
+from keras_musictag.evaluation.measuring import Scores, score
+from keras_musictag.evaluation.results import EvaluationError
 
 KNOWN = ("tone", "noise", "clicks", "sweep")  # those of TAGS that `tiny` has, in its order
 MINE = {"dataset": "mine", "progress": False}

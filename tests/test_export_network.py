@@ -6,12 +6,12 @@ import pytest
 from keras import layers, ops
 
 import keras_musictag as kmt
-from keras_musictag.exported import ExportError
-from keras_musictag.exporting import onnx
-from keras_musictag.layers import LogMelSpectrogram
-from keras_musictag.mel import LogMel, filters_of
-from keras_musictag.registry import build_model
-from keras_musictag.runtime import OnnxRuntime
+from keras_musictag.models.layers import LogMelSpectrogram
+from keras_musictag.models.mel import LogMel, filters_of
+from keras_musictag.models.registry import build_model
+from keras_musictag.tagging.exported import ExportError
+from keras_musictag.tagging.exporting import onnx
+from keras_musictag.tagging.runtimes import OnnxRuntime
 
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")

@@ -11,10 +11,10 @@ from tiny_exports import TENSORFLOW, TinyExports, hide
 
 import keras_musictag as kmt
 from keras_musictag.datasets import Manifest
+from keras_musictag.datasets.features import FeatureCache
 from keras_musictag.errors import CorruptWeightsError, MissingExtraError, SpecError
-from keras_musictag.exported import ExportError, NoKerasModelError
-from keras_musictag.features import FeatureCache
-from keras_musictag.tagger_evaluation import score
+from keras_musictag.evaluation.measuring import score
+from keras_musictag.tagging.exported import ExportError, NoKerasModelError
 
 
 @pytest.fixture(scope="module")
@@ -143,7 +143,7 @@ def test_a_model_is_exported_once(tiny, noise, cache, monkeypatch, caplog):
         raise AssertionError
 
     with monkeypatch.context() as patch:
-        patch.setattr("keras_musictag.exporting.export", never)
+        patch.setattr("keras_musictag.tagging.exporting.export", never)
         assert kmt.load("tiny", runtime="openvino").runtime == "openvino"  # which reads the same file
     (model,) = cache.glob("exports/*/model.onnx")
     model.write_bytes(b"damaged")
@@ -157,7 +157,7 @@ def test_auto_falls_back_to_what_can(monkeypatch, caplog):
     def refuse(*args, **kwargs):
         raise ExportError("The layer 'odd' cannot be written.")
 
-    monkeypatch.setattr("keras_musictag.exporting.export", refuse)
+    monkeypatch.setattr("keras_musictag.tagging.exporting.export", refuse)
     assert kmt.load("tiny", runtime="auto").runtime == "keras"
     assert "openvino cannot run tiny: The layer 'odd'" in caplog.text and "keras runs tiny" in caplog.text
 

@@ -12,9 +12,9 @@ from tiny_exports import FORMATS, TENSORFLOW, TinyExports, hide
 import keras_musictag as kmt
 from keras_musictag.datasets import Manifest
 from keras_musictag.errors import AudioNotFoundError, CacheError, MissingExtraError
-from keras_musictag.exported import ExportedTagger, ExportError, ExportInfo
-from keras_musictag.exporting import run as run_module
-from keras_musictag.runtime import import_openvino
+from keras_musictag.tagging.exported import ExportedTagger, ExportError, ExportInfo
+from keras_musictag.tagging.exporting import exporter as run_module
+from keras_musictag.tagging.runtimes import import_openvino
 
 LOADABLE = [
     ("onnx", "onnxruntime"),
@@ -179,7 +179,7 @@ def test_a_file_that_says_something_else_is_deleted(tmp_path, value, precision):
 
 
 def test_a_file_that_does_not_run_is_deleted_and_the_old_one_stays(tiny, tmp_path, monkeypatch):
-    from keras_musictag.exporting import onnx
+    from keras_musictag.tagging.exporting import onnx
 
     tiny.export(tmp_path / "mine")
     before = (tmp_path / "mine" / "model.onnx").read_bytes()

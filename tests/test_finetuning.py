@@ -19,12 +19,13 @@ from own_tags import RATE, TAGS, own_tags
 from two_tags import two_tags
 
 import keras_musictag as kmt
-from keras_musictag import audio, cards
+from keras_musictag.audio import reading as audio
 from keras_musictag.datasets import Manifest, Row
+from keras_musictag.datasets.batches import WindowBatches
 from keras_musictag.errors import CacheError, SpecError
-from keras_musictag.finetuning import FineTuneError, FineTuneSpec, fine_tune, plan
-from keras_musictag.pipeline import WindowBatches
-from keras_musictag.taps import STANDARDISE
+from keras_musictag.models import cards
+from keras_musictag.models.taps import STANDARDISE
+from keras_musictag.training.finetuning import FineTuneError, FineTuneSpec, fine_tune, plan
 
 QUICK = FineTuneSpec(epochs=2, batch_size=8)
 HEAD = FineTuneSpec(stages="head")
@@ -224,7 +225,7 @@ def test_what_does_worse_is_not_kept(tiny, three, tune, monkeypatch):
         tagger.core.get_layer("head").kernel.assign(-20 * tagger.core.get_layer("head").kernel)
         return state
 
-    from keras_musictag.finetuning import run
+    from keras_musictag.training.finetuning import fitting as run
 
     trained = run.train_all
     head = tune(tiny, three, settings=dataclasses.replace(HEAD, epochs=2, batch_size=8))

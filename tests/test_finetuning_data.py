@@ -13,9 +13,9 @@ from two_tags import two_tags
 
 from keras_musictag.datasets import DataError, Manifest, Row
 from keras_musictag.errors import UnknownTagError
-from keras_musictag.finetuning import FineTuneError, FineTuneSpec
-from keras_musictag.finetuning.data import prepare, without
-from keras_musictag.spec import SpecError
+from keras_musictag.models.spec import SpecError
+from keras_musictag.training.finetuning import FineTuneError, FineTuneSpec
+from keras_musictag.training.finetuning.labelled_data import prepare, without
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def test_tables(sounds, tmp_path):
 
 
 def test_a_published_data_set_keeps_its_splits(tmp_path, monkeypatch):
-    monkeypatch.setattr(sys.modules["keras_musictag.datasets.emotify"], "PER_GENRE", 10)
+    monkeypatch.setattr(sys.modules["keras_musictag.datasets.loaders.emotify"], "PER_GENRE", 10)
     data = prepare(f"emotify-genre:{emotify_folder(tmp_path / 'emotify', per_genre=10)}")
     assert data.tags == ("classical", "electronic", "pop", "rock") and data.exclusive
     assert list(data.parts) == ["train", "validation", "test"] and data.origin.grouped_by == "artist"

@@ -6,9 +6,9 @@ import pytest
 from keras import layers, ops
 
 import keras_musictag as kmt
-from keras_musictag.folding import FoldedConvolution, folded
-from keras_musictag.registry import build_model
-from keras_musictag.runtime import KerasRuntime
+from keras_musictag.models.folding import FoldedConvolution, folded
+from keras_musictag.models.registry import build_model
+from keras_musictag.tagging.runtimes import KerasRuntime
 
 pytestmark = pytest.mark.contract
 

@@ -15,9 +15,11 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from keras_musictag import _decoders, _headers, audio
+from keras_musictag.apps.library import pool
+from keras_musictag.audio import containers as _headers
+from keras_musictag.audio import decoders as _decoders
+from keras_musictag.audio import reading as audio
 from keras_musictag.errors import AudioError, TruncatedAudioError, UnsupportedAudioError
-from keras_musictag.library import pool
 
 CHECKOUT = Path(__file__).parents[1]
 

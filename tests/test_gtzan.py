@@ -10,7 +10,7 @@ from published_miniatures import GENRES, gtzan_folder, sound
 
 from keras_musictag.datasets import DataError, gtzan
 
-module = sys.modules["keras_musictag.datasets.gtzan"]  # as an attribute of the package it is the function
+module = sys.modules["keras_musictag.datasets.loaders.gtzan"]  # as an attribute of the package it is the function
 FULL = module.filtered_split()
 # Of the published split the first to train, validate and test of each genre, and the unreadable one.
 SMALL = {

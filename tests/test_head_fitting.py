@@ -8,11 +8,11 @@ import pytest
 import scipy.optimize
 from sklearn.linear_model import LogisticRegression
 
-from keras_musictag import head_fitting
 from keras_musictag.datasets import Manifest, Row
 from keras_musictag.datasets.splitting import folds
-from keras_musictag.head_fitting import STRENGTHS, fit_head, weights_of
-from keras_musictag.taps import EPSILON
+from keras_musictag.models.taps import EPSILON
+from keras_musictag.training import heads as head_fitting
+from keras_musictag.training.heads import STRENGTHS, fit_head, weights_of
 
 CLASSES = 3
 

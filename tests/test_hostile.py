@@ -26,7 +26,7 @@ from keras_musictag.errors import (
     WeightsError,
     WeightsMismatchError,
 )
-from keras_musictag.spec import ModelSpec
+from keras_musictag.models.spec import ModelSpec
 
 
 @pytest.fixture(scope="module")

@@ -17,8 +17,8 @@ from hub_server import Fault, HubServer, Repo, point_client_at
 from weight_files import CONTENT, OTHER, files_in, rot, spec_of
 
 import keras_musictag as kmt
-from keras_musictag import download
 from keras_musictag.errors import CacheError, CorruptWeightsError, DownloadError, OfflineError, SpecError
+from keras_musictag.models import fetching as download
 
 REPO = "someone/my-tagger"
 
@@ -108,7 +108,7 @@ def test_random_weights_need_no_download(server, commit):
 
 def test_by_environment_alone(server, commit, hub_home):
     """As a user has it: nothing patched, HF_ENDPOINT as for a company's own Hub. Then the same again, and offline."""
-    code = "import sys; from keras_musictag.download import *; print(fetch_weights(fetch_hub_spec(sys.argv[1])))"
+    code = "import sys; from keras_musictag.models.fetching import *; print(fetch_weights(fetch_hub_spec(sys.argv[1])))"
     environment = {**os.environ, "HF_ENDPOINT": server.url, "HF_HOME": str(hub_home)}
     for first, extra in ((True, {}), (False, {}), (False, {"KERAS_MUSICTAG_OFFLINE": "1"})):
         server.requests.clear()

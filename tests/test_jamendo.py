@@ -9,7 +9,7 @@ from published_miniatures import JAMENDO_SIZES, jamendo_folder
 
 from keras_musictag.datasets import DataError, Manifest, jamendo
 
-module = sys.modules["keras_musictag.datasets.jamendo"]  # as an attribute of the package it is the function
+module = sys.modules["keras_musictag.datasets.loaders.jamendo"]  # as an attribute of the package it is the function
 PUBLISHED = module.info
 
 

@@ -9,8 +9,9 @@ import pytest
 from click.testing import CliRunner
 
 import keras_musictag as kmt
-from keras_musictag import audio, registry
-from keras_musictag.windows import cut
+from keras_musictag.audio import reading as audio
+from keras_musictag.models import registry
+from keras_musictag.models.windows import cut
 
 CHECKOUT = Path(__file__).parents[1]
 _script = importlib.util.spec_from_file_location("latency", CHECKOUT / "benchmarks" / "latency.py")

@@ -9,7 +9,7 @@ import pytest
 from keras import ops
 
 from keras_musictag.errors import InvalidSamplesError, SpecError
-from keras_musictag.layers import LogMelSpectrogram, mel_filterbank, mel_frequencies, window_function
+from keras_musictag.models.layers import LogMelSpectrogram, mel_filterbank, mel_frequencies, window_function
 
 pytestmark = pytest.mark.contract
 

@@ -14,8 +14,8 @@ from audio_files import posix
 from library_files import sound, sounds
 
 import keras_musictag as kmt
+from keras_musictag.apps.library import LibraryError, journal, pool, tag_library
 from keras_musictag.errors import MissingExtraError
-from keras_musictag.library import LibraryError, journal, pool, tag_library
 
 
 @pytest.fixture(scope="module")
@@ -381,7 +381,7 @@ def test_two_runs_on_one_output(music, tiny, tmp_path):
         with pytest.raises(LibraryError, match=r"Another run is writing .*tags.csv"):
             tag(music, tiny, "tags.csv")
         assert tag(music, tiny, "other.csv").tagged == 5
-    hold = "import sys, time; from pathlib import Path; from keras_musictag.library.journal import OutputLock\n"
+    hold = "import sys, time; from pathlib import Path; from keras_musictag.apps.library.journal import OutputLock\n"
     hold += "with OutputLock(Path('tags.csv').absolute()): print('locked', flush=True); time.sleep(100)"
     with subprocess.Popen([sys.executable, "-c", hold], stdout=subprocess.PIPE) as owner:
         assert owner.stdout.readline() == b"locked\n"

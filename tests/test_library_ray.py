@@ -17,8 +17,18 @@ from click.testing import CliRunner
 from library_files import sound, sounds
 
 import keras_musictag as kmt
+from keras_musictag.apps.library import (
+    LibraryError,
+    parts,
+    ray_engine,
+    storage,
+    tag_library,
+    tag_on_ray,
+)
+from keras_musictag.apps.library import (
+    local_engine as run,
+)
 from keras_musictag.cli import main
-from keras_musictag.library import LibraryError, parts, ray_engine, run, storage, tag_library, tag_on_ray
 
 pytestmark = posix
 ray = pytest.importorskip("ray")
@@ -69,7 +79,7 @@ def test_the_same_rows_as_on_one_machine(cluster, model, tmp_path, monkeypatch):
     assert str(summary).startswith(f"{tmp_path}/tags: 44 files, 40 tagged now") and summary.failed == 4
     assert len(list((tmp_path / "actors").iterdir())) == 2
     monkeypatch.setattr(run, "network", ray_files.network)
-    monkeypatch.setattr("keras_musictag.library.pool._STREAM", "ray_files:noted")
+    monkeypatch.setattr("keras_musictag.apps.library.pool._STREAM", "ray_files:noted")
     tag_library(music, tmp_path / "tags.parquet", ray_files.tagger(), top=3, workers=1)
     assert read(tmp_path / "tags") == read(tmp_path / "tags.parquet")
 
@@ -134,7 +144,7 @@ def test_what_is_done_is_not_done_again(cluster, model, tmp_path, monkeypatch):
 RUN = """
 import sys
 import ray, ray_files
-from keras_musictag.library import parts, tag_on_ray
+from keras_musictag.apps.library import parts, tag_on_ray
 parts._SECONDS = 0.0
 ray_files.without_keras(lambda name: ray_files.tagger())
 ray.init(address=sys.argv[1], log_to_driver=False, runtime_env={"worker_process_setup_hook": ray_files.in_actors})

@@ -12,9 +12,9 @@ from click.testing import CliRunner
 from library_files import sounds
 
 import keras_musictag as kmt
+from keras_musictag.apps.library import LibraryRow, SearchError, output, search, tag_library
 from keras_musictag.cli import main
 from keras_musictag.errors import AudioNotFoundError, MissingExtraError, UnknownTagError
-from keras_musictag.library import LibraryRow, SearchError, output, search, tag_library
 
 pytest.importorskip("duckdb")
 pytest.importorskip("pyarrow")

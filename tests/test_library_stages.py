@@ -13,12 +13,13 @@ from audio_files import posix
 from library_files import sound, sounds
 
 import keras_musictag as kmt
+from keras_musictag.apps.library import LibraryError, decoding, listing, tag_library
+from keras_musictag.apps.library import local_engine as run
+from keras_musictag.apps.library.batching import Batcher, network
+from keras_musictag.apps.library.decoding import Ended, Job, Opened, decode, message_fields, message_from
+from keras_musictag.apps.library.pool import DecodeWorkers
 from keras_musictag.datasets import Manifest, Row
 from keras_musictag.errors import SpecError
-from keras_musictag.library import LibraryError, decoding, listing, run, tag_library
-from keras_musictag.library.decoding import Ended, Job, Opened, decode, message_fields, message_from
-from keras_musictag.library.pool import DecodeWorkers
-from keras_musictag.library.tagging import Batcher, network
 
 SPEC = kmt.model_info("tiny")
 

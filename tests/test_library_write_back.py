@@ -13,8 +13,8 @@ from audio_files import encode, m4a, save, signal
 from library_files import sound, sounds
 
 import keras_musictag as kmt
+from keras_musictag.apps.library import tag_library, write_back
 from keras_musictag.errors import MissingExtraError
-from keras_musictag.library import tag_library, write_back
 
 mutagen = pytest.importorskip("mutagen")
 

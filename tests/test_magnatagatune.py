@@ -17,11 +17,11 @@ import keras_musictag.datasets  # noqa: F401 (registers the module that the next
 from keras_musictag import model_info
 from keras_musictag.datasets import archives
 from keras_musictag.datasets.info import DatasetInfo
-from keras_musictag.datasets.magnatagatune import download_magnatagatune, magnatagatune
+from keras_musictag.datasets.loaders.magnatagatune import download_magnatagatune, magnatagatune
 from keras_musictag.datasets.manifest import DataError, Manifest
 from keras_musictag.errors import CacheError, DownloadError, OfflineError
 
-mtt = sys.modules["keras_musictag.datasets.magnatagatune"]  # as an attribute of the package it is the function
+mtt = sys.modules["keras_musictag.datasets.loaders.magnatagatune"]  # as an attribute of the package it is the function
 PUBLISHED = mtt.info
 
 TOP50 = model_info("musicnn_mtt").tags

@@ -12,8 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from keras_musictag import _bootstrap, errors, metrics
-from keras_musictag.metrics import EvaluationError, agreement, compare_scores, evaluate_scores
+from keras_musictag import errors
+from keras_musictag.evaluation import bootstrap as _bootstrap
+from keras_musictag.evaluation import metrics
+from keras_musictag.evaluation.metrics import EvaluationError, agreement, compare_scores, evaluate_scores
 
 MINE = {"dataset": "mine", "split": "test"}
 TAGS = ("rock", "jazz", "folk")
@@ -509,7 +511,7 @@ def test_complaints_are_music_tag_errors_and_value_errors():
 
 def test_importing_and_measuring_needs_numpy_only():
     code = (
-        "import sys\nfrom keras_musictag.metrics import evaluate_scores\n"
+        "import sys\nfrom keras_musictag.evaluation.metrics import evaluate_scores\n"
         "evaluate_scores([[0], [1]], [[0.1], [0.2]], ['a'], dataset='d', split='s')\n"
         "print(sorted({'sklearn', 'scipy', 'matplotlib', 'keras', 'tensorflow', 'librosa'} & set(sys.modules)))"
     )

@@ -7,8 +7,8 @@ from hub_server import Fault
 from weight_files import CONTENT, NAME, OTHER, URL, files_in, rot, spec_of
 
 import keras_musictag as kmt
-from keras_musictag import download
 from keras_musictag.errors import CorruptWeightsError, OfflineError, SpecError, WeightsError, WeightsUnavailableError
+from keras_musictag.models import fetching as download
 
 # === Mirror ===
 

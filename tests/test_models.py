@@ -140,7 +140,7 @@ def test_claims_hold(name):
 def test_a_broken_claim_is_found(monkeypatch):
     import dataclasses
 
-    from keras_musictag import registry
+    from keras_musictag.models import registry
 
     spec = kmt.model_info("tiny")
     wrong = dataclasses.replace(spec, claims={**spec.claims, "parameters": 1, "layers": {"GRU": [17]}})

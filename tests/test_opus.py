@@ -10,7 +10,8 @@ import soxr
 from audio_files import av_encode, encode, misdate, ogg_pages, save, signal
 from conftest import SHARED
 
-from keras_musictag import _headers, audio
+from keras_musictag.audio import containers as _headers
+from keras_musictag.audio import reading as audio
 from keras_musictag.errors import TruncatedAudioError
 
 load = functools.partial(audio.load, target_sr=16000)
@@ -37,7 +38,7 @@ def opus(rate=16000, channels=1):
 @pytest.mark.parametrize("wrong", WRONG)
 @pytest.mark.parametrize("as_file", [False, True])
 def test_the_whole_sound_is_decoded(tmp_path, monkeypatch, wrong, as_file):
-    monkeypatch.setattr("keras_musictag._decoders.BLOCK_VALUES", 10_000)
+    monkeypatch.setattr("keras_musictag.audio.decoders.BLOCK_VALUES", 10_000)
     data = misdate(opus(), WRONG[wrong])
     path = save(tmp_path / "a.opus", data)
     for part in ({}, {"offset": 1.234}, {"offset": 3.9, "duration": 0.7}):

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from keras_musictag.benchmarking import BenchmarkRun
-from keras_musictag.benchmarking.page import page as benchmark_page
-from keras_musictag.runtime import FASTEST_FIRST
+from keras_musictag.apps.benchmarking import BenchmarkRun
+from keras_musictag.apps.benchmarking.page import page as benchmark_page
+from keras_musictag.tagging.runtimes import FASTEST_FIRST
 
 ROOT = Path(__file__).parents[1]
 RESULTS, DOCS = ROOT / "benchmarks" / "results", ROOT / "docs"

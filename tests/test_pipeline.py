@@ -12,14 +12,15 @@ import pytest
 from audio_files import encode, save, signal
 
 import keras_musictag as kmt
-from keras_musictag import audio, features
-from keras_musictag.augment import Augmentation, from_power
+from keras_musictag.audio import reading as audio
+from keras_musictag.datasets import features
+from keras_musictag.datasets.augment import Augmentation, from_power
+from keras_musictag.datasets.batches import EvaluationWindows, FeatureCache, TimedBatches, WindowBatches
 from keras_musictag.datasets.manifest import DataError, Manifest, Row
 from keras_musictag.errors import AudioNotFoundError, AudioTooShortError, CacheError, SilentAudioError, SpecError
-from keras_musictag.layers import LogMelSpectrogram
-from keras_musictag.pipeline import EvaluationWindows, FeatureCache, TimedBatches, WindowBatches
-from keras_musictag.spec import AudioSpec, MelSpec, ModelSpec, WindowSpec
-from keras_musictag.windows import cut
+from keras_musictag.models.layers import LogMelSpectrogram
+from keras_musictag.models.spec import AudioSpec, MelSpec, ModelSpec, WindowSpec
+from keras_musictag.models.windows import cut
 
 SR, HOP = 8000, 128
 LENGTHS = (20.0, 9.3, 3.0, 0.5)  # s; a window is 1 s, a chunk of the cache 8 s

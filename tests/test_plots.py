@@ -11,8 +11,7 @@ from click.testing import CliRunner
 import keras_musictag as kmt
 from keras_musictag.cli import main
 from keras_musictag.errors import MissingExtraError, MusicTagError
-from keras_musictag.evaluation import Comparison, Estimate, Evaluation, EvaluationError, TagScore
-from keras_musictag.finetuning import FineTuneReport
+from keras_musictag.evaluation.results import Comparison, Estimate, Evaluation, EvaluationError, TagScore
 from keras_musictag.plots import (
     PlotError,
     new_axes,
@@ -26,6 +25,7 @@ from keras_musictag.plots import (
     save_figure,
     save_training,
 )
+from keras_musictag.training.finetuning import FineTuneReport
 
 matplotlib = pytest.importorskip("matplotlib")
 

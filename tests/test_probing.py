@@ -13,12 +13,14 @@ from labelled_sounds import RATE, labelled_sounds
 from sklearn.metrics import roc_auc_score
 
 import keras_musictag as kmt
-from keras_musictag import _linear_probe, _probe_result, audio
+from keras_musictag.apps.probing import linear_probe as _linear_probe
+from keras_musictag.apps.probing import probe_result as _probe_result
+from keras_musictag.apps.probing.runner import probe
+from keras_musictag.audio import reading as audio
 from keras_musictag.datasets import Manifest, Row
-from keras_musictag.embeddings import EmbeddingCache
 from keras_musictag.errors import UnknownModelError
-from keras_musictag.evaluation import EvaluationError
-from keras_musictag.probing import probe
+from keras_musictag.evaluation.results import EvaluationError
+from keras_musictag.training.embeddings import EmbeddingCache
 
 CLASSES = ("clicks", "noise", "tone")
 MINE = {"dataset": "mine", "folds": 3, "n_bootstrap": 50, "progress": False}

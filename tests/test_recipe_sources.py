@@ -6,11 +6,11 @@ import pytest
 from published_miniatures import gtzan_folder
 
 import keras_musictag.datasets  # noqa: F401 (registers the module that the next line looks up)
+from keras_musictag.apps.recipes import Recipe, RecipeError
+from keras_musictag.apps.recipes.recipe_data import load, read
 from keras_musictag.datasets import DataError
-from keras_musictag.recipes import Recipe, RecipeError
-from keras_musictag.recipes.data import load, read
 
-gtzan_module = sys.modules["keras_musictag.datasets.gtzan"]
+gtzan_module = sys.modules["keras_musictag.datasets.loaders.gtzan"]
 SMALL = {"blues/blues.00029": "train", "rock/rock.00049": "valid", "jazz/jazz.00054": "train", "pop/pop.00006": "test"}
 
 

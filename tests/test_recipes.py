@@ -15,10 +15,11 @@ import pytest
 from two_tags import TAGS, two_tags
 
 import keras_musictag as kmt
-from keras_musictag import registry, supervised
+from keras_musictag.apps.recipes import Recipe, RecipeError
 from keras_musictag.datasets import DataError, Manifest, Row
 from keras_musictag.errors import CacheError, UnknownModelError
-from keras_musictag.recipes import Recipe, RecipeError
+from keras_musictag.models import registry
+from keras_musictag.training import supervised
 
 TOML = """
 task = "train"

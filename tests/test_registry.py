@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 import keras_musictag as kmt
-from keras_musictag import registry
 from keras_musictag.errors import SpecError, UnknownModelError
+from keras_musictag.models import registry
 
 PLUGIN = Path(__file__).parent / "plugin"
 
@@ -93,7 +93,7 @@ def test_a_refused_model_leaves_nothing_behind():
     code = """
 import dataclasses, keras_musictag as kmt
 from keras_musictag.errors import SpecError
-from keras_musictag.registry import zoo_folder
+from keras_musictag.models.registry import zoo_folder
 spec = dataclasses.replace(kmt.ModelSpec.from_folder(zoo_folder() / "tiny"), architecture="mine")
 try:
     @kmt.register_model(spec=spec)

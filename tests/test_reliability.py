@@ -12,9 +12,9 @@ from library_files import sound, sounds, start
 from weight_files import CONTENT, NAME, spec_of
 
 import keras_musictag as kmt
-from keras_musictag import download
-from keras_musictag.features import FeatureCache
-from keras_musictag.library import tag_library
+from keras_musictag.apps.library import tag_library
+from keras_musictag.datasets.features import FeatureCache
+from keras_musictag.models import fetching as download
 
 CHECKOUT = Path(__file__).parents[1]
 TIMES = {"2100": 4_102_444_800, "1970": 0, "1960": -315_619_200}

@@ -18,9 +18,9 @@ import soundfile
 from click.testing import CliRunner
 
 import keras_musictag as kmt
+from keras_musictag.apps.serving import Desk, Limits, ServeError, serving
 from keras_musictag.cli import main
 from keras_musictag.errors import MissingExtraError, UnknownModelError
-from keras_musictag.serving import Desk, Limits, ServeError, serving
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 

@@ -7,7 +7,7 @@ import pytest
 
 import keras_musictag as kmt
 from keras_musictag.errors import SpecError
-from keras_musictag.spec import parse_hub_uri
+from keras_musictag.models.spec import parse_hub_uri
 
 SHA = "0" * 64
 

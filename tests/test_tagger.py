@@ -96,7 +96,7 @@ def test_tag_is_the_mean_over_windows(tiny, song):
 
 def test_model_and_core_agree(tiny, sine):
     window = sine[None, : tiny.spec.window_samples]
-    from keras_musictag.layers import LogMelSpectrogram
+    from keras_musictag.models.layers import LogMelSpectrogram
 
     log_mel = LogMelSpectrogram.from_spec(tiny.spec.audio, tiny.spec.mel)(window)
     assert tuple(log_mel.shape[1:]) == tiny.spec.input_shape
@@ -328,7 +328,7 @@ def test_one_trace_however_many_windows(tiny, sine):
 
 
 def test_a_long_track_is_tagged_in_batches(tiny, song, monkeypatch):
-    from keras_musictag import tagging as module
+    from keras_musictag.tagging import base as module
 
     expected = tiny.tag(song, sr=16_000)
     monkeypatch.setattr(module, "BATCH_SECONDS", 2.0)

@@ -10,9 +10,17 @@ from keras import layers, ops
 
 import keras_musictag as kmt
 from keras_musictag.errors import SpecError
-from keras_musictag.registry import _load_all, _specs
-from keras_musictag.taps import LEAST_VARIANCE, STANDARDISE, TapStatistics, bands_of, is_tap, tap_names, with_taps
-from keras_musictag.training_graph import training_graph
+from keras_musictag.models.registry import _load_all, _specs
+from keras_musictag.models.taps import (
+    LEAST_VARIANCE,
+    STANDARDISE,
+    TapStatistics,
+    bands_of,
+    is_tap,
+    tap_names,
+    with_taps,
+)
+from keras_musictag.training.training_graph import training_graph
 
 pytestmark = pytest.mark.contract
 ARCHITECTURES = {

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import keras_musictag as kmt
-from keras_musictag.layers import LogMelSpectrogram
+from keras_musictag.models.layers import LogMelSpectrogram
 
 pytestmark = pytest.mark.contract
 

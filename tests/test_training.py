@@ -14,7 +14,7 @@ from keras import ops
 
 import keras_musictag as kmt
 from keras_musictag.errors import CacheError
-from keras_musictag.training import BEST, CHECKPOINT, LOG, TrainingError, TrainingSpec, fit, set_prior
+from keras_musictag.training.loop import BEST, CHECKPOINT, LOG, TrainingError, TrainingSpec, fit, set_prior
 
 pytestmark = pytest.mark.contract
 run = functools.partial(fit, bn_momentum=0.8)  # the moving statistics have 40 steps to settle

@@ -6,9 +6,15 @@ import pytest
 from keras import layers, ops
 
 import keras_musictag as kmt
-from keras_musictag.losses import BalancedCrossentropy, balance_weights
-from keras_musictag.training import TrainingError
-from keras_musictag.training_graph import SEGMENTS, copy_weights, segment_frames, segment_source, training_graph
+from keras_musictag.training.loop import TrainingError
+from keras_musictag.training.losses import BalancedCrossentropy, balance_weights
+from keras_musictag.training.training_graph import (
+    SEGMENTS,
+    copy_weights,
+    segment_frames,
+    segment_source,
+    training_graph,
+)
 
 pytestmark = pytest.mark.contract
 

@@ -7,9 +7,9 @@ from hub_server import Fault, Repo
 from hub_upload_server import hub_for_the_client
 
 import keras_musictag as kmt
-from keras_musictag import upload
 from keras_musictag.errors import CacheError, MusicTagError, SpecError
-from keras_musictag.upload import UploadError
+from keras_musictag.models import hub as upload
+from keras_musictag.models.hub import UploadError
 
 # The Hub's client passes files to its HTTP library in a way that this calls old.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
@@ -151,7 +151,7 @@ def test_a_tagger_that_cannot_be_saved(hub, tagger, tmp_path, monkeypatch):
     def fail(*args, **kwargs):
         raise CacheError("the disk is full")
 
-    monkeypatch.setattr("keras_musictag.saving.save", fail)
+    monkeypatch.setattr("keras_musictag.models.folder.save", fail)
     with pytest.raises(CacheError, match="the disk is full"):
         tagger.push_to_hub(REPO)
     assert hub.requests == [] and [path.name for path in tmp_path.iterdir() if "musictag" in path.name] == []

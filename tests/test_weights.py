@@ -17,8 +17,8 @@ from safetensors.numpy import load_file, save_file
 from weight_files import files_in
 
 import keras_musictag as kmt
-from keras_musictag import weights
 from keras_musictag.errors import CacheError, CorruptWeightsError, WeightsMismatchError
+from keras_musictag.models import weights
 
 
 def build(seed=None):

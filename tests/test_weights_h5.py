@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 import keras_musictag as kmt
-from keras_musictag import weights
 from keras_musictag.errors import CorruptWeightsError, WeightsMismatchError
+from keras_musictag.models import weights
 
 ARCHITECTURES = ("musicnn", "vgg")
 LAYERS = {

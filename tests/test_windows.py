@@ -10,9 +10,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from keras_musictag.errors import AudioTooShortError, SilentAudioError
-from keras_musictag.layers import LogMelSpectrogram
-from keras_musictag.spec import AudioSpec, MelSpec, ModelSpec, WindowSpec
-from keras_musictag.windows import cut
+from keras_musictag.models.layers import LogMelSpectrogram
+from keras_musictag.models.spec import AudioSpec, MelSpec, ModelSpec, WindowSpec
+from keras_musictag.models.windows import cut
 
 
 def make_spec(frames=187, remainder="align", short="repeat", sr=16000, n_fft=512, hop_length=256, n_mels=96):

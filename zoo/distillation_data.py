@@ -26,7 +26,7 @@ import soundfile
 import soxr
 from tqdm import tqdm
 
-from keras_musictag.audio import load
+from keras_musictag.audio.reading import load
 from keras_musictag.datasets import Manifest, Row
 
 SR = 16000

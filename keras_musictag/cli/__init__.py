@@ -16,9 +16,9 @@ from . import probe as probe
 from . import push as push
 from . import search as search
 from . import serve as serve
-from . import tagging as tagging
-from . import training as training
+from . import tag as tag
+from . import train as train
 from . import zoo as zoo
-from ._shared import main as main
+from .common import main as main
 
 __all__ = ["main"]

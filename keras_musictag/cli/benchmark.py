@@ -11,9 +11,8 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
-from ..tables import echo
-from ._completion import complete_file, complete_model
-from ._shared import (
+from ..utils.tables import echo
+from .common import (
     STDOUT,
     check_output,
     check_plot,
@@ -24,7 +23,8 @@ from ._shared import (
     printable,
     progress_only,
     suggest,
-)  # fmt: skip
+)
+from .completers import complete_file, complete_model
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 
@@ -83,8 +83,8 @@ def run(models: tuple[str, ...], threads: tuple[str, ...] | None, **given: Any) 
 
     A measurement that fails is reported, the others go on, and the exit code is 1.
     """
-    from .. import benchmarking
-    from ..benchmarking import page
+    from ..apps import benchmarking
+    from ..apps.benchmarking import page
 
     if given["csv_file"] is not None:
         check_output("--csv", given["csv_file"], (".csv",))
@@ -138,7 +138,7 @@ def compare(before: Path, after: Path, as_json: bool) -> None:
 
     Slower means beyond noise: the ranges from the 10th to the 90th percentile do not touch.
     """
-    from .. import benchmarking
+    from ..apps import benchmarking
 
     compared = benchmarking.compare_runs(
         benchmarking.BenchmarkRun.from_json(before), benchmarking.BenchmarkRun.from_json(after)

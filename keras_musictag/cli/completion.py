@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 from click.shell_completion import get_completion_class
 
-from ._shared import UsageProblem, main
+from .common import UsageProblem, main
 
 _PROGRAM, _VARIABLE = "keras-musictag", "_KERAS_MUSICTAG_COMPLETE"  # click derives the second from the first
 _HOW = {

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..tables import Table, echo
-from ._completion import complete_dataset
-from ._shared import check_output, json_flag, main, print_json, printable, progress_only, suggest
+from ..utils.tables import Table, echo
+from .common import check_output, json_flag, main, print_json, printable, progress_only, suggest
+from .completers import complete_dataset
 
 if TYPE_CHECKING:
     from ..datasets.catalogue import Entry

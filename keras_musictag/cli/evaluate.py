@@ -8,10 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ..tables import echo
-from ._completion import complete_file, complete_scored
-from ._data import DATA_HELP, load_data
-from ._shared import (
+from ..utils.tables import echo
+from .common import (
     STDOUT,
     UsageProblem,
     check_output,
@@ -23,11 +21,13 @@ from ._shared import (
     printable,
     progress_only,
     suggest,
-)  # fmt: skip
+)
+from .completers import complete_file, complete_scored
+from .data_options import DATA_HELP, load_data
 
 if TYPE_CHECKING:
-    from ..evaluation import Comparison, Evaluation
-    from ..scores import Scores
+    from ..evaluation.results import Comparison, Evaluation
+    from ..evaluation.scores import Scores
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 
@@ -124,7 +124,7 @@ def _scores(
     models: list[str], data: str | None, split: str, dataset: str | None, cache: Path | None, workers: int, strict: bool
 ) -> Scores:
     """The scores of one or two models, read from files where they are given."""
-    from ..scores import Scores
+    from ..evaluation.scores import Scores
 
     kept = {name: Scores.load(name) for name in models if name.endswith(".npz")}
     fresh = [name for name in models if name not in kept]
@@ -134,7 +134,7 @@ def _scores(
         manifest, name, grouped_by = load_data(data)
         taggers = {name: load_tagger(name) for name in fresh}  # all of them first: the second may not be there
         called = dataset or next((scores.dataset for scores in kept.values()), name)
-        from ..tagger_evaluation import score
+        from ..evaluation.measuring import score
 
         with progress_only():
             for model, tagger in taggers.items():

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ._completion import complete_file, complete_model
-from ._data import DATA_HELP, load_data
-from ._shared import json_flag, load_tagger, main, print_json, printable, progress_only, suggest_tagging
+from .common import json_flag, load_tagger, main, print_json, printable, progress_only, suggest_tagging
+from .completers import complete_file, complete_model
+from .data_options import DATA_HELP, load_data
 
 if TYPE_CHECKING:
-    from ..exported import Format, Precision, Sound
+    from ..tagging.exported import Format, Precision, Sound
 
 
 @main.command(short_help="Write a model for ONNX Runtime, OpenVINO, LiteRT or TensorFlow.")

@@ -8,11 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..registry import DEFAULT_MODEL
-from ..tables import echo
-from ._completion import complete_file, complete_model
-from ._data import DATA_HELP, planned
-from ._shared import (
+from ..models.registry import DEFAULT_MODEL
+from ..utils.tables import echo
+from .common import (
     STOPPED,
     UsageProblem,
     json_flag,
@@ -24,10 +22,12 @@ from ._shared import (
     progress_only,
     slug,
     suggest_tagging,
-)  # fmt: skip
+)
+from .completers import complete_file, complete_model
+from .data_options import DATA_HELP, planned
 
 if TYPE_CHECKING:
-    from ..finetuning import FineTuned
+    from ..training.finetuning import FineTuned
 
 _SETTINGS = ("stages", "epochs", "learning_rate", "seed")
 
@@ -72,8 +72,8 @@ def finetune(model: str, data: str, **given: Any) -> None:
     """  # noqa: D301
     tags, validation = _tags(given["tags"]), _validation(given["validation"])
     tagger = load_tagger(model)
-    from ..finetuning import FineTuneSpec
-    from ..finetuning.run import carry_out, plan
+    from ..training.finetuning import FineTuneSpec
+    from ..training.finetuning.fitting import carry_out, plan
 
     changes = {name: given[name] for name in _SETTINGS if given[name] is not None}
     with progress_only():

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ._shared import (
+from .common import (
     STOPPED,
     UsageProblem,
     import_backend,
@@ -19,11 +19,11 @@ from ._shared import (
     print_json,
     progress_only,
     suggest,
-)  # fmt: skip
+)
 
 if TYPE_CHECKING:
-    from ..library import LibrarySummary
-    from ..library.write_back import WriteBack
+    from ..apps.library import LibrarySummary
+    from ..apps.library.write_back import WriteBack
 
 # What the library's functions take unless told otherwise; they are not imported for a help text.
 _TIMEOUT, _RAY_WORKERS = 600.0, 2
@@ -127,7 +127,7 @@ def library(
 
 
 def _here(sources: tuple[str, ...], out: str, model: str, options: dict[str, Any]) -> LibrarySummary:
-    from ..library import tag_library
+    from ..apps.library import tag_library
 
     tagger = load_tagger(model)
     with progress_only():
@@ -137,7 +137,7 @@ def _here(sources: tuple[str, ...], out: str, model: str, options: dict[str, Any
 def _on_ray(
     sources: tuple[str, ...], out: str, model: str, actors: int | None, gpus: float, options: dict[str, Any]
 ) -> LibrarySummary:
-    from ..library import tag_on_ray
+    from ..apps.library import tag_on_ray
 
     import_backend()
     options["workers"] = options["workers"] or _RAY_WORKERS

@@ -7,11 +7,9 @@ from pathlib import Path
 
 import click
 
-from ..registry import list_models
-from ..tables import echo
-from ._completion import complete_file, complete_model
-from ._data import DATA_HELP, load_data
-from ._shared import (
+from ..models.registry import list_models
+from ..utils.tables import echo
+from .common import (
     STDOUT,
     check_output,
     check_plot,
@@ -22,7 +20,9 @@ from ._shared import (
     printable,
     progress_only,
     suggest,
-)  # fmt: skip
+)
+from .completers import complete_file, complete_model
+from .data_options import DATA_HELP, load_data
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 
@@ -83,7 +83,7 @@ def probe(
     # `tiny` is for tests.
     names = models or tuple(name for name in list_models(pretrained=True) if name != "tiny")
     import_backend()
-    from .. import probing
+    from ..apps.probing import runner as probing
 
     with progress_only():
         result = probing.probe(

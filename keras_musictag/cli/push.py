@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import click
 
-from ._completion import complete_model
-from ._shared import load_tagger, main, suggest
+from .common import load_tagger, main, suggest
+from .completers import complete_model
 
 
 @main.command(short_help="Upload a tagger to the Hugging Face Hub.")

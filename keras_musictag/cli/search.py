@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ..tables import Table, echo
-from ._completion import complete_model
-from ._shared import csv_option, format_option, import_backend, json_option, main, print_json, progress_only, suggest
+from ..utils.tables import Table, echo
+from .common import csv_option, format_option, import_backend, json_option, main, print_json, progress_only, suggest
+from .completers import complete_model
 
 if TYPE_CHECKING:
-    from ..library import Found
+    from ..apps.library import Found
 
 
 @main.command(short_help="Find files in the table that `library` wrote.")
@@ -45,7 +45,7 @@ def search(table: Path, where: str, like: Path | None, model: str | None, limit:
     keras-musictag search tags.parquet "guitar>0.5 and not vocals"
     keras-musictag search tags.parquet "techno and duration_s<300" --like song.mp3
     """  # noqa: D301
-    from ..library import search
+    from ..apps.library import search
 
     if like is not None:
         import_backend()

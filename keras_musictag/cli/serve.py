@@ -9,9 +9,9 @@ import webbrowser
 
 import click
 
-from ..registry import DEFAULT_MODEL
-from ._completion import complete_model
-from ._shared import import_backend, main, progress_only, runtime_option
+from ..models.registry import DEFAULT_MODEL
+from .common import import_backend, main, progress_only, runtime_option
+from .completers import complete_model
 
 
 @main.command(short_help="A page in the browser that tags.")
@@ -50,7 +50,7 @@ def serve(
     works without internet; models that are not on this machine yet are the exception.
     """
     import_backend()
-    from ..serving import Desk, Limits, serving
+    from ..apps.serving import Desk, Limits, serving
 
     desk = Desk(models, runtime=runtime, limits=Limits(megabytes=max_mb, minutes=max_minutes))
     with contextlib.suppress(KeyboardInterrupt), contextlib.ExitStack() as stack:

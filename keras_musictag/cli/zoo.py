@@ -6,10 +6,10 @@ import sys
 
 import click
 
-from ..registry import list_models, model_info
-from ..tables import Table, console, echo, on_terminal
-from ._completion import complete_name
-from ._shared import import_backend, main, model_words, print_json, suggest
+from ..models.registry import list_models, model_info
+from ..utils.tables import Table, console, echo, on_terminal
+from .common import import_backend, main, model_words, print_json, suggest
+from .completers import complete_name
 
 
 @main.command(short_help="List models.")
@@ -40,7 +40,7 @@ def models(pattern: str, pretrained: bool, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print the spec as JSON.")
 def info(name: str, as_json: bool) -> None:
     """Everything the spec of model NAME says."""
-    from ..cards import model_card
+    from ..models.cards import model_card
 
     spec = model_info(name)
     if as_json:
@@ -66,7 +66,7 @@ def validate(names: tuple[str, ...], no_weights: bool, as_json: bool) -> None:
 
     Without NAMES, every registered model is checked. Exit code 1 if a claim does not hold.
     """
-    from ..validation import validate as check_model
+    from ..tagging.validation import validate as check_model
 
     import_backend()
     failures = 0

@@ -4,11 +4,11 @@
 `emotify` read those data sets. `manifest.validate()` looks at everything before any training does.
 """
 
-from .emotify import emotify
-from .gtzan import gtzan
 from .info import DatasetInfo
-from .jamendo import jamendo
-from .magnatagatune import download_magnatagatune, magnatagatune
+from .loaders.emotify import emotify
+from .loaders.gtzan import gtzan
+from .loaders.jamendo import jamendo
+from .loaders.magnatagatune import download_magnatagatune, magnatagatune
 from .manifest import DataError, Manifest
 from .report import Problem, Report
 from .rows import SPLITS, Row

@@ -21,8 +21,8 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ..download import is_offline, replacing, sha256_of
 from ..errors import CacheError, DownloadError, OfflineError
+from ..models.fetching import is_offline, replacing, sha256_of
 from .rows import DataError
 
 _log = logging.getLogger(__name__)

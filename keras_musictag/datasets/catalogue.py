@@ -7,15 +7,15 @@ import difflib
 from collections.abc import Callable
 from typing import cast
 
-from .emotify import Labels, emotify
-from .emotify import info as emotify_info
-from .gtzan import gtzan
-from .gtzan import info as gtzan_info
 from .info import DatasetInfo
-from .jamendo import info as jamendo_info
-from .jamendo import jamendo
-from .magnatagatune import info as magnatagatune_info
-from .magnatagatune import magnatagatune
+from .loaders.emotify import Labels, emotify
+from .loaders.emotify import info as emotify_info
+from .loaders.gtzan import gtzan
+from .loaders.gtzan import info as gtzan_info
+from .loaders.jamendo import info as jamendo_info
+from .loaders.jamendo import jamendo
+from .loaders.magnatagatune import info as magnatagatune_info
+from .loaders.magnatagatune import magnatagatune
 from .manifest import Manifest
 from .rows import AnyPath, DataError
 

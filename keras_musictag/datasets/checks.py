@@ -15,9 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
-from .. import audio
+from ..audio import reading as audio
 from ..errors import AudioError, AudioTooShortError
-from ._parallel import parallel
+from ..utils.parallel import parallel
 from .copies import copies
 from .manifest import Manifest
 from .report import Problem, Report

@@ -27,7 +27,7 @@ class DatasetInfo:
         DataError: something is empty.
 
     Example:
-        >>> from keras_musictag.datasets.magnatagatune import info
+        >>> from keras_musictag.datasets.loaders.magnatagatune import info
         >>> info.splits["clean"]["test"]
         4332
     """

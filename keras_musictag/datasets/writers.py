@@ -11,7 +11,7 @@ import json
 import os
 from pathlib import Path
 
-from ..weights import write_atomically
+from ..models.weights import write_atomically
 from .manifest import Manifest
 from .readers import RESERVED, TAG_PREFIX
 from .rows import DataError, Row

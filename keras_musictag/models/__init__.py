@@ -1,13 +1,46 @@
-"""Architectures: functions that return an ordinary `keras.Model` with fresh weights.
+"""Models: what a model is (`spec`), how it is built and run, and where its weights come from.
 
-Every one maps log-mels `(batch, mels, frames)` to tag probabilities `(batch, num_tags)`. The layer named `"head"` is
-the classifier; what enters it is the embedding.
+Constructors, in the style of `keras.applications`: each returns an ordinary `keras.Model` with fresh weights that maps
+log-mels `(batch, mels, frames)` to tag probabilities `(batch, num_tags)`. The layer named `"head"` is the classifier;
+its input is the embedding.
 """
 
-from .fcn import baseline_cnn, large_cnn
-from .musicnet_crnn import musicnet_crnn
-from .musicnn import musicnn
-from .tiny import tiny
-from .vgg import vgg
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+# Constructor -> file in `architectures`. They import Keras, so they are imported when they are first used.
+_CONSTRUCTORS = {
+    "baseline_cnn": "fcn",
+    "large_cnn": "fcn",
+    "musicnet_crnn": "musicnet_crnn",
+    "musicnn": "musicnn",
+    "tiny": "tiny",
+    "vgg": "vgg",
+}
 
 __all__ = ["baseline_cnn", "large_cnn", "musicnet_crnn", "musicnn", "tiny", "vgg"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a constructor when it is first used (PEP 562)."""
+    if name not in _CONSTRUCTORS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f".architectures.{_CONSTRUCTORS[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """Constructors, for completion."""
+    return sorted(__all__)
+
+
+if TYPE_CHECKING:  # the same names, for type checkers
+    from .architectures.fcn import baseline_cnn as baseline_cnn
+    from .architectures.fcn import large_cnn as large_cnn
+    from .architectures.musicnet_crnn import musicnet_crnn as musicnet_crnn
+    from .architectures.musicnn import musicnn as musicnn
+    from .architectures.tiny import tiny as tiny
+    from .architectures.vgg import vgg as vgg

@@ -5,11 +5,11 @@ fits what is drawn. `save_figure` writes it. Matplotlib's settings and the globa
 all this can be used in servers and threads. Needs the extra `plot`.
 """
 
-from ._style import PlotError, new_axes, new_figure, save_figure
 from .pareto import plot_pareto
-from .scores import plot_confusion, plot_probing, plot_report, plot_tag_scores
-from .tags import plot_taggram, plot_top_tags
-from .training import plot_training, save_training
+from .score_plots import plot_confusion, plot_probing, plot_report, plot_tag_scores
+from .style import PlotError, new_axes, new_figure, save_figure
+from .taggrams import plot_taggram, plot_top_tags
+from .training_curves import plot_training, save_training
 
 __all__ = [
     "PlotError",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ._style import FILL, INK, LINE, SMALL, finish, new_axes, require, short
+from .style import FILL, INK, LINE, SMALL, finish, new_axes, require, short
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -21,8 +21,8 @@ import keras
 import numpy as np
 from sklearn.metrics import roc_auc_score  # type: ignore[import-untyped]
 
-from keras_musictag.layers import LogMelSpectrogram
-from keras_musictag.spec import ModelSpec
+from keras_musictag.models.layers import LogMelSpectrogram
+from keras_musictag.models.spec import ModelSpec
 from keras_musictag.tagger import Tagger
 
 HERE = Path(__file__).parent

@@ -1,0 +1,1 @@
+"""Applications built on the taggers: recipes, probing, whole libraries, benchmarks, the web page."""

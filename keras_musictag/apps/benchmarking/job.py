@@ -1,0 +1,255 @@
+"""One measurement in a process of its own: `python -m keras_musictag.apps.benchmarking.job JOB.json RESULT.json`.
+
+The process is kept to the wanted cores before a backend is imported, and its peak memory is that of one tagger.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from ...tagging.base import BaseTagger
+
+_SECONDS = 120.0  # of sound in the largest batch
+_BATCHES = (1, 2, 4, 8, 16)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Job:
+    """What to do.
+
+    Attributes:
+        kind: `"measure"` a tagger; `"export"` one, so that it can be measured; `"evaluate"` one on labelled sounds.
+        model: what the results call it.
+        source: what `load` takes.
+        runtime: of `runtime.RUNTIMES`.
+        precision: of the export.
+        threads: cores to keep to.
+        clip: sound file to time.
+        clip_seconds: its length.
+        budget: seconds to spend on each timing.
+        least: calls of each timing at least.
+        folder: where to write an export.
+        data, dataset, split: to evaluate on.
+        calibration: sounds for int8.
+        started: when the process was started, in seconds of `time.time`.
+    """
+
+    kind: Literal["measure", "export", "evaluate"]
+    model: str
+    source: str
+    runtime: str = "keras"
+    precision: str = "float32"
+    threads: int = 1
+    clip: str = ""
+    clip_seconds: float = 0.0
+    budget: float = 1.5
+    least: int = 15
+    folder: str = ""
+    data: str = ""
+    dataset: str = ""
+    split: str = "test"
+    calibration: tuple[str, ...] = ()
+    started: float = 0.0
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Read what `dataclasses.asdict` gave."""
+        fields = json.loads(text)
+        return cls(**fields | {"calibration": tuple(fields["calibration"])})
+
+
+# === Timing ===
+
+
+def timed(call: Callable[[], object], budget: float, least: int, warm_up: int = 3) -> dict[str, float]:
+    """Median, 10th and 90th percentile in milliseconds, of calls for `budget` seconds, at least `least` of them."""
+    import numpy as np
+
+    for _ in range(warm_up):
+        call()
+    times: list[float] = []
+    began = time.perf_counter()
+    while len(times) < least or time.perf_counter() - began < budget:
+        started = time.perf_counter()
+        call()
+        times.append(1000 * (time.perf_counter() - started))
+    p10, median, p90 = (round(float(value), 3) for value in np.percentile(times, (10, 50, 90)))
+    return {"median_ms": median, "p10_ms": p10, "p90_ms": p90, "calls": len(times)}
+
+
+def measure(job: Job) -> dict[str, Any]:
+    """Load and time a tagger."""
+    from ...loading import load
+
+    options: dict[str, Any] = {"runtime": job.runtime} | ({} if job.runtime == "keras" else {"threads": job.threads})
+    tagger = load(job.source, **options)
+    cold = time.time() - job.started
+    tagger.tag(job.clip)
+    first_tags = time.time() - job.started
+    started = time.perf_counter()
+    load(job.source, **options)
+    warm = time.perf_counter() - started
+    return {
+        "windows": len(_windows(tagger, job)),
+        "load_cold_s": round(cold, 3),
+        "load_warm_s": round(warm, 3),
+        "first_tags_s": round(first_tags, 3),
+        **_latency(tagger, job),
+        **_throughput(tagger, job),
+        "peak_memory_mb": _peak_memory_mb(),
+        "version": _version(tagger),
+        **(_described(tagger) if job.runtime == "keras" else {}),
+    }
+
+
+def _windows(tagger: BaseTagger, job: Job) -> np.ndarray:
+    """The clip as the network gets it, `(windows, samples)`."""
+    import numpy as np
+
+    return np.concatenate([batch.samples for batch in tagger._windows(job.clip, None, 0.0, None)])
+
+
+def _latency(tagger: BaseTagger, job: Job) -> dict[str, Any]:
+    """From each starting point to tags, and of the stages in front of them."""
+    import soundfile
+
+    from ...audio import reading as audio
+    from ...models.mel import LogMel
+
+    rate = tagger.spec.audio.sr
+    clip = audio.load(job.clip, target_sr=rate, resampler=tagger.spec.audio.resampler)
+    native = soundfile.info(job.clip).samplerate
+    decoded = audio.load(job.clip, target_sr=native)
+    windows = _windows(tagger, job)
+    log_mel, front_end = LogMel(tagger.spec)(windows), _front_end(tagger)
+    calls: dict[str, Callable[[], object]] = {
+        "log_mel": lambda: tagger._run_log_mel.predict(log_mel),
+        "waveform": lambda: tagger.tag(clip, rate),
+        "file": lambda: tagger.tag(job.clip),
+        "decode": lambda: audio.load(job.clip, target_sr=native),
+        "features": lambda: front_end(windows),
+        "resample": lambda: audio.load(decoded, native, target_sr=rate, resampler=tagger.spec.audio.resampler),
+    }
+    return {name: timed(call, job.budget, job.least) for name, call in calls.items()}
+
+
+def _front_end(tagger: BaseTagger) -> Callable[[np.ndarray], np.ndarray]:
+    """What makes the tagger's log-mels of windows."""
+    from ...models.mel import LogMel
+    from ...tagging.exported import ExportedTagger
+
+    if isinstance(tagger, ExportedTagger):
+        return LogMel(tagger.spec)
+    import keras
+
+    from ...models.layers import LogMelSpectrogram
+    from ...tagging.runtimes import KerasRuntime
+
+    model = tagger.model  # type: ignore[attr-defined]
+    (layer,) = (layer for layer in model.layers if isinstance(layer, LogMelSpectrogram))
+    return KerasRuntime(keras.Model(model.inputs, layer.output)).predict
+
+
+def _throughput(tagger: BaseTagger, job: Job) -> dict[str, Any]:
+    """Clips per second from waveforms in memory, one at a time and at the best batch."""
+    import numpy as np
+
+    one, rates = _windows(tagger, job), {}
+    for batch in _BATCHES:
+        if batch > 1 and batch * job.clip_seconds > _SECONDS:
+            break
+        windows = np.concatenate([one] * batch)
+        spent = timed(lambda windows=windows: tagger._run.predict(windows), job.budget / 2, 3, 1)  # type: ignore[misc]
+        rates[batch] = 1000 * batch / spent["median_ms"]
+    best = max(rates, key=lambda batch: rates[batch])
+    return {"clips_per_s": round(rates[1], 3), "best_batch": best, "best_clips_per_s": round(rates[best], 3)}
+
+
+def _peak_memory_mb() -> float | None:
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / (2**20 if sys.platform == "darwin" else 2**10), 1)
+
+
+def _version(tagger: BaseTagger) -> str:
+    from ...tagging.exported import ExportedTagger
+
+    if isinstance(tagger, ExportedTagger):
+        return tagger._network.version
+    import keras
+
+    return f"Keras {keras.__version__} on {keras.backend.backend()}"
+
+
+def _described(tagger: Any) -> dict[str, Any]:
+    """What does not depend on how it is run, and is known where Keras is."""
+    from .complexity import multiply_adds, parameters
+
+    trainable, every = parameters(tagger.core)
+    return {
+        "parameters": every,
+        "trainable_parameters": trainable,
+        "multiply_adds_per_window": multiply_adds(tagger.core),
+        "window_seconds": round(tagger.spec.window_seconds, 3),
+    }
+
+
+# === Exports and scores ===
+
+
+def export(job: Job) -> dict[str, Any]:
+    """Write an export and say what it is."""
+    from ...loading import load
+    from ...tagging.exporting import export as write
+
+    file_format = "litert" if job.runtime == "litert" else "onnx"
+    written = write(
+        load(job.source), job.folder, format=file_format, precision=job.precision, input="log_mel",  # type: ignore[arg-type]
+        calibration=job.calibration,
+    ).info  # fmt: skip
+    return {"size": written.size, "mean_change": written.mean_change, "max_change": written.max_change}
+
+
+def evaluate(job: Job) -> dict[str, Any]:
+    """AUCs on labelled sounds."""
+    from ...datasets import Manifest
+    from ...evaluation.measuring import evaluate as measured
+    from ...loading import load
+
+    found = measured(
+        load(job.source, runtime=job.runtime), Manifest.load(job.data), dataset=job.dataset, split=job.split,
+        progress=False,
+    ).to_dict()  # fmt: skip
+    keys = [f"{score}{end}" for score in ("roc_auc", "pr_auc") for end in ("", "_low", "_high")]
+    return {
+        "dataset": job.dataset,
+        "split": job.split,
+        "n": found["n_clips"],
+        **{key: found[key] for key in keys if found.get(key) is not None},
+    }
+
+
+def main(arguments: list[str]) -> None:
+    """Do a job and write its result."""
+    job = Job.from_json(Path(arguments[0]).read_text(encoding="utf-8"))
+    from .machine import keep_to
+
+    keep_to(job.threads)
+    result = {"measure": measure, "export": export, "evaluate": evaluate}[job.kind](job)
+    Path(arguments[1]).write_text(json.dumps(result), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,88 @@
+"""What a measurement was made on."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import platform
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ... import __version__
+from ...tagging.runtimes import available_cores
+
+_SIZE = 2048  # of the matrices
+_PRODUCTS = 7
+
+
+def describe(threads: int) -> dict[str, Any]:
+    """Processor, cores, memory, system, versions, commit, date, and how fast it multiplies matrices.
+
+    Args:
+        threads: for the matrix product; the process is kept to as many cores.
+    """
+    return {
+        "processor": processor(),
+        "cores": available_cores(),
+        "threads": threads,
+        "memory_gb": _memory_gb(),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "keras_musictag": __version__,
+        "commit": _commit(),
+        "date": datetime.date.today().isoformat(),
+        "matmul_gflops": round(matmul_gflops(), 1),
+    }
+
+
+def processor() -> str:
+    """Name of the CPU."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return next(filter(None, names), platform.processor() or platform.machine() or "unknown processor")
+
+
+def keep_to(threads: int) -> None:
+    """Let this process use only so many of its cores, where the system can; call it before a backend is imported."""
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+
+
+def matmul_gflops() -> float:
+    """Billions of float32 operations per second in a matrix product of NumPy, the best of a few."""
+    a, b = (np.random.default_rng(seed).standard_normal((_SIZE, _SIZE)).astype("float32") for seed in (0, 1))
+    best = float("inf")
+    for _ in range(_PRODUCTS):
+        started = time.perf_counter()
+        a @ b
+        best = min(best, time.perf_counter() - started)
+    return 2 * _SIZE**3 / best / 1e9
+
+
+def _memory_gb() -> float | None:
+    try:
+        return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
+    except (AttributeError, OSError, ValueError):
+        return None
+
+
+def _commit() -> str:
+    """Of the checkout this package is in; empty for an installed one."""
+    folder = Path(__file__).parents[3]
+    if not (folder / ".git").exists():
+        return ""
+    try:
+        run = subprocess.run(
+            ["git", "-C", str(folder), "describe", "--always", "--dirty"], capture_output=True, text=True, timeout=10
+        )
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return run.stdout.strip()

@@ -1,0 +1,304 @@
+"""`benchmark`: every model, on every runtime, measured the same way, each in a process of its own.
+
+A clip of music, the same for all, goes from a log-mel, from samples in memory and from an MP3 file to tags; models with
+shorter windows do it in several. A row that fails holds its error, and the others go on.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...audio import reading as audio
+from ...audio.demo import demo_clip
+from ...models import registry
+from ...tagging.runtimes import RUNTIMES, available_cores, is_installed
+from .benchmark_results import BenchmarkError, BenchmarkRun
+from .job import Job
+from .machine import describe
+
+CLIP_SECONDS = 29.12  # a window of musicnet_crnn; ten of musicnn
+_RATE = 44_100
+_TIMEOUT = 900.0  # seconds of a job, but for evaluations, which take as long as the data are large
+# Precision -> runtimes that gain by it. OpenVINO computes float16 files in bfloat16 where the processor can.
+_REDUCED = {"float16": ("openvino",), "int8": ("onnxruntime", "openvino", "litert")}
+PRECISIONS = ("float32", "float16", "int8")
+
+
+def benchmark(
+    models: Sequence[str] | None = None,
+    *,
+    runtimes: Sequence[str] | None = None,
+    precisions: Sequence[str] = PRECISIONS,
+    threads: Sequence[int] | None = None,
+    data: str | os.PathLike[str] | None = None,
+    dataset: str = "",
+    split: str = "test",
+    calibration: Sequence[str | os.PathLike[str]] = (),
+    quick: bool = False,
+    command: str = "",
+    progress: bool = True,
+) -> BenchmarkRun:
+    """Measure parameters, file sizes, latency, throughput, memory and AUC of models on this machine's CPU.
+
+    Args:
+        models: names, folders or Hub addresses; by default all pretrained models.
+        runtimes: of `runtime.RUNTIMES`; by default those that are installed.
+        precisions: float32, and those of float16 and int8 that a runtime gains by, on all cores only.
+        threads: by default one, and all cores.
+        data: labelled sounds (a table, or a folder per tag) to measure the AUC on, with Keras at float32 and at reduced
+            precision; by default the figures recorded in the specs.
+        dataset: what they are called; by default the name of the file or folder.
+        split: of the data.
+        calibration: sounds like those that will be tagged, for int8.
+        quick: a few calls of each, to see whether it works.
+        command: that is run, for the record.
+        progress: show a bar.
+
+    Returns:
+        `BenchmarkRun`.
+
+    Raises:
+        UnknownModelError: no such model.
+        BenchmarkError: no such runtime or precision, or one that is not installed.
+        DataError: `data` cannot be read.
+        EvaluationError: it has no rows of the split.
+    """
+    from tqdm.auto import tqdm
+
+    names = list(models) if models else registry.list_models(pretrained=True)
+    for name in names:
+        if not name.startswith("hf://") and not Path(name).is_dir():
+            registry.model_info(name)
+    wanted = _runtimes(runtimes)
+    unknown = [precision for precision in precisions if precision not in PRECISIONS]
+    if unknown or not precisions:
+        raise BenchmarkError(f"precisions must be some of {', '.join(PRECISIONS)}; got {list(precisions)!r}.")
+    counts = sorted({1, available_cores()} if threads is None else set(threads))
+    if counts[0] < 1 or counts[-1] > available_cores():
+        raise BenchmarkError(f"threads must be from 1 to the {available_cores()} cores that are there; got {counts}.")
+    labelled = ("", "", split) if data is None else _labelled(data, dataset, split)
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        suite = _Suite(Path(folder), wanted, tuple(precisions), counts, quick)
+        suite.data = labelled
+        suite.calibration = tuple(os.fspath(source) for source in calibration)
+        done: list[tuple[dict[str, Any], list[dict[str, Any]]]] = []
+        with tqdm(total=suite.steps * len(names), unit="job", delay=2, disable=not progress) as bar:
+            for name in names:
+                bar.set_description(name)
+                done.append(suite.measure(name, bar.update))
+    machine = describe(counts[-1])
+    machine["matmul_gflops"] = {str(count): matmul_gflops(count) for count in counts}
+    return BenchmarkRun(
+        machine=machine,
+        command=command,
+        clip_seconds=CLIP_SECONDS,
+        models=tuple(model for model, _ in done),
+        rows=tuple(row for _, rows in done for row in rows),
+    )
+
+
+def _runtimes(runtimes: Sequence[str] | None) -> tuple[str, ...]:
+    if runtimes is None:
+        return tuple(name for name in RUNTIMES if is_installed(name))
+    for name in runtimes:
+        if name not in RUNTIMES:
+            raise BenchmarkError(f"runtimes must be some of {', '.join(RUNTIMES)}; got {name!r}.")
+        if not is_installed(name):
+            raise BenchmarkError(f"The runtime {name} is not installed: pip install 'keras_musictag[runtimes]'.")
+    return tuple(runtimes)
+
+
+def _labelled(data: str | os.PathLike[str], dataset: str, split: str) -> tuple[str, str, str]:
+    """Path, name and split of labelled sounds; what is wrong with them is said before anything is measured."""
+    from ...datasets import Manifest
+    from ...evaluation.measuring import _rows_of
+
+    _rows_of(Manifest.load(data), split)
+    path = Path(data).resolve()
+    return str(path), dataset or (path.name if path.is_dir() else path.stem), split
+
+
+class _Suite:
+    """What is measured of each model."""
+
+    def __init__(
+        self, folder: Path, runtimes: tuple[str, ...], precisions: tuple[str, ...], threads: list[int], quick: bool
+    ) -> None:
+        self.folder, self.runtimes, self.precisions, self.threads, self.quick = (
+            folder, runtimes, precisions, threads, quick,
+        )  # fmt: skip
+        self.clip = _clip(folder)
+        self.data = ("", "", "test")
+        self.calibration: tuple[str, ...] = ()
+
+    @property
+    def variants(self) -> list[tuple[str, str]]:
+        """Runtimes with precisions."""
+        plain = [(runtime, "float32") for runtime in self.runtimes if "float32" in self.precisions]
+        return plain + [
+            (runtime, precision)
+            for precision in self.precisions
+            for runtime in _REDUCED.get(precision, ())
+            if runtime in self.runtimes
+        ]
+
+    @property
+    def steps(self) -> int:
+        """Jobs per model."""
+        measured = sum(len(self._counts(precision)) for _, precision in self.variants)
+        evaluated = sum(self._is_evaluated(*variant) for variant in self.variants)
+        return measured + len(list(self._exports())) + evaluated
+
+    def measure(self, name: str, step: Any) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        """A model and its rows."""
+        model: dict[str, Any] = {"model": name, "sizes": {}}
+        exported: dict[tuple[str, str], dict[str, Any]] = {}
+        for kind, precision in self._exports():
+            folder = self.folder / name.replace("/", "_") / f"{kind}-{precision}"
+            job = Job(
+                kind="export", model=name, source=name, runtime=kind, precision=precision, folder=str(folder),
+                threads=self.threads[-1], calibration=self.calibration,
+            )  # fmt: skip
+            exported[kind, precision] = self._do(job) | {"folder": str(folder)}
+            if kind == "onnxruntime" and "size" in exported[kind, precision]:
+                model["sizes"][precision] = exported[kind, precision]["size"]
+            step()
+        rows, scores = [], []
+        for runtime, precision in self.variants:
+            export = exported.get((_written_by(runtime), precision), {})
+            for threads in self._counts(precision):
+                row = {"model": name, "runtime": runtime, "precision": precision, "threads": threads}
+                found = self._row(name, runtime, export, threads)
+                for key in [key for key in found if key in _OF_MODEL]:
+                    model[key] = found.pop(key)
+                rows.append(row | found)
+                step()
+            if self._is_evaluated(runtime, precision):
+                scores.append(self._score(name, runtime, precision, export))
+                step()
+        windows = next((row["windows"] for row in rows if "windows" in row), 0)
+        if "multiply_adds_per_window" in model:
+            model["multiply_adds"] = windows * model["multiply_adds_per_window"]
+        model["scores"] = scores or _recorded(name)
+        return model, rows
+
+    def _row(self, name: str, runtime: str, export: dict[str, Any], threads: int) -> dict[str, Any]:
+        if "error" in export:
+            return {"error": f"the export failed: {export['error']}"}
+        job = Job(
+            kind="measure", model=name, source=name if runtime == "keras" else export["folder"], runtime=runtime,
+            threads=threads, clip=str(self.clip), clip_seconds=CLIP_SECONDS,
+            budget=0.1 if self.quick else 1.5, least=3 if self.quick else 15,
+        )  # fmt: skip
+        changes = {key: export[key] for key in ("mean_change", "max_change") if key in export}
+        return self._do(job) | changes
+
+    def _score(self, name: str, runtime: str, precision: str, export: dict[str, Any]) -> dict[str, Any]:
+        data, dataset, split = self.data
+        about = {
+            "measured": True, "runtime": runtime, "precision": precision, "threads": self.threads[-1],
+            "dataset": dataset, "split": split,
+        }  # fmt: skip
+        if "error" in export:
+            return about | {"error": f"no evaluation, for the export failed: {export['error']}"}
+        job = Job(
+            kind="evaluate", model=name, source=name if runtime == "keras" else export["folder"], runtime=runtime,
+            threads=self.threads[-1], data=data, dataset=dataset, split=split,
+        )  # fmt: skip
+        found = self._do(job)
+        return about | ({"error": f"the evaluation failed: {found['error']}"} if "error" in found else found)
+
+    def _counts(self, precision: str) -> list[int]:
+        return self.threads if precision == "float32" else self.threads[-1:]
+
+    def _exports(self) -> Iterator[tuple[str, str]]:
+        """Files to write, named after a runtime that reads them. ONNX is also what sizes are told of."""
+        kinds = {(_written_by(runtime), precision) for runtime, precision in self.variants if runtime != "keras"}
+        if "onnxruntime" in self.runtimes:
+            kinds |= {("onnxruntime", precision) for precision in self.precisions}
+        yield from sorted(kinds)
+
+    def _is_evaluated(self, runtime: str, precision: str) -> bool:
+        return bool(self.data[0]) and (runtime == "keras" or precision != "float32")
+
+    def _do(self, job: Job) -> dict[str, Any]:
+        return run_job(job, self.folder)
+
+
+def run_job(job: Job, folder: Path) -> dict[str, Any]:
+    """Do a job in a process of its own.
+
+    Args:
+        job: what to do.
+        folder: for its request and its result.
+
+    Returns:
+        What it found, or `{"error": why not}`.
+    """
+    request, result = folder / "job.json", folder / "result.json"
+    result.unlink(missing_ok=True)
+    request.write_text(json.dumps(dataclasses.asdict(job) | {"started": time.time()}), encoding="utf-8")
+    command = [sys.executable, "-m", "keras_musictag.apps.benchmarking.job", str(request), str(result)]
+    environment = os.environ | {"CUDA_VISIBLE_DEVICES": "-1", "TF_CPP_MIN_LOG_LEVEL": "3"}
+    limit = None if job.kind == "evaluate" else _TIMEOUT
+    try:
+        run = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=limit, env=environment)
+    except subprocess.TimeoutExpired:
+        return {"error": f"took longer than {_TIMEOUT:.0f} s"}
+    if run.returncode == 0 and result.is_file():
+        return dict(json.loads(result.read_text(encoding="utf-8")))
+    return {"error": _reason(run)}
+
+
+_OF_MODEL = ("parameters", "trainable_parameters", "multiply_adds_per_window", "window_seconds")
+
+
+def _written_by(runtime: str) -> str:
+    """The runtime whose export a runtime reads."""
+    return "litert" if runtime == "litert" else "onnxruntime"
+
+
+def _reason(run: subprocess.CompletedProcess[str]) -> str:
+    """Why a process failed, in a line."""
+    if run.returncode < 0:
+        return f"its process was ended by signal {-run.returncode}"
+    lines = [line.strip() for line in run.stderr.splitlines() if line.strip()]
+    return lines[-1][:500] if lines else f"its process ended with exit code {run.returncode}"
+
+
+def _clip(folder: Path) -> Path:
+    """The bundled clip, repeated to `CLIP_SECONDS`, as a stereo MP3."""
+    import soundfile
+
+    mono = np.resize(audio.load(demo_clip(), target_sr=_RATE), round(CLIP_SECONDS * _RATE))
+    path = folder / "clip.mp3"
+    soundfile.write(path, np.stack([mono, mono], axis=1), _RATE, format="MP3")
+    return path
+
+
+def _recorded(name: str) -> list[dict[str, Any]]:
+    """Scores that the spec records."""
+    if name not in registry.list_models():
+        return []
+    return [dict(metric) for metric in registry.model_info(name).metrics]
+
+
+def matmul_gflops(threads: int) -> float:
+    """GFLOP/s of NumPy in a product of matrices on so many cores, in a process of its own."""
+    code = "from keras_musictag.apps.benchmarking import machine; print(machine.matmul_gflops())"
+    limits = {f"{library}_NUM_THREADS": str(threads) for library in ("OMP", "OPENBLAS", "MKL", "VECLIB_MAXIMUM")}
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ | limits
+    )  # NumPy starts its threads when it is imported
+    return round(float(run.stdout), 1)

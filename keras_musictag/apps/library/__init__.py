@@ -1,0 +1,28 @@
+"""A whole library of music: every file tagged, or a row that says why not, whatever happens on the way.
+
+One module per stage: `listing` finds the files, `decoding` makes windows of one, `tagging` puts windows of many through
+the network, `journal` keeps the rows, `output` writes them as CSV or Parquet, `write_back` puts tags into the files.
+`worker` and `pool` decode in processes of their own; `work` joins decoding and tagging, and `run` all stages on one
+machine. `ray_engine` does so on a cluster, with `storage` for files elsewhere and `parts` for rows in a folder.
+`searching` reads the table again.
+"""
+
+from .library_rows import LibraryError as LibraryError
+from .library_rows import LibraryRow as LibraryRow
+from .local_engine import tag_library as tag_library
+from .ray_engine import tag_on_ray as tag_on_ray
+from .searching import Found as Found
+from .searching import SearchError as SearchError
+from .searching import search as search
+from .summary import LibrarySummary as LibrarySummary
+
+__all__ = [
+    "Found",
+    "LibraryError",
+    "LibraryRow",
+    "LibrarySummary",
+    "SearchError",
+    "search",
+    "tag_library",
+    "tag_on_ray",
+]

@@ -1,0 +1,127 @@
+"""Third stage: windows of many files through the network in full batches, and their means per file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterator
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+import numpy as np
+
+from ...tagging.base import BaseTagger, windows_per_batch
+from ...tagging.runtimes import KerasRuntime
+
+if TYPE_CHECKING:
+    from ...tagger import Tagger
+
+Key = TypeVar("Key", bound=Hashable)
+Predict = Callable[[np.ndarray], np.ndarray]
+
+_LEAST_WINDOWS = 4
+
+
+def batch_size(tagger: BaseTagger) -> int:
+    """Windows per batch."""
+    return max(_LEAST_WINDOWS, windows_per_batch(tagger.spec))
+
+
+def network(tagger: BaseTagger, embeddings: bool) -> Predict:
+    """A tagger as a compiled function of waveforms.
+
+    Args:
+        tagger: whose network.
+        embeddings: whether its features are wanted too.
+
+    Returns:
+        Function from float32 `(windows, window_samples)` to float32 `(windows, tags)`, or `(windows, tags + features)`.
+
+    Raises:
+        SpecError: features are wanted, and the network has no layer `head` with a vector for input.
+        ExportError: features are wanted, and the exported file has none.
+    """
+    if not embeddings:
+        return tagger._run.predict
+    from ...tagger import Tagger
+
+    if isinstance(tagger, Tagger):
+        return _with_features(tagger)
+    tags, features = tagger._run, tagger._run_features
+    return lambda windows: np.concatenate([tags.predict(windows), features.predict(windows)], axis=1)
+
+
+def _with_features(tagger: Tagger) -> Predict:
+    """Both outputs of a network at once."""
+    import keras
+
+    both = keras.layers.Concatenate(name="tags_and_features")([tagger.core.output, tagger._embedding])
+    waveform = keras.Input(tagger.model.input_shape[1:], name="waveform")
+    front_end = tagger.model.get_layer("log_mel_spectrogram")
+    return KerasRuntime(keras.Model(waveform, keras.Model(tagger.core.inputs, both)(front_end(waveform)))).predict
+
+
+class Batcher(Generic[Key]):
+    """Collects windows of many files into full batches, and outputs into means.
+
+    Args:
+        predict: float32 `(windows, window_samples)` -> float32 `(windows, outputs)`.
+        size: windows per call; the last batch is filled up with zeros, so that every call has the same shape and the
+            result does not depend on where a batch ended.
+
+    Example:
+        >>> batcher = Batcher(lambda windows: windows, size=2)
+        >>> batcher.add("a", np.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]], "float32"))
+        >>> batcher.end("a")
+        >>> list(batcher.finished()), [(key, mean.tolist()) for key, mean in batcher.finished(flush=True)]
+        ([], [('a', [3.0, 4.0])])
+    """
+
+    def __init__(self, predict: Predict, size: int) -> None:
+        """Start empty."""
+        self._predict, self._size = predict, size
+        self._waiting: list[tuple[Key, np.ndarray]] = []
+        self._sums: dict[Key, np.ndarray | float] = {}
+        self._counts: dict[Key, int] = {}
+        self._missing: dict[Key, int] = {}  # windows that have come and not been predicted
+        self._ended: dict[Key, None] = {}
+
+    def add(self, key: Key, windows: np.ndarray) -> None:
+        """Take windows `(windows, window_samples)` of a file."""
+        self._missing[key] = self._missing.get(key, 0) + len(windows)
+        for window in windows:
+            self._waiting.append((key, window))
+            if len(self._waiting) == self._size:
+                self._run()
+
+    def end(self, key: Key) -> None:
+        """Note that a file has no more windows."""
+        self._ended[key] = None
+
+    def drop(self, key: Key) -> None:
+        """Forget a file."""
+        self._waiting = [(other, window) for other, window in self._waiting if other != key]
+        for known in (self._sums, self._counts, self._missing, self._ended):
+            known.pop(key, None)
+
+    def finished(self, *, flush: bool = False) -> Iterator[tuple[Key, np.ndarray]]:
+        """Files all of whose windows have been predicted, each once, with their mean output float32 `(outputs,)`.
+
+        Args:
+            flush: predict what has come, though it does not fill a batch.
+        """
+        if flush and self._waiting:
+            self._run()
+        for key in [key for key in self._ended if not self._missing[key]]:
+            mean = np.asarray(self._sums[key] / self._counts[key], "float32")
+            self.drop(key)
+            yield key, mean
+
+    def _run(self) -> None:
+        keys = [key for key, _ in self._waiting]
+        batch = np.zeros((self._size, *self._waiting[0][1].shape), "float32")
+        for row, (_, window) in zip(batch, self._waiting, strict=False):
+            row[:] = window
+        self._waiting = []
+        for key, output in zip(keys, self._predict(batch), strict=False):
+            # In float64, so that hours of them do not drift.
+            self._sums[key] = self._sums.get(key, 0.0) + output.astype("float64")
+            self._counts[key] = self._counts.get(key, 0) + 1
+            self._missing[key] -= 1

@@ -1,0 +1,324 @@
+"""All stages on one machine: `tag_library`."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import dataclasses
+import datetime
+import functools
+import math
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ...models.registry import DEFAULT_MODEL
+from ...tagging.runtimes import available_cores
+from . import listing, output, write_back
+from .batching import Batcher, batch_size, network
+from .decoding import Job, Opened
+from .journal import Journal, OutputLock, RowStore
+from .library_rows import PASSING, LibraryError, LibraryRow, Revision, readable
+from .listing import Listed, Listing, Sources
+from .pool import DecodeWorkers
+from .summary import LibrarySummary
+from .work import Done, work
+
+if TYPE_CHECKING:
+    from ...tagging.base import BaseTagger
+
+TIMEOUT = 600.0  # seconds
+
+
+def tag_library(
+    sources: Sources,
+    out: str | os.PathLike[str],
+    tagger: BaseTagger | str | os.PathLike[str] = DEFAULT_MODEL,
+    *,
+    top: int | None = None,
+    threshold: float = 0.0,
+    embeddings: bool = False,
+    workers: int | None = None,
+    timeout: float = TIMEOUT,
+    resume: bool = True,
+    update: bool = False,
+    write_tags: int | None = None,
+    dry_run: bool = True,
+    progress: bool = False,
+) -> LibrarySummary:
+    """Tag all files of a library; every one of them gets a row, with its tags or with the reason why not.
+
+    Rows are written as they come. However a run ends, the same call goes on, and what is done is not done again: a file
+    counts as done if there is a row of the same model for the same content. Rows that failed for the moment's reasons
+    (unreadable, timeout, crash, ...) are tried again.
+
+    Args:
+        sources: folders, sound files, lists and tables of paths, or a `Manifest`; see `listing.find`.
+        out: output, `.jsonl`, `.csv` or `.parquet`. For the latter two, rows are collected in `OUT.rows.jsonl`, and
+            the output is written when the run ends, also when it ends by Ctrl-C or an error.
+        tagger: a `Tagger` or `ExportedTagger` with weights from a file, or what `load` takes.
+        top: keep this many of the most probable tags.
+        threshold: keep tags at least this probable.
+        embeddings: keep the embeddings too.
+        workers: processes that decode; by default, one per processor.
+        timeout: seconds that decoding a file may take.
+        resume: go on with what is there; otherwise it is thrown away.
+        update: tag files again whose content has changed, that failed, or whose rows are of another model or other
+            settings.
+        write_tags: write this many of the most probable tags of a row into the file's own metadata; see `write_back`.
+        dry_run: only say what would be written there.
+        progress: show progress bars on standard error.
+
+    Returns:
+        `LibrarySummary`.
+
+    Raises:
+        LibraryError: a source does not exist; the output cannot be written, is being written by another run or is of
+            another model; the disk is full.
+        WeightsError, SpecError, UnknownModelError: as `load`.
+        MissingExtraError: Parquet is wanted and pyarrow is not installed, or `write_tags` and mutagen is not.
+        ValueError: a number that makes no sense.
+
+    Example:
+        >>> import tempfile, keras_musictag as kmt
+        >>> out = tempfile.mkdtemp() + "/tags.jsonl"
+        >>> summary = tag_library(kmt.demo_clip(), out, "tiny", workers=1)
+        >>> summary.tagged, tag_library(kmt.demo_clip(), out, "tiny").skipped
+        (1, 1)
+    """
+    begun = time.monotonic()
+    check_numbers({"top": top, "workers": workers, "write_tags": write_tags}, threshold, timeout)
+    out = Path(os.path.abspath(out))
+    output.check(out)
+    if write_tags is not None:
+        write_back.check()
+    found = listing.find(sources, progress=progress)
+    if isinstance(tagger, (str, os.PathLike)):
+        from ...loading import load
+
+        tagger = load(tagger)
+    revision = Revision.of(tagger, top, threshold, embeddings)
+    with OutputLock(out), contextlib.closing(_open_journal(out, revision, resume)) as journal:
+        if not update:
+            check_revision(out, found, journal, revision)
+        run = Run(journal, tagger.tags, revision, top, threshold, update)
+        written = None
+        try:
+            run.go(found, _here(tagger, embeddings, workers or available_cores(), timeout), progress)
+            if write_tags is not None:
+                written = write_back.write_back(journal, found, write_tags, dry_run=dry_run, progress=progress)
+        except BaseException:
+            with contextlib.suppress(OSError):  # the first error says more than the second
+                _finish(out, journal)
+            raise
+        try:
+            _finish(out, journal, drop=run.gone(found))
+        except OSError as error:
+            raise LibraryError(
+                f"{out} cannot be written ({error.strerror or error}). All rows are in {journal.path}. Make room, then "
+                "run the same again."
+            ) from error
+        return dataclasses.replace(run.summary(out, found, time.monotonic() - begun), written=written)
+
+
+def check_numbers(counts: dict[str, int | None], threshold: float, timeout: float) -> None:
+    """Raise `ValueError` if a number makes no sense."""
+    for name, value in counts.items():
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+            raise ValueError(f"{name} must be a whole number of at least 1; got {value!r}.")
+    if not 0 <= threshold <= 1:
+        raise ValueError(f"threshold must be a probability from 0 to 1; got {threshold!r}.")
+    if not 0 < timeout < math.inf:
+        raise ValueError(f"timeout must be a positive number of seconds; got {timeout!r}.")
+
+
+def _open_journal(out: Path, revision: Revision, resume: bool) -> Journal:
+    path = output.journal_path(out)
+    for written in {path, out}:
+        output.sweep(written)
+    if resume and out.exists() and not path.exists():
+        raise LibraryError(
+            f"{out} is there, but not {path.name}, which says what is done. Choose another output, or begin anew "
+            "(resume=False, --no-resume), which replaces it."
+        )
+    return Journal(path, revision, fresh=not resume)
+
+
+def check_revision(out: Path | str, found: Listing, journal: RowStore, revision: Revision) -> None:
+    """Refuse to mix models in one output, unless that is what is asked for."""
+    entries = (journal.entries.get(readable(listed.path)) for listed in found.files)
+    others = sum(entry is not None and not entry.current for entry in entries)
+    if others:
+        raise LibraryError(
+            f"{out} has {others} rows of another model or other settings than {revision.model} "
+            f"({revision.weights_sha256[:12]}), tags {revision.tags_kept}, "
+            f"{'with' if revision.embeddings else 'without'} embeddings. Choose another output, or tag them again "
+            "(update=True, --update)."
+        )
+
+
+def _here(
+    tagger: BaseTagger, embeddings: bool, workers: int, timeout: float
+) -> Callable[[list[Job]], Iterator[list[Done]]]:
+    """What decodes and tags on this machine."""
+
+    def here(jobs: list[Job]) -> Iterator[list[Done]]:
+        # Built when the first windows have come: perhaps there will be none.
+        predict = functools.cache(lambda: network(tagger, embeddings))
+        batcher: Batcher[Job] = Batcher(lambda windows: predict()(windows), batch_size(tagger))
+        return work(jobs, DecodeWorkers(tagger.spec, min(workers, len(jobs)), timeout), batcher)
+
+    return here
+
+
+def _finish(out: Path, journal: Journal, drop: Iterable[str] = ()) -> None:
+    journal.finish(drop)
+    if journal.path != out:
+        output.write(journal.rows(), out)
+
+
+class Run:
+    """One run: what is to do, and the rows that come of it.
+
+    Args:
+        journal: holds the rows.
+        tags: of the network's first outputs.
+        revision: of the rows.
+        top, threshold, update: as in `tag_library`.
+    """
+
+    def __init__(
+        self,
+        journal: RowStore,
+        tags: Sequence[str],
+        revision: Revision,
+        top: int | None,
+        threshold: float,
+        update: bool,
+    ) -> None:
+        """Nothing is done yet."""
+        self._journal, self._tags, self._revision = journal, tags, revision
+        self._top, self._threshold, self._update = top, threshold, update
+        self._tagged = self._skipped = self._changed = 0
+        self._sound_seconds = 0.0
+
+    def go(self, found: Listing, work: Callable[[list[Job]], Iterable[list[Done]]], progress: bool) -> None:
+        """Tag what is not done.
+
+        Args:
+            found: all files.
+            work: what decodes and tags some of them.
+            progress: show a bar.
+        """
+        from tqdm.auto import tqdm
+
+        # Without smoothing: the rate of the whole run, since files differ by more than it changes.
+        options = {"unit": "file", "delay": 2, "smoothing": 0, "miniters": 1, "disable": not progress}
+        with tqdm(total=len(found.files), **options) as bar:
+            jobs = []
+            for listed in found.files:
+                job = self._job(listed)
+                if job is None:
+                    bar.update()
+                else:
+                    jobs.append(job)
+            bar.initial = bar.n  # they say nothing of how long the rest takes
+            self._journal.sync()
+            for some in work(jobs) if jobs else ():
+                for done in some:
+                    self._record(done)
+                self._journal.sync()
+                bar.update(len(some))
+
+    def gone(self, found: Listing) -> list[str]:
+        """Rows of what could never be read, and is not there any more."""
+        listed = {readable(listed.path) for listed in found.files}
+        folders = [readable(folder) for folder in found.folders]
+        return [
+            path
+            for path, entry in self._journal.entries.items()
+            if not entry.sha256 and path not in listed and listing.within(path, folders)
+        ]
+
+    def summary(self, out: Path | str, found: Listing, seconds: float) -> LibrarySummary:
+        """What came of it."""
+        kinds = (self._journal.entries[readable(listed.path)].error_kind for listed in found.files)
+        return LibrarySummary(
+            out=out,
+            files=len(found.files),
+            tagged=self._tagged,
+            skipped=self._skipped,
+            changed=self._changed,
+            failures=collections.Counter(kind for kind in kinds if kind),
+            sound_seconds=self._sound_seconds,
+            seconds=seconds,
+        )
+
+    # --- What is to do ---
+
+    def _job(self, listed: Listed) -> Job | None:
+        """What to do about a file; `None` if nothing is, or if it is done here and now."""
+        entry = self._journal.entries.get(readable(listed.path))
+        if listed.kind:
+            self._fail(listed.path, listed.error, listed.kind)
+            return None
+        fault = None if listed.state else listing.fault_of(listed.path)
+        if fault is not None:
+            self._fail(listed.path, *fault)
+            return None
+        again = entry is None or not entry.sha256 or not entry.current or entry.error_kind in PASSING
+        if entry is None or again or (self._update and entry.error_kind):
+            return Job(listed.path)
+        with contextlib.suppress(OSError):  # it may have gone this very moment
+            if (listed.state or listing.state_of(listed.path)) == (entry.size, entry.mtime):
+                self._skipped += 1
+                return None
+        return Job(listed.path, known=entry.sha256, replace=self._update or bool(entry.error_kind))
+
+    # --- What comes of it ---
+
+    def _record(self, done: Done) -> None:
+        if done.outputs is not None:
+            self._keep(done, done.outputs)
+        elif done.ended.outcome == "failed":
+            self._fail(done.job.path, done.ended.error, done.ended.kind, done.opened)
+        elif done.ended.outcome == "other":
+            self._changed += 1
+        elif done.opened is not None:
+            self._journal.touch(readable(done.job.path), done.opened.size, done.opened.mtime)
+            self._skipped += 1
+
+    def _keep(self, done: Done, outputs: np.ndarray) -> None:
+        path, duration = done.job.path, done.ended.duration_s
+        if not np.isfinite(outputs).all():
+            self._fail(path, f"The model gives NaN or infinity for {path!r}. Try another one.", "model", done.opened)
+            return
+        tags = self._tags
+        order = sorted(range(len(tags)), key=lambda column: -outputs[column])[: self._top]
+        kept = {
+            tags[column]: round(float(outputs[column]), 6) for column in order if outputs[column] >= self._threshold
+        }
+        features = outputs[len(tags) :]
+        embedding = [float(f"{value:.6g}") for value in features] if self._revision.embeddings else None
+        self._append(path, done.opened, duration_s=duration, tags=kept, embedding=embedding)
+        self._tagged += 1
+        self._sound_seconds += duration or 0.0
+
+    def _fail(self, path: str, error: str, kind: str, opened: Opened | None = None) -> None:
+        entry = self._journal.entries.get(readable(path))
+        if opened is None and entry is not None and entry.sha256 and entry.current:
+            self._skipped += 1  # it cannot be read now; what was found when it could stays
+            return
+        # Messages name the path as Python writes it; no output can hold half a surrogate pair.
+        said = error.encode("utf-8", "backslashreplace").decode()
+        self._append(path, opened, error=said, error_kind=kind)
+
+    def _append(self, path: str, opened: Opened | None, **fields: Any) -> None:
+        about: dict[str, Any] = {} if opened is None else dataclasses.asdict(opened)
+        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        row = LibraryRow(path=readable(path), tagged_at=now, **self._revision.fields(), **about, **fields)
+        self._journal.append(row)

@@ -1,0 +1,5 @@
+"""Probing: which base model suits some labelled data."""
+
+from .runner import probe
+
+__all__ = ["probe"]

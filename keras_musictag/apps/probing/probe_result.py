@@ -1,0 +1,250 @@
+"""What `probing.probe` found: a table of models, the best first.
+
+Conventions: every number is of predictions for clips that the classifier was not fitted to; differences are a model
+minus the best, on the same resamples of whole groups, so their intervals are narrower than the two suggest.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from ...evaluation.bootstrap import Sample, _group_counts, estimate, group_ids, mean_defined
+from ...evaluation.results import Estimate, _write_csv, _write_json, flat, require
+from ...evaluation.scores import Scores
+from ...utils.tables import Block, Table, plain
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+ProbeMetric = Literal["accuracy", "roc_auc", "pr_auc"]
+
+TITLES: dict[ProbeMetric, str] = {"accuracy": "accuracy", "roc_auc": "ROC-AUC", "pr_auc": "PR-AUC"}
+CONFIDENCE = 0.95  # of the intervals
+
+
+# === Results ===
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ProbedModel:
+    """One row of the table.
+
+    Attributes:
+        model: what it is called.
+        weights_sha256: of the file of its weights, empty where there is none.
+        features: length of its embeddings.
+        strengths: the C of each fold, chosen on the other folds: 1 / strength of the penalty.
+        accuracy: share of the clips whose most probable tag is right; `None` where clips have any number of tags.
+        roc_auc, pr_auc: means over tags.
+        difference: of `Probing.metric`, this model minus the best; `None` for the best.
+        error: why it could not be probed; then there are no numbers.
+    """
+
+    model: str
+    weights_sha256: str = ""
+    features: int | None = None
+    strengths: tuple[float, ...] = ()
+    accuracy: Estimate | None = None
+    roc_auc: Estimate | None = None
+    pr_auc: Estimate | None = None
+    difference: Estimate | None = None
+    error: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """One flat row."""
+        row: dict[str, Any] = {name: getattr(self, name) for name in ("model", "weights_sha256", "features")}
+        for name in (*TITLES, "difference"):
+            row |= flat(name, getattr(self, name))
+        return {**row, "error": self.error}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Probing:
+    """What linear probes of several models can do. Made by `probe`.
+
+    Attributes:
+        models: a `ProbedModel` each, the best first, those that could not be probed last.
+        scores: what the probes said, clip by clip, each by the classifier that was not fitted to it: `Scores`, to save,
+            and to look at tag by tag with `scores.evaluate(model)` and `scores.compare(a, b)`.
+        folds: int array `(rows,)`: the fold each row of `scores` was held out in.
+        metric: what models are ordered by: `"accuracy"` where every clip has exactly one tag, else `"roc_auc"`.
+        n_bootstrap, seed: number of resamples for 95 % intervals (0: none), random seed.
+        excluded: tag -> why it could not be probed.
+        untagged: rows without any tag.
+    """
+
+    models: tuple[ProbedModel, ...]
+    scores: Scores
+    folds: np.ndarray
+    metric: ProbeMetric
+    n_bootstrap: int
+    seed: int
+    excluded: dict[str, str]
+    untagged: int
+
+    @property
+    def best(self) -> ProbedModel:
+        """The first of the models."""
+        return self.models[0]
+
+    @property
+    def chance(self) -> float:
+        """What guessing comes to in `metric`: the share of the most frequent tag, or one half."""
+        return float(self.scores.targets.mean(axis=0).max()) if self.metric == "accuracy" else 0.5
+
+    @property
+    def n_groups(self) -> int:
+        """Number of groups that folds and resamples keep together."""
+        return len({row.group for row in self.scores.rows})
+
+    def __getitem__(self, model: str) -> ProbedModel:
+        """One model by its name."""
+        names = [row.model for row in self.models]
+        require(model in names, f"{model!r} was not probed, only {', '.join(names)}.")
+        return self.models[names.index(model)]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Flat and ready for `json.dump`, but for `models`, a list of rows, and `failed`."""
+        scores = self.scores
+        return {
+            "dataset": scores.dataset,
+            "split": scores.split,
+            "n_clips": len(scores.rows),
+            "n_groups": self.n_groups,
+            "grouped_by": scores.grouped_by,
+            "n_bootstrap": self.n_bootstrap,
+            "confidence": CONFIDENCE,
+            "seed": self.seed,
+            "metric": self.metric,
+            "chance": self.chance,
+            "tags": list(scores.tags),
+            "excluded": self.excluded,
+            "n_untagged": self.untagged,
+            "n_failed": len(scores.failed),
+            "failed": [dataclasses.asdict(failure) for failure in scores.failed],
+            "models": [{**row.to_dict(), "strengths": list(row.strengths)} for row in self.models],
+        }
+
+    def to_json(self, path: str | os.PathLike[str]) -> Path:
+        """Write `to_dict` to a file; returns its path."""
+        return _write_json(path, self.to_dict())
+
+    def to_csv(self, path: str | os.PathLike[str]) -> Path:
+        """Write a row per model to a file, each with data set, split and number of clips; returns its path."""
+        scores = self.scores
+        measured = {"dataset": scores.dataset, "split": scores.split, "n_clips": len(scores.rows)}
+        return _write_csv(path, [{**measured, **row.to_dict()} for row in self.models])
+
+    def plot(self, ax: Axes | None = None, *, metric: ProbeMetric | None = None) -> Axes:
+        """Draw a bar per model with its interval, see `plots.plot_probing`."""
+        from ...plots import plot_probing
+
+        return plot_probing(self, ax, metric=metric)
+
+    def blocks(self) -> list[Block]:
+        """What was measured, a table with the best model first, notes."""
+        metrics = self._metrics()[:2]
+        several = any(row.difference for row in self.models)
+        titles = ("model", "features", *(TITLES[name] for name in metrics), *(["minus the best"] if several else []))
+        lines = []
+        for row in self.models:
+            if not row.error:
+                numbers = [f"{getattr(row, name):.3f}" for name in metrics]
+                behind = f"{row.difference:+.3f}" if row.difference else ""
+                lines.append((row.model, row.features, *numbers, behind)[: len(titles)])
+        return [self._title(), Table(titles, lines, "<><"), *self._notes()]
+
+    def __str__(self) -> str:
+        """The same in plain text."""
+        return plain(self.blocks())
+
+    def _metrics(self) -> list[ProbeMetric]:
+        """Those that there are, the one that orders first."""
+        return list(TITLES) if self.metric == "accuracy" else ["roc_auc", "pr_auc"]
+
+    def _title(self) -> str:
+        scores = self.scores
+        each = "one each" if self.metric == "accuracy" else "any number each"
+        return (
+            f"linear probes on {scores.dataset}, {scores.split}, {len(scores.rows):,} clips in {self.n_groups:,} "
+            f"{scores.grouped_by}s, {len(scores.tags)} tags, {each}"
+        )
+
+    def _notes(self) -> Iterator[str]:
+        yield f"chance: {TITLES[self.metric]} {self.chance:.3f}"
+        if self.n_bootstrap:
+            level = f"{100 * CONFIDENCE:g} % intervals"
+            yield f"[low, high]: {level} from {self.n_bootstrap:,} resamples of {self.scores.grouped_by}s"
+        for row in self.models:
+            if row.error:
+                yield f"not probed: {row.model}: {row.error}"
+        if self.excluded:
+            yield f"tags left out: {', '.join(f'{tag} ({reason})' for tag, reason in self.excluded.items())}"
+        if self.untagged:
+            yield f"clips without any tag, which count as such: {self.untagged:,}"
+        if failed := self.scores.failed:
+            yield f"clips left out, as they cannot be used: {len(failed):,}, first {failed[0].file}"
+
+
+# === Measuring ===
+
+
+def measure(
+    scores: Scores, metric: ProbeMetric, n_bootstrap: int, seed: int, *, against: str | None = None
+) -> list[ProbedModel]:
+    """Everything that scores say of models, the best first.
+
+    Args:
+        scores: predictions.
+        metric: what orders the models; `"accuracy"` only where every row has exactly one tag.
+        n_bootstrap, seed: as in `metrics.evaluate_scores`, which gives the same areas.
+        against: the model that differences are to; by default, the best.
+
+    Returns:
+        A `ProbedModel` each, with names and estimates only.
+    """
+    groups = [row.group for row in scores.rows]
+    named = dict(zip(scores.models, scores.probabilities, strict=True))
+    sample = Sample.check(scores.targets, named, scores.tags, groups)
+    points, deviations = sample.points(), sample.deviations(n_bootstrap, seed)
+    values: dict[str, tuple[np.ndarray, np.ndarray]] = {}  # (models,), (models, resamples)
+    for number, name in enumerate(("roc_auc", "pr_auc")):
+        values[name] = points[:, number].mean(axis=1), np.stack([mean_defined(item[number]) for item in deviations])
+    if metric == "accuracy":
+        values["accuracy"] = _accuracies(scores, groups, n_bootstrap, seed)
+    main, moved = values[metric]
+    order = np.argsort(-main, kind="stable").tolist()
+    other, rows = order[0] if against is None else scores.models.index(against), []
+    for at in order:
+        found = {name: estimate(value[at], move[at], CONFIDENCE) for name, (value, move) in values.items()}
+        difference = estimate(main[at] - main[other], moved[at] - moved[other], CONFIDENCE, least=-1)
+        rows.append(
+            ProbedModel(
+                model=scores.models[at],
+                accuracy=found.get("accuracy"),
+                roc_auc=found["roc_auc"],
+                pr_auc=found["pr_auc"],
+                difference=None if at == other else difference,
+            )
+        )
+    return rows
+
+
+def _accuracies(scores: Scores, groups: Sequence[str], n_bootstrap: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Of each model `(models,)`, and how far those of the resamples are from it `(models, resamples)`."""
+    right = scores.probabilities.argmax(axis=2) == scores.targets.argmax(axis=1)
+    ids = group_ids(groups, len(scores.rows))
+    count = int(ids.max()) + 1
+    sums = np.stack([np.bincount(ids, weights=row, minlength=count) for row in right])
+    sizes = np.bincount(ids, minlength=count)
+    points = right.mean(axis=1)
+    resampled = [np.empty((0, len(sums)))]
+    for drawn in _group_counts(count, n_bootstrap, seed, 100):
+        resampled.append(drawn @ sums.T / (drawn @ sizes)[:, None])
+    return points, (np.concatenate(resampled) - points).T

@@ -1,0 +1,318 @@
+"""Recipes carried out: sound is decoded, a network trained, measured and saved.
+
+A run's folder becomes a tagger's: `spec.json`, `weights.safetensors` and `README.md` appear in it when training is
+done, `evaluation.json` when it is evaluated. `run/` in it is the run of `training.fit`, with `run.json`, which says of
+which recipe and data it is, `log.png`, where Matplotlib is installed, and `problems.txt`, everything that was wrong
+with the data. The same recipe on the same data goes on in the same folder; any other is refused there.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import json
+import logging
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ...datasets import Manifest
+from ...errors import AudioError, CacheError
+from ...models import folder as saving
+from ...models.spec import SPEC_FILE, WEIGHTS_FILE, ModelSpec, TrainingData
+from ...models.weights import write_atomically
+from ...training.loop import RunState
+from .recipe_tables import RecipeError
+
+if TYPE_CHECKING:
+    from ...datasets.features import FeatureCache
+    from ...evaluation.results import Agreement, Evaluation
+    from ...tagger import Tagger
+    from .plan import Plan
+
+_log = logging.getLogger(__name__)
+
+RUN, RUN_FILE, PROBLEMS, EVALUATION = "run", "run.json", "problems.txt", "evaluation.json"
+_SHOWN = 10  # problems and licences that are named
+
+
+# === Result ===
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Result:
+    """What came out.
+
+    Attributes:
+        folder: of the tagger; `load` reads it unless the run was stopped before its first validation.
+        tagger: with the best averaged weights.
+        state: where the run ended.
+        finished: `False` if it was stopped by Ctrl-C; the same recipe goes on.
+        evaluation: on the labels of the test split, if it has any.
+        agreement: with the teacher on the test split, to distil.
+        dropped: clips whose sound could not be decoded.
+    """
+
+    folder: Path
+    tagger: Tagger
+    state: RunState
+    finished: bool
+    evaluation: Evaluation | None = None
+    agreement: Agreement | None = None
+    dropped: int = 0
+
+
+def carry_out(
+    plan: Plan, folder: Path, cache: FeatureCache | str | os.PathLike[str] | None, strict: bool, progress: bool
+) -> Result:
+    """See `Recipe.run`."""
+    return _Run(plan, folder, cache, progress).do(strict)
+
+
+class _Run:
+    """A plan, being carried out."""
+
+    def __init__(
+        self, plan: Plan, folder: Path, cache: FeatureCache | str | os.PathLike[str] | None, progress: bool
+    ) -> None:
+        self.plan, self.recipe, self.folder, self.progress = plan, plan.recipe, folder, progress
+        self.run_folder = folder / RUN
+        self.parts = plan.data.parts
+        self.given_cache = cache
+        self.problems = [str(problem) for problem in plan.data.report.problems]
+        self.dropped = 0
+
+    def do(self, strict: bool) -> Result:
+        from ...loading import load
+        from ...plots import save_training
+        from ...training.supervised import untrained
+
+        if not (self.run_folder / RUN_FILE).is_file():
+            taken = [name for name in (SPEC_FILE, WEIGHTS_FILE, "README.md") if (self.folder / name).exists()]
+            if taken:
+                raise CacheError(
+                    f"{self.folder} holds {', '.join(taken)}, which no run here has made and which would be replaced. "
+                    "Choose another folder."
+                )
+        try:
+            self.run_folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise CacheError(f"{self.run_folder} cannot be made: {error}. Choose another folder.") from error
+        self._claim()
+        self.teacher = load(self.recipe.teacher) if self.recipe.teacher else None
+        tags = self.parts["train"].tags if self.teacher is None else self.teacher.tags
+        self.tagger = untrained(self.recipe.model, tags, seed=self.recipe.seed)
+        self.cache = self._cache()
+        self.teacher_folder = self.cache.folder.parent / "teachers"  # shared between runs, as log-mels are
+        self._listen(strict)
+        tagger, state = self._train()
+        save_training(self.run_folder, score=self.plan.training.monitor)
+        finished = self.plan.training.is_over(state)
+        result = Result(folder=self.folder, tagger=tagger, state=state, finished=finished, dropped=self.dropped)
+        if not state.best_step:
+            return result
+        result = dataclasses.replace(result, tagger=self._save(self._described(tagger, state)))
+        return self._tested(result) if finished and "test" in self.parts else result
+
+    # --- Before ---
+
+    def _cache(self) -> FeatureCache:
+        from ...datasets.features import FeatureCache
+        from ...models.fetching import cache_folder
+
+        if isinstance(self.given_cache, FeatureCache):
+            return self.given_cache
+        return FeatureCache(self.given_cache or cache_folder() / "log-mels", self.tagger.spec)
+
+    def _listen(self, strict: bool) -> None:
+        """Decode every file, and let the teacher hear it; leave out what cannot be decoded."""
+        every = Manifest(tuple(row for part in self.parts.values() for row in part), self.parts["train"].tags)
+        bad = dict(self.cache.fill([row.path for row in every], progress=self.progress))
+        if self.teacher is not None:
+            heard = every.filter(lambda row: row.path not in bad)
+            bad |= self._targets(heard).fill(self.progress) if len(heard) else {}
+        self.problems += [f"{path}: {error}" for path, error in bad.items()]
+        if self.problems:
+            text = "\n".join(self.problems) + "\n"
+            write_atomically(self.run_folder / PROBLEMS, text.encode("utf-8", "replace"))
+        if not bad:
+            return
+        for error in bad.values():
+            if not isinstance(error, AudioError):  # a full disk, say: no fault of the file
+                raise error
+        first = next(iter(bad.values()))
+        told = f"{len(bad)} of {len({row.path for row in every})} files cannot be used, the first one: {first}"
+        if strict:
+            raise RecipeError(f"{told} All are in {self.run_folder / PROBLEMS}.")
+        _log.warning("%s They are left out; all are in %s.", told, self.run_folder / PROBLEMS)
+        parts = {name: part.filter(lambda row: row.path not in bad) for name, part in self.parts.items()}
+        self.parts = {name: part for name, part in parts.items() if len(part)}
+        self.dropped = len(bad)
+        if self.teacher is not None and len(self.parts.get("valid", ())) < 3:
+            raise RecipeError(
+                f"Fewer than three clips of the split valid can be used: too few to tell agreement. {told}"
+            )
+        missing = [name for name in ("train", "valid") if name not in self.parts]
+        if missing:
+            raise RecipeError(f"No clip of the split {missing[0]} can be used. {told}")
+
+    def _targets(self, manifest: Manifest) -> Any:
+        from ...training.distillation import TeacherTargets
+
+        assert self.teacher is not None
+        spec = self.tagger.spec
+        return TeacherTargets(
+            self.teacher, manifest, self.teacher_folder,
+            frame_seconds=spec.mel.hop_length / spec.audio.sr, hop_seconds=self.recipe.distillation.hop_seconds,
+        )  # fmt: skip
+
+    def _settings(self) -> dict[str, Any]:
+        """The recipe as far as it decides what comes out: not where data are, but what they are."""
+        recipe = self.recipe.to_dict()
+        for name in ("source", "validation", "name"):
+            del recipe["data"][name]
+        return {**recipe, "training": dataclasses.asdict(self.plan.training)}
+
+    def _claim(self) -> None:
+        """Write down whose run this is, or raise if it is another's."""
+        about = {"recipe": self._settings(), "data": {name: part.digest() for name, part in self.parts.items()}}
+        path = self.run_folder / RUN_FILE
+        text = json.dumps(about, indent=2)
+        known = path.read_text(encoding="utf-8") if path.is_file() else text
+        changed = _differences(json.loads(known), json.loads(text))
+        if changed:
+            raise RecipeError(
+                f"{self.folder} holds a run of another recipe or other data: {'; '.join(changed[:_SHOWN])}. Choose "
+                f"another folder (--out), or delete {self.run_folder} to start over."
+            )
+        write_atomically(path, text.encode())
+
+    # --- Training ---
+
+    def _train(self) -> tuple[Tagger, RunState]:
+        from ...training.distillation import distil
+        from ...training.supervised import train
+
+        recipe, spec = self.recipe, self.tagger.spec
+        options: dict[str, Any] = {
+            "cache": self.cache,
+            "training": self.plan.training,
+            "batch_size": recipe.batches.batch_size,
+            "mixup": recipe.batches.mixup,
+            "augment": recipe.augmentation(spec.mel),
+            "progress": self.progress,
+            **dataclasses.asdict(recipe.network),
+        }
+        parts = (self.parts["train"], self.parts["valid"], self.run_folder)
+        if self.teacher is None:
+            return train(self.tagger, *parts, shared_groups=True, **options)  # where it is not allowed, the plan failed
+        options |= {
+            "teacher_folder": self.teacher_folder,
+            "shared_groups": True,
+            **dataclasses.asdict(recipe.distillation),
+        }
+        return distil(self.tagger, self.teacher, *parts, **options)
+
+    # --- After ---
+
+    def _described(self, tagger: Tagger, state: RunState) -> ModelSpec:
+        """The spec of what was trained, on what and how."""
+        recipe, origin, clips = self.recipe, self.plan.data.origin, self.parts["train"]
+        teacher = self.teacher.spec if self.teacher is not None else None
+        used = [
+            TrainingData(
+                name=origin.name, n=len(clips), licence=_licences(clips),
+                role="labelled" if teacher is None else "unlabelled",
+                note=", ".join(text for text in (origin.version, "split train") if text),
+            )
+        ]  # fmt: skip
+        if teacher is not None:
+            used.append(TrainingData(name=teacher.name, role="teacher", licence=teacher.license or "not stated"))
+            used += [dataclasses.replace(each, role="teacher_data") for each in teacher.training_data]
+        labels = "with labels" if teacher is None else f"without labels, distilled from {teacher.name}"
+        steps = f"{state.best_step:,} of {self.plan.training.steps:,} steps, seed {recipe.seed}"
+        return dataclasses.replace(
+            tagger.spec,
+            name=re.sub(r"[^A-Za-z0-9_.-]+", "-", self.folder.resolve().name).strip("-._") or tagger.spec.name,
+            description=f"{recipe.model} {'trained' if teacher is None else 'distilled'} on {origin.title}.",
+            trained_on=f"{origin.title}, {len(clips):,} clips {labels}; {steps}",
+            training_data=tuple(used),
+        )
+
+    def _save(self, spec: ModelSpec) -> Tagger:
+        """Write the tagger's files into the folder, the spec last, so that it is complete or none."""
+        from ...loading import load
+
+        saving.save_into(self.tagger.core, spec, self.folder)
+        return load(self.folder.resolve())
+
+    def _tested(self, result: Result) -> Result:
+        """Measure on the test split, and add what comes out to spec and card."""
+        from ... import __version__
+
+        test, origin = self.parts["test"], self.plan.data.origin
+        evaluation, agreement = self._evaluation(result.tagger), None
+        where = {"dataset": origin.name, "split": ", ".join(filter(None, ("test", origin.version)))}
+        made = {"source": f"measured by keras_musictag {__version__}", "date": datetime.date.today().isoformat()}
+        metrics: list[dict[str, Any]] = []
+        if evaluation is not None:
+            scores = {name: value for name, value in evaluation.to_dict().items() if name.startswith(("roc_", "pr_"))}
+            rounded = {name: round(value, 4) for name, value in scores.items() if value is not None}
+            metrics.append({**where, "n": evaluation.n_clips, **rounded, **made})
+            evaluation.to_json(self.folder / EVALUATION)
+        if self.teacher is not None and len(test) > 1:
+            agreement = self._agreement(test)
+            correlation, area = round(agreement.correlation, 4), round(agreement.roc_auc, 4)
+            scores = {"correlation": correlation, "teacher_roc_auc": area}
+            note = f"agreement with {self.teacher.spec.name}"
+            metrics.append({**where, "n": agreement.n_clips, **scores, "note": note, **made})
+        spec = dataclasses.replace(result.tagger.spec, metrics=tuple(metrics))
+        return dataclasses.replace(result, tagger=self._save(spec), evaluation=evaluation, agreement=agreement)
+
+    def _evaluation(self, tagger: Tagger) -> Evaluation | None:
+        from ...evaluation.measuring import evaluate
+        from ...evaluation.results import EvaluationError
+
+        test, origin = self.parts["test"], self.plan.data.origin
+        if not set(test.tags) & set(tagger.tags):
+            return None
+        groups = {row.group or row.path for row in test}
+        try:
+            return evaluate(
+                tagger, test, dataset=origin.title, split="test", cache=self.cache, grouped_by=origin.grouped_by,
+                n_bootstrap=1000 if len(groups) > 1 else 0, progress=self.progress,
+            )  # fmt: skip
+        except EvaluationError as error:
+            _log.warning("The split test gives no score: %s", error)
+            return None
+
+    def _agreement(self, test: Manifest) -> Agreement:
+        from ...datasets.batches import EvaluationWindows
+        from ...evaluation.metrics import agreement
+        from ...training.supervised import row_outputs
+
+        windows = EvaluationWindows(test, self.tagger.spec, self.cache)
+        return agreement(row_outputs(self.tagger.core, windows), self._targets(test).of_rows(), self.tagger.tags)
+
+
+# === Digests ===
+
+
+def _differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """`key: old, now new` of every value that differs."""
+    found = []
+    for key in dict.fromkeys((*old, *new)):
+        before, after = old.get(key), new.get(key)
+        if isinstance(before, dict) and isinstance(after, dict):
+            found += _differences(before, after, f"{prefix}{key}.")
+        elif before != after:
+            found.append(f"{prefix.removeprefix('recipe.')}{key} was {before!r}, is {after!r}")
+    return found
+
+
+def _licences(manifest: Manifest) -> str:
+    names = list(dict.fromkeys(row.licence for row in manifest if row.licence))
+    more = f" and {len(names) - _SHOWN} others" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more if names else "not stated"

@@ -1,0 +1,267 @@
+"""Recipes: all that it takes to make a tagger again, as a TOML file that is checked before anything is computed.
+
+    # What it makes, with which command, how long it takes and what comes out.
+    task = "train"                # or "distil"
+    model = "musicnet_crnn"
+    teacher = "musicnn_mtt"       # to distil only
+    seed = 0
+    [data]
+    source = "clips.csv"          # `DataSettings`
+    [training]
+    steps = 20_000                # `TrainingSpec`
+    [batches]
+    batch_size = 16               # `BatchSettings`
+    [augment]
+    gain_db = 6.0                 # `Augmentation`
+    [network]
+    dropout = 0.5                 # `NetworkSettings`
+    [distillation]
+    hop_seconds = 1.0             # `DistillationSettings`, to distil only
+
+A key that nobody knows is an error, not a setting that quietly does nothing. What a recipe leaves out has the default
+of its class. `plan` and `run` carry recipes out.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+import tomllib
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from ...datasets.augment import Augmentation
+from ...models.spec import MelSpec
+from ...training.loop import TrainingSpec
+from .recipe_tables import (
+    TABLES,
+    TOP,
+    BatchSettings,
+    DataSettings,
+    DistillationSettings,
+    NetworkSettings,
+    attempt,
+    read_table,
+    require_known,
+    require_type,
+)
+from .recipe_tables import RecipeError as RecipeError
+
+if TYPE_CHECKING:
+    from ...datasets import Manifest
+    from ...datasets.features import FeatureCache
+    from .execution import Result
+    from .plan import Plan
+
+# Where a recipe states no steps: passes through the training clips, and steps at least.
+PASSES, LEAST_STEPS = 16, 1000
+
+_MONITORS = {"train": ("pr_auc", "roc_auc"), "distil": ("score", "roc_auc_top_tenth")}
+
+
+# === Recipe ===
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """What is trained on what, and how.
+
+    Attributes:
+        task: `"train"` on labels, or `"distil"` from a teacher.
+        model: whose network is trained: a name, folder or Hub address.
+        teacher: whose probabilities are learned, to distil.
+        seed: of everything random.
+        data, batches, network, distillation: the tables.
+        training, augment: what is stated of the fields of `TrainingSpec` and `Augmentation`.
+        root: folder that relative paths start at.
+
+    Raises:
+        RecipeError: settings that contradict each other.
+
+    Example:
+        >>> recipe = Recipe.from_dict({"task": "train", "model": "tiny", "training": {"steps": 100}})
+        >>> recipe.training_spec(clips=500).steps, recipe.changed({"batches.batch_size": 4}).batches.batch_size
+        (100, 4)
+        >>> Recipe.from_dict({"task": "train", "model": "tiny", "training": {"step": 100}})
+        Traceback (most recent call last):
+        keras_musictag.apps.recipes.recipe_tables.RecipeError: The recipe has an unknown key training.step. ...
+    """
+
+    task: Literal["train", "distil"]
+    model: str
+    teacher: str = ""
+    seed: int = 0
+    data: DataSettings = dataclasses.field(default_factory=DataSettings)
+    batches: BatchSettings = dataclasses.field(default_factory=BatchSettings)
+    network: NetworkSettings = dataclasses.field(default_factory=NetworkSettings)
+    distillation: DistillationSettings = dataclasses.field(default_factory=DistillationSettings)
+    training: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    augment: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    root: Path | None = dataclasses.field(default=None, compare=False, repr=False)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Recipe:
+        """Read a TOML file; `"musicnet_crnn/magnatagatune"` is one that comes with the zoo.
+
+        Raises:
+            RecipeError: there is none, it is not TOML, or its first wrong key.
+        """
+        path = _find(path)
+        try:
+            table = tomllib.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise RecipeError(f"The recipe {path} cannot be read: {error.strerror or error}.") from error
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise RecipeError(f"The recipe {path} is not TOML: {error}. See docs/train.md for one that is.") from error
+        try:
+            return cls.from_dict(table, root=path.absolute().parent)
+        except RecipeError as error:
+            raise RecipeError(f"{path}: {error}") from error
+
+    @classmethod
+    def from_dict(cls, table: Mapping[str, Any], *, root: Path | None = None) -> Recipe:
+        """What `load` does with the content of a file.
+
+        Raises:
+            RecipeError: a key is unknown, missing or of the wrong type, or a value is impossible.
+        """
+        require_known(table, (*TOP, *TABLES), "")
+        top = {name: table[name] for name in TOP if name in table}
+        hints = typing.get_type_hints(cls)
+        for name, value in top.items():
+            require_type(name, value, hints[name])
+        for name in ("task", "model"):
+            if not top.get(name):
+                raise RecipeError(f"The recipe does not state its {name}. Add {name} = ... at the top.")
+        tables = {name: read_table(name, table[name]) for name in TABLES if name in table}
+        recipe = cls(**top, **tables, root=root)
+        if recipe.task == "distil" and not recipe.teacher:
+            raise RecipeError('The recipe does not state its teacher. Add one, e.g. teacher = "musicnn_mtt".')
+        if recipe.task == "train" and (recipe.teacher or "distillation" in table):
+            unused = "teacher" if recipe.teacher else "[distillation]"
+            raise RecipeError(f'With task = "train", {unused} has no meaning. Remove it, or set task = "distil".')
+        if recipe.task == "distil" and recipe.data.tags:
+            raise RecipeError('With task = "distil", the tags are those of the teacher. Remove data.tags.')
+        recipe.training_spec(clips=1)
+        attempt("augment", lambda: recipe.augmentation(MelSpec()))
+        return recipe
+
+    def to_dict(self) -> dict[str, Any]:
+        """What `from_dict` reads, with every default of the tables but `training` and `augment`."""
+        settings = dataclasses.asdict(self)
+        for name in ("root", *(("teacher", "distillation") if self.task == "train" else ())):
+            del settings[name]
+        settings["data"]["tags"] = list(self.data.tags)
+        return settings
+
+    def changed(self, changes: Mapping[str, Any]) -> Recipe:
+        """The recipe with other values; keys are `"seed"` or `"training.steps"`.
+
+        Raises:
+            RecipeError: as `from_dict`.
+        """
+        return Recipe.from_dict(merged(self.to_dict(), changes), root=self.root)
+
+    # --- What it comes to ---
+
+    def training_spec(self, clips: int) -> TrainingSpec:
+        """Settings of the loop for so many training clips; short runs warm up and validate in proportion.
+
+        Raises:
+            RecipeError: impossible values.
+        """
+        given = dict(self.training)
+        steps = given.setdefault("steps", max(LEAST_STEPS, math.ceil(PASSES * clips / self.batches.batch_size)))
+        given.setdefault("monitor", _MONITORS[self.task][0])
+        if given["monitor"] not in _MONITORS[self.task]:
+            known = ", ".join(_MONITORS[self.task])
+            raise RecipeError(f"training.monitor must be one of {known} to {self.task}; got {given['monitor']!r}.")
+        if isinstance(steps, int):
+            given.setdefault("warmup_steps", min(100, steps // 10))
+            given.setdefault("validate_every", min(200, max(1, steps // 10)))
+        if not given.get("learning_rate", 1) > 0:
+            raise RecipeError(f"training.learning_rate must be above 0; got {given['learning_rate']!r}.")
+        if "learning_rate" in given:
+            given.setdefault("final_learning_rate", given["learning_rate"] / 100)
+        spec: TrainingSpec = attempt("training", lambda: TrainingSpec(**given, seed=self.seed))
+        return spec
+
+    def augmentation(self, mel: MelSpec) -> Augmentation | None:
+        """Augmentation for a model's log-mels; `None` if there is none."""
+        return Augmentation(mel=mel, **self.augment) if any(self.augment.values()) else None
+
+    def plan(
+        self, data: Manifest | str | os.PathLike[str] | None = None, *, strict: bool = False, workers: int = 2
+    ) -> Plan:
+        """Load and check the data: everything that can be known before anything is computed.
+
+        Args:
+            data: instead of `data.source`; a manifest, or what `data.load` reads.
+            strict: refuse data with any problem, instead of leaving bad clips out.
+            workers: files looked at at once.
+
+        Raises:
+            RecipeError, DataError, TrainingError: why it cannot be carried out.
+        """
+        from .plan import plan
+
+        return plan(self, data, strict=strict, workers=workers)
+
+    def run(
+        self,
+        data: Manifest | str | os.PathLike[str] | None,
+        folder: str | os.PathLike[str],
+        *,
+        cache: FeatureCache | str | os.PathLike[str] | None = None,
+        strict: bool = False,
+        progress: bool = True,
+    ) -> Result:
+        """Carry it out: `plan`, train or distil, evaluate on the test split, save.
+
+        Args:
+            data, strict: as in `plan`.
+            folder: becomes a tagger that `load` reads; `folder/run` is the run, which goes on if it was interrupted.
+            cache: folder of log-mels, shared between runs; by default in this package's cache.
+            progress: show bars.
+
+        Raises:
+            RecipeError, DataError, TrainingError: why it cannot be carried out.
+            CacheError: the folder is something else, or cannot be written.
+        """
+        return self.plan(data, strict=strict).run(folder, cache=cache, strict=strict, progress=progress)
+
+
+def merged(table: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """A recipe's table with some values set; keys are `"seed"` or `"training.steps"`.
+
+    Example:
+        >>> merged({"seed": 0, "training": {"steps": 5}}, {"training.average": 0.9})
+        {'seed': 0, 'training': {'steps': 5, 'average': 0.9}}
+    """
+    result = {name: dict(value) if isinstance(value, Mapping) else value for name, value in table.items()}
+    for key, value in changes.items():
+        section, _, name = key.rpartition(".")
+        target = result.setdefault(section, {}) if section else result
+        if not isinstance(target, dict):
+            raise RecipeError(f"{section!r} is no table of a recipe; tables are {', '.join(TABLES)}.")
+        target[name] = value
+    return result
+
+
+def _find(path: str | os.PathLike[str]) -> Path:
+    from ...models.registry import zoo_folder
+
+    given = Path(path)
+    known = zoo_folder() / f"{given}.toml"
+    if given.exists() or not known.is_file():
+        if not given.exists():
+            names = (found.relative_to(zoo_folder()).with_suffix("") for found in zoo_folder().glob("*/*.toml"))
+            raise RecipeError(
+                f"There is no recipe {str(given)!r}. Give a TOML file, or one of the zoo's: "
+                f"{', '.join(sorted(map(str, names))) or 'none'}."
+            )
+        return given
+    return known

@@ -1,0 +1,195 @@
+"""The tables of a recipe: what each may hold, and checks that name the key which is to blame."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Literal
+
+from ...datasets.augment import Augmentation, check_mixup
+from ...errors import MusicTagError
+from ...training.loop import TrainingSpec
+
+
+class RecipeError(MusicTagError, ValueError):
+    """A recipe that cannot be carried out, with the key that is to blame."""
+
+
+# === Tables ===
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DataSettings:
+    """The table `[data]`.
+
+    Attributes:
+        source: what `data.load` reads: a table, a folder or `"gtzan:FOLDER"`, relative to the recipe; or
+            `"magnatagatune"`, whose folder is given when the recipe is run.
+        name: what the data are called in cards; by default what the file or folder is called.
+        split: of MagnaTagATune: `"full"` or `"clean"`.
+        validation: what to validate on, as `source`.
+        tags: the tags to learn, in their order; by default all of the data.
+        allow_untagged: clips that have none of the tags are meant, not forgotten.
+        shared_groups: the splits are given ones, and may have artists in common.
+        group_folders: of `Manifest.from_files`.
+    """
+
+    source: str = ""
+    name: str = ""
+    split: Literal["full", "clean"] = "full"
+    validation: str = ""
+    tags: tuple[str, ...] = ()
+    allow_untagged: bool = False
+    shared_groups: bool = False
+    group_folders: int = 1
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BatchSettings:
+    """The table `[batches]`.
+
+    Attributes:
+        batch_size: windows per step.
+        mixup: probability of a window being mixed with another.
+    """
+
+    batch_size: int = 16
+    mixup: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Reject what no batch can have."""
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1; got {self.batch_size!r}.")
+        check_mixup(self.mixup, "power")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NetworkSettings:
+    """The table `[network]`: see `training.prepare`.
+
+    Attributes:
+        dropout: factor on the network's dropout rates.
+        bn_momentum: momentum of the batch norms' moving statistics.
+    """
+
+    dropout: float = 1.0
+    bn_momentum: float = 0.95
+
+    def __post_init__(self) -> None:
+        """Reject what no network can have."""
+        if not self.dropout >= 0:  # neither is NaN
+            raise ValueError(f"dropout must be 0 or more; got {self.dropout!r}.")
+        if not 0 <= self.bn_momentum < 1:
+            raise ValueError(f"bn_momentum must be at least 0 and below 1; got {self.bn_momentum!r}.")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DistillationSettings:
+    """The table `[distillation]`: see `distillation.distil`.
+
+    Attributes:
+        hop_seconds: from one of the teacher's windows to the next.
+        segment_weight: share in the loss of tagging each stretch of a window by itself.
+        balance: how far rare tags count as much as frequent ones, 0 to 1.
+    """
+
+    hop_seconds: float = 1.0
+    segment_weight: float = 1.0
+    balance: float = 0.5
+
+    def __post_init__(self) -> None:
+        """Reject what cannot be."""
+        if not self.hop_seconds > 0:
+            raise ValueError(f"hop_seconds must be above 0; got {self.hop_seconds!r}.")
+        for name in ("segment_weight", "balance"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} must be 0 or more; got {getattr(self, name)!r}.")
+
+
+# Table -> its class, and fields that are set elsewhere.
+TABLES: dict[str, tuple[type, dict[str, str]]] = {
+    "data": (DataSettings, {}),
+    "training": (TrainingSpec, {"seed": "at the top of the recipe"}),
+    "batches": (BatchSettings, {}),
+    "augment": (Augmentation, {"mixup": "in [batches]", "mixup_mode": "by the task", "mel": "by the model"}),
+    "network": (NetworkSettings, {}),
+    "distillation": (DistillationSettings, {}),
+}
+TOP = ("task", "model", "teacher", "seed")
+
+
+# === Checks ===
+
+
+def read_table(name: str, values: Any) -> Any:
+    """A table as its class; those of `training` and `augment` as they are, since defaults depend on the data."""
+    kind, elsewhere = TABLES[name]
+    if not isinstance(values, Mapping):
+        raise RecipeError(f"[{name}] must be a table; got {values!r}.")
+    for key, place in elsewhere.items():
+        if key in values:
+            raise RecipeError(f"{name}.{key} is set {place}. Move or remove it.")
+    require_known(values, _names(kind, elsewhere), name)
+    hints = typing.get_type_hints(kind)
+    values = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+    for key, value in values.items():
+        require_type(f"{name}.{key}", value, hints[key])
+    return values if name in ("training", "augment") else attempt(name, lambda: kind(**values))
+
+
+def _names(kind: type, elsewhere: Iterable[str]) -> list[str]:
+    """Keys of a table: the fields of its class that are not set elsewhere."""
+    return [field.name for field in dataclasses.fields(kind) if field.name not in elsewhere]
+
+
+def require_known(table: Mapping[str, Any], known: Iterable[str], section: str) -> None:
+    """Raise at the first key that is not known, and say what may be meant."""
+    names = list(known)
+    for key in table:
+        if key in names:
+            continue
+        near = difflib.get_close_matches(key, names, n=1, cutoff=0.5)
+        homes = [f"[{other}]" for other, (kind, not_here) in TABLES.items() if key in _names(kind, not_here)]
+        if key in TOP:
+            homes = ["the lines before the tables"]
+        hint = f" It belongs in {homes[0]}." if homes else f" Did you mean {near[0]!r}?" if near else ""
+        where = f"{section}.{key}" if section else key
+        raise RecipeError(f"The recipe has an unknown key {where}.{hint} Known here: {', '.join(names)}.")
+
+
+def require_type(what: str, value: Any, hint: Any) -> None:
+    """Raise unless a value of TOML is of an annotated type."""
+    if not _fits(value, hint):
+        kinds = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
+        choices = typing.get_args(hint)
+        if typing.get_origin(hint) is Literal:
+            wanted = f"one of {', '.join(map(repr, choices))}"
+        elif typing.get_origin(hint) is tuple:
+            wanted = "a list of names"
+        else:
+            wanted = " or ".join(kinds[kind] for kind in (choices or (hint,)) if kind in kinds)
+        raise RecipeError(f"{what} must be {wanted}; got {value!r}.")
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    origin = typing.get_origin(hint)
+    if origin in (typing.Union, types.UnionType):
+        return any(_fits(value, part) for part in typing.get_args(hint))
+    if origin is Literal:
+        return value in typing.get_args(hint)
+    if origin is tuple:
+        return isinstance(value, tuple) and all(isinstance(part, str) for part in value)
+    if hint in (int, float):
+        return isinstance(value, (int, hint)) and not isinstance(value, bool)
+    return isinstance(value, hint)
+
+
+def attempt(table: str, make: Callable[[], Any]) -> Any:
+    """What `make` gives; its complaints, with the name of the table."""
+    try:
+        return make()
+    except (ValueError, TypeError, ZeroDivisionError) as error:
+        raise RecipeError(f"[{table}] {error}") from error

@@ -1,0 +1,219 @@
+"""The page and its server, with Gradio.
+
+What a user uploads is theirs: it lies in a private temporary folder under a name that cannot be guessed, is deleted
+when they close the page, after a quarter of an hour in any case, and the folder goes when the server stops. Nothing is
+sent or loaded from anywhere: no analytics, no fonts or scripts of other servers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ...audio.demo import demo_clip
+from ...errors import MissingExtraError, MusicTagError
+from .desk import Desk
+
+if TYPE_CHECKING:
+    import gradio
+
+_SWEEP, _AGE = 60, 900  # seconds: how often old uploads are looked for, and when they are old
+_AT_ONCE = 2  # requests: one is decoded while another is in the network
+_NONE = "none"
+_PORTS = range(7860, 7960)  # tried in order unless told otherwise; Gradio's own
+
+# What the page may load: itself. Gradio 6.10, for one, fetched a script from another server.
+_POLICY = b"default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:"
+
+
+class ServeError(MusicTagError, OSError):
+    """The server cannot listen where it was told to."""
+
+
+class _Uploads:
+    """Which files belong to which sessions, so that they can be deleted when a session ends."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._sessions: dict[str | None, set[Path]] = {}
+
+    def keep(self, session: str | None, path: Path) -> None:
+        with self._lock:
+            # Programs that use the page's API never say that they leave; their files grow old and are gone.
+            left = {name: {path for path in paths if path.exists()} for name, paths in self._sessions.items()}
+            self._sessions = {name: paths for name, paths in left.items() if paths}
+            self._sessions.setdefault(session, set()).add(path)
+
+    def delete(self, session: str | None) -> None:
+        with self._lock:
+            # The same file from two users is the same path.
+            paths = self._sessions.pop(session, set()).difference(*self._sessions.values())
+        for path in paths:
+            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # another file of the same content lies there too
+                path.parent.rmdir()
+
+
+class _WithPolicy:
+    """ASGI middleware that sends the policy with every response."""
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        async def with_policy(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message.get("headers", ()), (b"content-security-policy", _POLICY)]
+            await send(message)
+
+        await self.app(scope, receive, with_policy)
+
+
+@contextlib.contextmanager
+def serving(desk: Desk, *, host: str = "127.0.0.1", port: int | None = None) -> Iterator[str]:
+    """Serve the page as long as the block runs.
+
+    Args:
+        desk: answers what the page asks.
+        host: address to listen on. Others than the default let other machines in: there are no passwords.
+        port: to listen on; by default the first one from 7860 on that is free.
+
+    Yields:
+        The page's address.
+
+    Raises:
+        ServeError: the address or the port cannot be had.
+        MissingExtraError: Gradio is not installed.
+        MusicTagError: the first model cannot be loaded.
+    """
+    os.environ.update(GRADIO_ANALYTICS_ENABLED="False", GRADIO_RUN_HISTORY="False", HF_HUB_DISABLE_TELEMETRY="1")
+    port = _free_port(host, port)
+    gradio = _import_gradio()
+    from starlette.middleware import Middleware
+
+    desk.warm_up()
+    with tempfile.TemporaryDirectory(prefix="keras_musictag-serve-", ignore_cleanup_errors=True) as folder:
+        before = os.environ.get("GRADIO_TEMP_DIR")
+        os.environ["GRADIO_TEMP_DIR"] = folder  # where uploads go; only this user may read it
+        page = build(desk)
+        try:
+            _, url, _ = page.launch(
+                server_name=host,
+                server_port=port,
+                max_file_size=round(desk.limits.megabytes * 1e6),
+                app_kwargs={"middleware": [Middleware(_WithPolicy)]},
+                allowed_paths=[str(demo_clip())],
+                prevent_thread_lock=True,
+                quiet=True,
+                inbrowser=False,
+                share=False,
+                ssr_mode=False,
+                enable_monitoring=False,
+                mcp_server=False,
+                pwa=False,
+                footer_links=[],
+                theme=gradio.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
+                css=_text("page.css"),
+            )
+            yield url
+        finally:
+            page.close(verbose=False)
+            os.environ.pop("GRADIO_TEMP_DIR")
+            if before is not None:
+                os.environ["GRADIO_TEMP_DIR"] = before
+
+
+def build(desk: Desk) -> gradio.Blocks:
+    """The page, not served yet.
+
+    Raises:
+        MissingExtraError: Gradio is not installed.
+    """
+    gradio = _import_gradio()
+    uploads = _Uploads()
+
+    def tag(sound: str | None, model: str, second: str, request: Any) -> dict[str, Any] | None:
+        if sound is None:
+            return None
+        uploads.keep(request.session_hash, Path(sound))
+        return desk.answer(sound, [model, second] if second != _NONE else [model])
+
+    def forget(request: Any) -> None:
+        uploads.delete(request.session_hash)
+
+    # Gradio looks at annotations to see which functions want the request.
+    tag.__annotations__["request"] = forget.__annotations__["request"] = gradio.Request
+
+    with gradio.Blocks(
+        title="keras_musictag", analytics_enabled=False, fill_width=True, delete_cache=(_SWEEP, _AGE)
+    ) as page:
+        gradio.Markdown(
+            f"# keras_musictag\nDrop a song, up to {desk.limits.megabytes:g} MB. The first "
+            f"{desk.limits.minutes:g} minutes are tagged, on the machine that serves this page; the file is deleted "
+            "when you leave."
+        )
+        with gradio.Row():
+            with gradio.Column(scale=3, min_width=320):
+                sound = gradio.Audio(
+                    sources=["upload", "microphone"],
+                    type="filepath",
+                    label="Sound",
+                    elem_id="sound",
+                    editable=False,
+                    buttons=[],
+                    waveform_options=gradio.WaveformOptions(show_recording_waveform=False),
+                )
+                clip = gradio.Button("Try the bundled clip", size="sm")
+            with gradio.Column(scale=2, min_width=240):
+                model = gradio.Dropdown(list(desk.models), value=desk.models[0], label="Model", elem_id="model")
+                second = gradio.Dropdown([_NONE, *desk.models], value=_NONE, label="Compare with", elem_id="second")
+        answer = gradio.HTML(html_template="<div></div>", js_on_load=_text("page.js"), elem_id="answer")
+        clip.click(lambda: str(demo_clip()), outputs=sound, api_visibility="private")
+        gradio.on(
+            [sound.change, model.change, second.change],
+            tag,
+            [sound, model, second],
+            answer,
+            api_name="tag",
+            trigger_mode="always_last",
+            concurrency_limit=_AT_ONCE,
+        )
+        page.unload(forget)
+    return page.queue(max_size=desk.limits.waiting)
+
+
+def _import_gradio() -> Any:
+    try:
+        import gradio
+    except ImportError as error:
+        raise MissingExtraError("gradio", "demo", "The page") from error
+    return gradio
+
+
+def _text(name: str) -> str:
+    return Path(__file__).with_name(name).read_text(encoding="utf-8")
+
+
+def _free_port(host: str, port: int | None) -> int:
+    """`port`, or the first free one.
+
+    Raises:
+        ServeError: it is taken, or not allowed, or the host is not this machine.
+    """
+    problem: OSError | None = None
+    for candidate in _PORTS if port is None else [port]:
+        try:
+            with contextlib.closing(socket.create_server((host, candidate), reuse_port=False)):
+                return candidate
+        except OSError as error:
+            problem = error
+    where = f"port {port}" if port is not None else f"any port from {_PORTS[0]} to {_PORTS[-1]}"
+    raise ServeError(
+        f"Cannot listen on {where} of {host!r}: {problem}. Choose another port, and an address of this machine."
+    ) from problem

@@ -1,0 +1,320 @@
+"""What the commands share: the group they belong to, options, checks of paths, and how a model is loaded.
+
+A module with commands imports `main` from here; `keras_musictag.cli` imports the modules.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import io
+import json
+import os
+import re
+import shlex
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import click
+
+from .. import __version__
+from ..errors import AudioError, MusicTagError
+from ..models.registry import DEFAULT_MODEL, list_models
+from .completers import complete_model
+
+if TYPE_CHECKING:
+    from ..tagger import Tagger
+    from ..tagging.base import BaseTagger
+
+
+STOPPED = 130  # exit code of what Ctrl-C ended
+STDOUT = Path("-")  # a file that is standard output
+
+_RUNTIMES = ("onnxruntime", "openvino", "litert")  # besides Keras, if they are installed
+_PACKAGES = {  # by what is imported, where packages are called otherwise
+    "tensorflow": ("tensorflow", "tensorflow-cpu", "tf-nightly"),
+    "onnxruntime": ("onnxruntime", "onnxruntime-gpu"),
+    "litert": ("ai-edge-litert",),
+}
+
+
+class UsageProblem(click.ClickException):
+    """An error of the command, not of a file: exit code 2."""
+
+    exit_code = 2
+
+
+class Group(click.Group):
+    """Turns this package's exceptions into one line on standard error."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; exit with 1 or 2 on an error of this package."""
+        try:
+            return super().invoke(ctx)
+        except AudioError as error:
+            raise click.ClickException(str(error)) from error
+        except BrokenPipeError:  # `... | head`: click ends quietly
+            raise
+        except (MusicTagError, ImportError, OSError, ValueError) as error:
+            raise UsageProblem(str(error)) from error
+
+
+def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted and not ctx.resilient_parsing:
+        versions = [f"{name} {_version(name) or 'not installed'}" for name in ("keras", _backend())]
+        versions += [f"{name} {version}" for name in _RUNTIMES if (version := _version(name))]
+        click.echo(f"keras_musictag {__version__} ({', '.join(versions)}, Python {sys.version.split()[0]})")
+        ctx.exit()
+
+
+def _backend() -> str:
+    """What Keras will compute with; by its own rules, but without importing it."""
+    home = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
+    try:
+        chosen = json.loads((home / "keras.json").read_text(encoding="utf-8")).get("backend")
+    except (OSError, ValueError, AttributeError):
+        chosen = None
+    return os.environ.get("KERAS_BACKEND") or chosen or "tensorflow"
+
+
+def _version(name: str) -> str | None:
+    for package in _PACKAGES.get(name, (name,)):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            return importlib.metadata.version(package)
+    return None
+
+
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.option(
+    "--version", is_flag=True, expose_value=False, is_eager=True, callback=_print_version, help="Show versions."
+)
+def main() -> None:
+    """Tag music with Keras models: sound file in, tags with probabilities out.
+
+    \b
+    keras-musictag demo                      tag the bundled clip
+    keras-musictag tag *.mp3 --top 5         tag files of your own
+    keras-musictag taggram song.mp3          tags over time
+    keras-musictag library DIR -o tags.csv   tag everything in a folder
+    keras-musictag serve                     the same on a page
+    keras-musictag models                    what there is
+    keras-musictag benchmark MODEL           how fast it is here
+    keras-musictag finetune MODEL -d DATA    teach it tags of your own
+    keras-musictag evaluate MODEL -d DATA    how well it tags labelled data
+    keras-musictag completion                set up the Tab key
+    """  # noqa: D301 (click's mark is the character \\b, so the string must not be raw)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal or pipe that knows no block characters gets "?"
+            stream.reconfigure(errors="replace")
+
+
+# === Options that several commands share ===
+
+model_option = click.option(
+    "--model",
+    "-m",
+    default=DEFAULT_MODEL,
+    show_default=True,
+    shell_complete=complete_model,
+    help="Model name, saved folder, or hf://org/repo@revision.",
+)
+format_option = click.option(
+    "--format",
+    "-f",
+    "output",
+    type=click.Choice(["text", "json", "csv"]),
+    default="text",
+    show_default=True,
+    help="How to print the result.",
+)
+json_option = click.option("--json", "output", flag_value="json", help="Same as --format json.")
+csv_option = click.option("--csv", "output", flag_value="csv", help="Same as --format csv.")
+json_flag = click.option("--json", "as_json", is_flag=True, help="Print one object, and nothing else.")
+offset_option = click.option("--offset", type=click.FloatRange(min=0), default=0.0, help="Seconds to skip.")
+duration_option = click.option("--duration", type=click.FloatRange(min=0, min_open=True), help="Seconds to use.")
+
+
+def _checked(_ctx: click.Context, _option: click.Parameter, path: Path | None) -> Path | None:
+    if path not in (None, STDOUT):
+        check_output("--json", path, (".json",))
+    return path
+
+
+json_file_option = click.option(
+    "--json",
+    "json_file",
+    metavar="[FILE]",
+    is_flag=False,
+    flag_value=str(STDOUT),
+    type=click.Path(path_type=Path, dir_okay=False),
+    callback=_checked,
+    help="Write the result to this file as JSON; without one, print it instead of the tables.",
+)
+
+
+# === Output ===
+
+
+def print_json(value: object) -> None:
+    """One object on a line of standard output."""
+    click.echo(json.dumps(value, ensure_ascii=False))
+
+
+def suggest(*command: str | Path, always: bool = False, also: str = "") -> None:
+    """Say on standard error, where a person reads it, what to call next.
+
+    Args:
+        command: words after `keras-musictag`; quoted for the shell where they have to be.
+        always: also where standard error is no terminal.
+        also: what goes on after it.
+    """
+    if always or sys.stderr.isatty():
+        words = ("keras-musictag", *(printable(word) if isinstance(word, Path) else word for word in command))
+        click.echo(f"next: {shlex.join(words)}{also}", err=True)
+
+
+def suggest_tagging(folder: Path) -> None:
+    """Say how a tagger that was written is used."""
+    name = loadable(folder)
+    suggest("tag", "SONG", "--model", name, always=True, also=f", or keras_musictag.load({name!r})")
+
+
+def model_words(model: str) -> tuple[str, ...]:
+    """`--model NAME`, unless that is what a command takes anyway."""
+    return () if model == DEFAULT_MODEL else ("--model", model)
+
+
+# === Paths ===
+
+
+def printable(path: Path) -> str:
+    """The path as text; bytes that are no UTF-8 become replacement characters."""
+    return os.fsencode(path).decode("utf-8", "replace")
+
+
+def slug(text: str) -> str:
+    """A name for a folder."""
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", text).strip("-._") or "tagger"
+
+
+def loadable(folder: Path) -> str:
+    """What `load` is to be called with: a folder that is called like a model is `./` that."""
+    return f"./{folder}" if str(folder) in list_models() else printable(folder)
+
+
+def check_output(option: str, path: Path, suffixes: tuple[str, ...]) -> None:
+    """Find out before the work, not after it, that a file cannot be written.
+
+    Raises:
+        UsageProblem: its name has another ending, or its folder is not there or read-only.
+    """
+    endings = f"{', '.join(suffixes[:-1])} or {suffixes[-1]}" if len(suffixes) > 1 else suffixes[0]
+    folder = path.absolute().parent
+    if path.suffix.lower() not in suffixes:
+        raise UsageProblem(f"{option} {path}: the name must end in {endings}.")
+    if not folder.is_dir():
+        raise UsageProblem(f"{option} {path}: there is no folder {folder}.")
+    if path.is_dir() or not os.access(folder, os.W_OK):
+        raise UsageProblem(f"{option} {path} cannot be written: {'it is a folder' if path.is_dir() else 'read-only'}.")
+
+
+def check_plot(path: Path) -> None:
+    """Find out before the work, not after it, that a picture cannot be drawn."""
+    check_output("--plot", path, (".png", ".svg", ".pdf"))
+    from ..plots import new_axes
+
+    new_axes(1, 1)
+
+
+# === Loading ===
+
+
+runtime_option = click.option(
+    "--runtime",
+    type=click.Choice(["auto", "keras", "onnxruntime", "openvino", "litert"]),
+    help="What runs the network; auto: the fastest that is installed  [default: keras; for an export, auto]",
+)
+threads_option = click.option("--threads", type=click.IntRange(min=1), help="To compute with  [default: all cores]")
+
+
+def load_tagger(model: str) -> Tagger:
+    """The tagger that `--model` names, without the notices that TensorFlow prints."""
+    import_backend()
+    from ..loading import load
+
+    return load(model)
+
+
+def load_tagger_on(model: str, runtime: str | None, threads: int | None) -> BaseTagger:
+    """The tagger that `--model` names, on the runtime that `--runtime` does; an export imports no Keras."""
+    from ..tagging.exported import is_export
+
+    if runtime in (None, "keras") and not is_export(model):
+        import_backend()
+    from ..loading import load
+
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # if it has to be exported first
+    with progress_only():
+        tagger = load(model, runtime=runtime, threads=threads)
+    if runtime == "auto":
+        click.echo(f"{model} runs on {tagger.runtime}.", err=True)
+    return tagger
+
+
+def import_backend() -> None:
+    """Import Keras without the notices that TensorFlow prints about drivers and instruction sets."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    with stderr_on_failure():
+        import keras  # noqa: F401
+
+
+@contextlib.contextmanager
+def stderr_on_failure(expected: type[Exception] | tuple[()] = ()) -> Iterator[None]:
+    """Hold back what C libraries write to file descriptor 2, and show it only if the block fails unexpectedly."""
+    try:
+        original = os.dup(2)
+    except OSError:  # there is no standard error
+        yield
+        return
+    held: IO[bytes]
+    with tempfile.TemporaryFile() as held:
+        sys.stderr.flush()
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        except expected:
+            raise
+        except BaseException:
+            held.seek(0)
+            os.write(original, held.read())
+            raise
+        finally:
+            sys.stderr.flush()
+            os.dup2(original, 2)
+            os.close(original)
+
+
+@contextlib.contextmanager
+def progress_only() -> Iterator[None]:
+    """Hold back what C libraries write to file descriptor 2, as `stderr_on_failure`, but not what Python does.
+
+    For long work with a progress bar on standard error.
+    """
+    try:
+        ours = sys.stderr.fileno() == 2
+    except (AttributeError, OSError, ValueError):  # closed, or replaced by something that is no file
+        ours = False
+    if not ours:
+        with stderr_on_failure(expected=MusicTagError):
+            yield
+        return
+    sys.stderr.flush()
+    with (
+        os.fdopen(os.dup(2), "w", encoding=sys.stderr.encoding, errors="replace", buffering=1) as terminal,
+        stderr_on_failure(expected=MusicTagError),
+        contextlib.redirect_stderr(terminal),
+    ):
+        yield

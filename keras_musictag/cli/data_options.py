@@ -1,0 +1,50 @@
+"""What `--data` may be: a manifest file, a folder, or a known data set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .common import printable
+
+if TYPE_CHECKING:
+    from ..apps.recipes.recipe_data import RecipeData
+    from ..datasets import Manifest
+    from ..training.finetuning.labelled_data import FineTuneData
+
+DATA_HELP = (
+    "Manifest (CSV, TSV, JSONL, Parquet), folder, or NAME:FOLDER with a data set of `keras-musictag data list`: "
+    "magnatagatune, magnatagatune-clean, jamendo, gtzan, emotify."
+)
+
+
+def load_data(text: str) -> tuple[Manifest, str, str]:
+    """Read what `--data` names.
+
+    Args:
+        text: a manifest file; a folder per tag; a data set of `datasets.catalogue` as `gtzan:FOLDER`,
+            `magnatagatune-clean:FOLDER` or `jamendo-3:FOLDER`; a folder with MagnaTagATune's tables, the full split.
+
+    Returns:
+        The manifest, what the data are called, and what their groups are, in one word or nothing if that is not known.
+
+    Raises:
+        DataError: it cannot be read; the message says what is there and what is missing.
+    """
+    from ..apps.recipes.recipe_data import read
+    from ..apps.recipes.recipe_tables import DataSettings
+
+    manifest, origin = read(text, DataSettings())
+    return manifest, origin.title, origin.grouped_by
+
+
+def planned(folder: Path, data: FineTuneData | RecipeData) -> dict[str, Any]:
+    """What `--dry-run --json` prints: where the result would be, and what it would be made from."""
+    return {
+        "folder": printable(folder),
+        "data": data.origin.title,
+        "clips": {name: len(part) for name, part in data.parts.items()},
+        "tags": list(data.train.tags),
+        "problems": [str(problem) for problem in data.report.problems],
+        "notes": [*data.report.notes, *data.notes],
+    }

@@ -1,0 +1,233 @@
+"""Commands that tag: `tag`, `taggram`, `demo`."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..audio.demo import demo_clip
+from ..errors import AudioError
+from .common import (
+    UsageProblem,
+    check_plot,
+    csv_option,
+    duration_option,
+    format_option,
+    json_option,
+    load_tagger_on,
+    main,
+    model_option,
+    model_words,
+    offset_option,
+    print_json,
+    printable,
+    runtime_option,
+    stderr_on_failure,
+    suggest,
+    threads_option,
+)
+
+if TYPE_CHECKING:
+    from ..tagger import TagResult
+
+_BAR = 24  # characters of a full bar
+
+
+@main.command()
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@model_option
+@click.option("--top", "-n", type=click.IntRange(min=1), default=10, show_default=True, help="Tags per file.")
+@click.option(
+    "--threshold", "-t", type=click.FloatRange(0, 1), default=0.0, help="Leave out tags below this probability."
+)
+@click.option("--plot", type=click.Path(path_type=Path), help="Draw the tags of one file here (png, svg, pdf).")
+@runtime_option
+@threads_option
+@offset_option
+@duration_option
+@format_option
+@json_option
+@csv_option
+def tag(
+    files: tuple[Path, ...],
+    model: str,
+    top: int,
+    threshold: float,
+    plot: Path | None,
+    offset: float,
+    duration: float | None,
+    output: str,
+    runtime: str | None,
+    threads: int | None,
+) -> None:
+    """Tag sound FILES.
+
+    JSON output is one object per line and file; CSV has the columns file, tag, probability, error. A file that cannot
+    be tagged is reported on standard error (and in the JSON or CSV), the others are tagged all the same, and the exit
+    code is 1.
+    """
+    if plot is not None:
+        check_plot(plot)
+        if len(files) > 1:
+            raise UsageProblem(f"--plot draws the tags of one file; got {len(files)} files. Call it for each.")
+    tagger = load_tagger_on(model, runtime, threads)
+    results = tagger.tag_many(files, top=top, threshold=threshold, offset=offset, duration=duration)
+    drawn = None
+    if plot is not None:
+        results, drawn = itertools.tee(results)
+    failed = _print_results(results, len(files), tagger.spec.name, output)
+    if failed:
+        if len(files) > 1:
+            click.echo(f"{failed} of {len(files)} files could not be tagged.", err=True)
+        sys.exit(1)
+    if plot is not None and drawn is not None:
+        _draw(next(drawn), tagger.spec.name, plot)
+    if output == "text":
+        suggest("taggram", files[0], *model_words(model))
+
+
+@main.command()
+@model_option
+@click.option("--top", "-n", type=click.IntRange(min=1), default=8, show_default=True, help="Tags to show.")
+@runtime_option
+@threads_option
+def demo(model: str, top: int, runtime: str | None, threads: int | None) -> None:
+    """Tag the bundled clip: 16 seconds of synthesised instruments."""
+    tagger = load_tagger_on(model, runtime, threads)
+    if _print_results(tagger.tag_many([demo_clip()], top=top), 1, tagger.spec.name, "text"):
+        sys.exit(1)
+    suggest("tag", "SONG.mp3", *model_words(model), always=True)
+
+
+@main.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@model_option
+@click.option(
+    "--hop", type=click.FloatRange(min=0, min_open=True), default=1.0, show_default=True, help="Seconds per step."
+)
+@click.option("--top", "-n", type=click.IntRange(min=1), default=10, show_default=True, help="Tags to show or draw.")
+@click.option("--plot", type=click.Path(path_type=Path), help="Draw it to this file (png, svg, pdf).")
+@runtime_option
+@threads_option
+@offset_option
+@duration_option
+@format_option
+@json_option
+@csv_option
+def taggram(
+    file: Path,
+    model: str,
+    hop: float,
+    top: int,
+    plot: Path | None,
+    offset: float,
+    duration: float | None,
+    output: str,
+    runtime: str | None,
+    threads: int | None,
+) -> None:
+    """Tags of FILE over time.
+
+    Text shows the most probable tags; JSON and CSV hold all of them, one row per window, with the middle of the window
+    in seconds.
+    """
+    if plot is not None:
+        check_plot(plot)
+    tagger = load_tagger_on(model, runtime, threads)
+    with stderr_on_failure(expected=AudioError):
+        result = tagger.taggram(file, hop_seconds=hop, offset=offset, duration=duration)
+    if plot is not None:
+        from ..plots import save_figure
+
+        save_figure(result.plot(top=top), plot)
+        click.echo(f"Wrote {plot}.", err=True)
+    if output == "json":
+        print_json({"file": printable(file), **result.to_dict()})
+    elif output == "csv":
+        rows = csv.writer(sys.stdout, lineterminator="\n")
+        rows.writerow(["time", *result.tags])
+        for time, row in zip(result.times, result.probabilities, strict=True):
+            rows.writerow([f"{time:.3f}", *(f"{p:.6f}" for p in row)])
+    elif plot is None:
+        _echo_taggram(result, top)
+        suggest("taggram", file, *model_words(model), "--plot", "taggram.png")
+
+
+def _draw(result: TagResult, model: str, path: Path) -> None:
+    from ..plots import plot_top_tags, save_figure
+
+    title = f"{printable(Path(result.source.name))}, {model}"
+    save_figure(plot_top_tags(result.tags or {}, top=None, title=title), path)
+    click.echo(f"Wrote {path}.", err=True)
+
+
+# === Printing ===
+
+
+def _print_results(results: Iterator[TagResult], total: int, model: str, output: str) -> int:
+    """Print one result after another as they come; returns how many failed."""
+    rows = csv.writer(sys.stdout, lineterminator="\n") if output == "csv" else None
+    if rows is not None:
+        rows.writerow(["file", "tag", "probability", "error"])
+    failed = 0
+    for result in _with_progress(results, total):
+        name = printable(result.source)
+        error = None if result.error is None else str(result.error)
+        if error is not None:
+            failed += 1
+            click.echo(f"error: {error}", err=True)
+        if output == "json":
+            body = {"tags": _rounded(result.tags)} if result.tags is not None else {"error": error}
+            print_json({"file": name, "model": model, **body})
+        elif rows is not None:
+            for label, p in (result.tags or {}).items():
+                rows.writerow([name, label, f"{p:.6f}", ""])
+            if not result.tags:  # an error, or nothing above the threshold: no file goes unmentioned
+                rows.writerow([name, "", "", error or ""])
+        elif result.tags is not None:
+            _echo_tags(name, result.tags)
+    return failed
+
+
+def _with_progress(results: Iterator[TagResult], total: int) -> Iterator[TagResult]:
+    """Pass results on, with a progress bar where nobody sees them arrive, and without the decoders' own notes."""
+    from tqdm.auto import tqdm
+
+    unseen = total > 1 and sys.stderr.isatty() and not sys.stdout.isatty()
+    with tqdm(total=total, unit="file", delay=2, disable=not unseen) as bar:
+        for _ in range(total):
+            with stderr_on_failure():
+                result = next(results)
+            yield result
+            bar.update()
+
+
+def _rounded(tags: dict[str, float]) -> dict[str, float]:
+    return {label: round(p, 6) for label, p in tags.items()}
+
+
+def _echo_tags(name: str, tags: dict[str, float]) -> None:
+    click.echo(click.style(name, bold=True))
+    if not tags:
+        click.echo("  (no tag reaches the threshold)")
+    width = max(map(len, tags), default=0)
+    for label, p in tags.items():
+        click.echo(f"  {label:<{width}}  {p:.3f}  {click.style(_bar(p), fg='cyan')}".rstrip())
+
+
+def _bar(p: float) -> str:
+    eighths = round(p * _BAR * 8)
+    return "\N{FULL BLOCK}" * (eighths // 8) + ("", *"▏▎▍▌▋▊▉")[eighths % 8]
+
+
+def _echo_taggram(result: Any, top: int) -> None:
+    """One line per window: its middle, and its most probable tags."""
+    for time, row in zip(result.times, result.probabilities, strict=True):
+        best = sorted(range(len(row)), key=lambda column: -row[column])[:top]
+        click.echo(f"{time:7.1f} s  " + ", ".join(f"{result.tags[c]} {row[c]:.2f}" for c in best))

@@ -1,0 +1,213 @@
+"""The commands `train` and `distil`: recipes, from a file or from options."""
+
+from __future__ import annotations
+
+import sys
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .common import (
+    STOPPED,
+    UsageProblem,
+    import_backend,
+    json_flag,
+    main,
+    print_json,
+    printable,
+    progress_only,
+    slug,
+    suggest_tagging,
+)
+from .completers import complete_file, complete_model, complete_recipe
+from .data_options import DATA_HELP, planned
+
+if TYPE_CHECKING:
+    from ..apps.recipes import Recipe
+    from ..apps.recipes.execution import Result
+    from ..apps.recipes.plan import Plan
+
+# Option -> the key of a recipe that it sets.
+_KEYS = {
+    "teacher": "teacher",
+    "seed": "seed",
+    "validation": "data.validation",
+    "steps": "training.steps",
+    "learning_rate": "training.learning_rate",
+    "precision": "training.precision",
+    "batch_size": "batches.batch_size",
+}
+
+_OPTIONS = (
+    click.option("--data", "-d", metavar="DATA", shell_complete=complete_file, help=DATA_HELP),
+    click.option("--out", "-o", type=click.Path(path_type=Path), help="Folder of the result  [default: MODEL-DATA]"),
+    click.option(
+        "--recipe", "-r", metavar="FILE", shell_complete=complete_recipe,
+        help="TOML file with all settings; other options override it.",
+    ),
+    click.option("--steps", type=click.IntRange(min=1), help="Optimizer steps."),
+    click.option("--batch-size", type=click.IntRange(min=1), help="Windows per step."),
+    click.option("--learning-rate", type=click.FloatRange(min=0, min_open=True), help="Peak of the cosine schedule."),
+    click.option("--seed", type=click.IntRange(min=0), help="Of everything random."),
+    click.option(
+        "--validation", metavar="DATA", shell_complete=complete_file,
+        help="Clips to validate on, instead of the split valid.",
+    ),
+    click.option("--precision", type=click.Choice(["float32", "mixed_bfloat16"]), help="Of the arithmetic."),
+    click.option("--data-parallel", is_flag=True, help="Share each batch among all devices (JAX)."),
+    click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="A recipe's key: augment.gain_db=6."),
+    click.option("--cache", type=click.Path(path_type=Path, file_okay=False), help="Folder to keep log-mels in."),
+    click.option("--strict", is_flag=True, help="Stop if any clip has a problem, instead of leaving it out."),
+    click.option("--dry-run", is_flag=True, help="Check everything, say what would be done, and stop."),
+    json_flag,
+)  # fmt: skip
+
+
+def _options(command: Callable[..., None]) -> Callable[..., None]:
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+# === Commands ===
+
+
+@main.command(short_help="Train a model on labelled clips.")
+@click.argument("model", required=False, shell_complete=complete_model)
+@_options
+def train(model: str | None, **given: Any) -> None:
+    """Train the network of MODEL on labelled DATA, or carry out a recipe.
+
+    The same command goes on where it was stopped, by Ctrl-C or otherwise. Bad files are reported and left out. At the
+    end the tagger is measured on the split test.
+
+    \b
+    keras-musictag train musicnet_crnn --data clips.csv --out mine
+    keras-musictag train --recipe musicnet_crnn/magnatagatune --data FOLDER --out mine
+    keras-musictag train musicnet_crnn --data clips.csv --set augment.gain_db=6 --set data.allow_untagged=true
+    """  # noqa: D301
+    _run("train", model, given)
+
+
+@main.command(short_help="Teach a model what another one hears, without labels.")
+@click.argument("student", required=False, shell_complete=complete_model)
+@click.option(
+    "--teacher",
+    metavar="MODEL",
+    shell_complete=complete_model,
+    help="Model whose probabilities are learned, e.g. musicnn_mtt.",
+)
+@_options
+def distil(student: str | None, **given: Any) -> None:
+    """Train the network of STUDENT to say what the teacher says of DATA; a folder of music is enough.
+
+    The same command goes on where it was stopped, by Ctrl-C or otherwise. Bad files are reported and left out.
+
+    \b
+    keras-musictag distil musicnet_crnn --teacher musicnn_mtt --data music/ --out mine
+    """  # noqa: D301
+    _run("distil", student, given)
+
+
+# === Steps ===
+
+
+def _run(task: str, model: str | None, given: dict[str, Any]) -> None:
+    recipe = _recipe(task, model, given)
+    with progress_only():
+        plan = recipe.plan(given["data"], strict=given["strict"])
+    report = plan.data.report
+    if not report.passed or report.notes:
+        click.echo(str(report), err=True)
+    out = given["out"] or Path(slug(f"{recipe.model}-{plan.data.origin.name}"))
+    click.echo(f"{plan}\nfolder: {printable(out)}", err=given["as_json"] or not given["dry_run"])
+    if given["dry_run"]:
+        if given["as_json"]:
+            print_json(planned(out, plan.data))
+        sys.exit(int(any(problem.row is not None for problem in report.problems)))
+    click.echo(f"log: {printable(out / 'run' / 'log.csv')}", err=True)
+    import_backend()
+    if given["data_parallel"]:
+        from ..training.loop import data_parallel
+
+        click.echo(f"devices: {data_parallel(recipe.batches.batch_size)}", err=True)
+    with progress_only():
+        result = plan.run(out, cache=given["cache"], strict=given["strict"], progress=sys.stderr.isatty())
+    _tell(plan, result, given["as_json"])
+
+
+def _recipe(task: str, model: str | None, given: dict[str, Any]) -> Recipe:
+    """The recipe that the options make, or change."""
+    from ..apps.recipes import Recipe
+    from ..apps.recipes.recipe import merged
+
+    changes = {key: given[option] for option, key in _KEYS.items() if given.get(option) is not None}
+    if given["validation"] is not None:
+        changes["data.validation"] = str(Path(given["validation"]).absolute())
+    if model is not None:
+        changes["model"] = model
+    changes |= dict(map(_setting, given["settings"]))
+    if given["recipe"] is None:
+        if model is None:
+            raise UsageProblem(f"Name a model (e.g. {task} musicnet_crnn), or a recipe with --recipe.")
+        return Recipe.from_dict(merged({"task": task}, changes))
+    recipe = Recipe.load(given["recipe"])
+    if task == "distil" and recipe.task != "distil":
+        raise UsageProblem(f"{given['recipe']} is a recipe to {recipe.task}. Run it with train --recipe.")
+    return recipe.changed(changes)
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    """Key and value of `--set KEY=VALUE`; a value that is no TOML is text."""
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise UsageProblem(f"--set {text}: write KEY=VALUE, e.g. training.average=0.999.")
+    try:
+        return key.strip(), tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return key.strip(), value
+
+
+def _tell(plan: Plan, result: Result, as_json: bool) -> None:
+    """What came out, on standard output."""
+    state, folder = result.state, printable(result.folder)
+    if as_json:
+        print_json(_facts(plan, result))
+    if not result.finished:
+        kept = f" {folder} has the best weights so far, of step {state.best_step:,}." if state.best_step else ""
+        click.echo(
+            f"Stopped at step {state.step:,} of {plan.training.steps:,}.{kept} The same command goes on.", err=True
+        )
+        sys.exit(STOPPED)
+    if as_json:
+        return
+    click.echo(f"best {plan.training.monitor} {state.best:.4f} at step {state.best_step:,} of {state.step:,}")
+    if result.evaluation is not None:
+        scored = result.evaluation
+        click.echo(f"{scored.header()}: ROC-AUC {scored.roc_auc:.4f}, PR-AUC {scored.pr_auc:.4f}")
+    if result.agreement is not None:
+        agreed = result.agreement
+        click.echo(
+            f"agreement with {plan.recipe.teacher} on {plan.data.origin.title}, test, {agreed.n_clips:,} clips: "
+            f"correlation {agreed.correlation:.4f}, ROC-AUC of its top tenth {agreed.roc_auc:.4f}"
+        )
+    suggest_tagging(result.folder)
+
+
+def _facts(plan: Plan, result: Result) -> dict[str, Any]:
+    state = result.state
+    return {
+        "folder": printable(result.folder),
+        "finished": result.finished,
+        "step": state.step,
+        "steps": plan.training.steps,
+        "monitor": plan.training.monitor,
+        "best": state.best if state.best_step else None,
+        "best_step": state.best_step,
+        "dropped": result.dropped,
+        "evaluation": None if result.evaluation is None else result.evaluation.to_dict(),
+        "agreement": None if result.agreement is None else result.agreement.to_dict(),
+    }

@@ -1,0 +1,319 @@
+"""From a manifest to batches: windows of cached log-mels for training and evaluation, and how long they take to come.
+
+Conventions: batches are float32 `(batch, mels, frames)`, cached spectrograms `(frames, mels)` (see `features`). Frame
+`t` of a track is centred on second `t * hop_length / sr` of its file.
+
+Spectrograms are those of whole files. Hence at the edges of a row that is a part of a file, frames see the sound beside
+it, where `Tagger.tag(offset=, duration=)` sees silence.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from ..errors import AudioTooShortError, SpecError
+from ..models.spec import ModelSpec
+from .augment import Augmentation, Domain, check_mixup, from_power, limit_range, mixup
+from .features import FeatureCache as FeatureCache
+from .features import front_end_digest
+from .manifest import DataError, Manifest
+
+TargetsOf = Callable[[int, int, int], np.ndarray]
+
+
+# === Rows ===
+
+
+@dataclasses.dataclass(frozen=True)
+class _Region:
+    """Spectrogram of a file `(frames, mels)` and the frames (first, stop) whose centres are within a row."""
+
+    path: Path
+    track: np.ndarray
+    first: int
+    stop: int
+
+
+class _Rows:
+    """Windows of the rows of a manifest."""
+
+    def __init__(self, manifest: Manifest, spec: ModelSpec, cache: FeatureCache) -> None:
+        if not len(manifest):
+            raise DataError("The manifest has no rows, so there is nothing to make batches of.")
+        if cache.digest != front_end_digest(spec):
+            raise SpecError(
+                f"The cache holds log-mels of another front end ({cache.spec.name!r}, {cache.digest}) than that of "
+                f"{spec.name!r} ({front_end_digest(spec)}). Make one with FeatureCache(folder, spec)."
+            )
+        self.manifest, self.spec, self.cache = manifest, spec, cache
+
+    def region(self, index: int) -> _Region:
+        """The part of its file that a row stands for."""
+        row, rate = self.manifest[index], self.spec.audio.sr / self.spec.mel.hop_length
+        track = self.cache.get(row.path)
+        first = math.ceil(row.start * rate - 1e-6)  # exact whole numbers must not be rounded up
+        stop = len(track) if row.duration is None else math.ceil((row.start + row.duration) * rate - 1e-6)
+        stop = min(stop, len(track))
+        if first >= stop:
+            raise AudioTooShortError(
+                f"Row {index} of the manifest, {row.path}, has no frame from {row.start} s on for {row.duration} s: "
+                f"the file has {len(track) / rate:.2f} s. Correct or remove the row."
+            )
+        return _Region(row.path, track, first, stop)
+
+    def read(self, region: _Region, start: int, x: np.ndarray) -> None:
+        """Fill `x`, float32 `(mels, frames)`, with the window at a frame of the file."""
+        window, mel = self.spec.window, self.spec.mel
+        part = region.track[start : min(start + window.frames, region.stop)]
+        if len(part) < window.frames and (region.first, region.stop) == (0, len(region.track)):
+            part = self.cache.short_window(region.path, window)  # as `windows.cut` makes it, seams included
+        elif len(part) < window.frames and window.short == "repeat":
+            part = np.resize(part, (window.frames, mel.n_mels))
+        x[:, : len(part)] = part.T
+        if len(part) < window.frames:
+            x[:, len(part) :] = from_power(np.zeros((1, 1)), mel)
+        if mel.top_db is not None:
+            x[:] = limit_range(x, mel)
+
+    def batch(self, count: int) -> np.ndarray:
+        """Room for windows, float32 `(count, mels, frames)`."""
+        return np.empty((count, *self.spec.input_shape), "float32")
+
+
+# === Training ===
+
+
+class WindowBatches(keras.utils.PyDataset):
+    """Random windows of the rows of a manifest, a batch per step.
+
+    A batch depends on the seed and on the number of its step alone: not on what was read before, by which thread, nor
+    on where training was interrupted. Row by row, every row comes once before any comes again.
+
+    With `model.fit`, let `steps` be those of the whole training and say how many are an epoch:
+    `fit(batches, epochs=20, steps_per_epoch=500, shuffle=False)`. Without, every epoch would be the same windows.
+
+    Args:
+        manifest: rows and targets.
+        spec: front end and window.
+        cache: of the same front end; fill it first, or the first epoch waits for it.
+        batch_size: windows per step.
+        steps: length.
+        seed: 0 or more.
+        targets: gives the targets of a window instead of the manifest: (row number, first frame counted from the
+            beginning of the file, frames) -> `(tags,)`.
+        augment: applied to each batch.
+        mixup: probability of mixing, before `augment`; see `augment.mixup`.
+        mixup_mode: `"power"` or `"log"`.
+        shuffle: permute the rows, differently in each pass.
+        first_step: number of the step that is `batches[0]`, to resume `model.fit`.
+        workers, use_multiprocessing, max_queue_size: of `keras.utils.PyDataset`.
+
+    Raises:
+        DataError: no rows, or tags other than the spec's.
+        SpecError: a cache of another front end.
+        ValueError: a number out of range.
+    """
+
+    def __init__(
+        self, manifest: Manifest, spec: ModelSpec, cache: FeatureCache, *, batch_size: int, steps: int, seed: int,
+        targets: TargetsOf | None = None, augment: Augmentation | None = None, mixup: float = 0.0,
+        mixup_mode: Domain = "power", shuffle: bool = True, first_step: int = 0, workers: int = 1,
+        use_multiprocessing: bool = False, max_queue_size: int = 10,
+    ) -> None:  # fmt: skip
+        """Check everything; sound is read when a batch is."""
+        super().__init__(workers=workers, use_multiprocessing=use_multiprocessing, max_queue_size=max_queue_size)
+        for name, value, least in (("batch_size", batch_size, 1), ("steps", steps, 1), ("seed", seed, 0)):
+            _check_count(name, value, least)
+        _check_count("first_step", first_step, 0)
+        check_mixup(mixup, mixup_mode)
+        self._rows = _Rows(manifest, spec, cache)
+        if targets is None and manifest.tags != spec.tags:
+            raise DataError(
+                f"The manifest's tags {manifest.tags[:5]!r}... ({len(manifest.tags)}) are not those of the model, in "
+                f"its order: {spec.tags[:5]!r}... ({len(spec.tags)}). Use manifest.with_tags(spec.tags)."
+            )
+        self._targets = manifest.targets() if targets is None else targets
+        self.batch_size, self.steps, self.seed, self.first_step = batch_size, steps, seed, first_step
+        self.augment, self.mixup, self.mixup_mode, self.shuffle = augment, mixup, mixup_mode, shuffle
+
+    def __len__(self) -> int:
+        """Number of steps."""
+        return self.steps
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """Batch of step `first_step + index`: float32 `(batch, mels, frames)` and `(batch, tags)`."""
+        if not 0 <= index < self.steps:
+            raise IndexError(f"There are {self.steps} steps; got {index}.")
+        step = self.first_step + index
+        # Streams of their own, so that augmentation changes no window and mixing no augmentation.
+        chance, mixing, augmenting = (np.random.default_rng([self.seed, step, stream]) for stream in range(3))
+        frames, x, targets = self._rows.spec.window.frames, self._rows.batch(self.batch_size), []
+        for row, window in zip(self._rows_of(step), x, strict=True):
+            region = self._rows.region(row)
+            latest = max(region.first, region.stop - frames)
+            start = int(chance.integers(region.first, latest, endpoint=True))
+            self._rows.read(region, start, window)
+            targets.append(self._targets(row, start, frames) if callable(self._targets) else self._targets[row])
+        x, y = mixup(x, np.asarray(targets, "float32"), self.mixup, self._rows.spec.mel, mixing, mode=self.mixup_mode)
+        return (x, y) if self.augment is None else self.augment(x, y, augmenting)
+
+    def _rows_of(self, step: int) -> list[int]:
+        count = len(self._rows.manifest)
+        passes = (divmod(step * self.batch_size + i, count) for i in range(self.batch_size))
+        return [int(_permutation(self.seed, turn, count)[at]) if self.shuffle else at for turn, at in passes]
+
+
+@functools.lru_cache(maxsize=4)
+def _permutation(seed: int, turn: int, count: int) -> np.ndarray:
+    return np.random.default_rng([seed, turn, count, 3]).permutation(count)
+
+
+def _check_count(name: str, value: Any, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
+        raise ValueError(f"{name} must be a whole number of at least {least}; got {value!r}.")
+
+
+# === Evaluation ===
+
+
+class EvaluationWindows(keras.utils.PyDataset):
+    """All windows of all rows, in order, cut by the spec's window policy: what `Tagger.tag` averages over.
+
+    Args:
+        manifest: rows.
+        spec: front end and window.
+        cache: of the same front end.
+        batch_size: windows per batch.
+        hop_frames: frames from one window to the next; `None` for the spec's policy, as in `windows.cut`.
+
+    Attributes:
+        rows: int64 array `(windows,)`: the row each window is of.
+        starts: int64 array `(windows,)`: the frame of its file each window begins at.
+
+    Raises:
+        DataError: no rows.
+        SpecError: a cache of another front end.
+        AudioError: a file cannot be used.
+    """
+
+    def __init__(
+        self, manifest: Manifest, spec: ModelSpec, cache: FeatureCache, *, batch_size: int = 32,
+        hop_frames: int | None = None, workers: int = 1,
+    ) -> None:  # fmt: skip
+        """Look at the length of every row; what is not cached yet is computed."""
+        super().__init__(workers=workers)
+        _check_count("batch_size", batch_size, 1)
+        _check_count("hop_frames", 1 if hop_frames is None else hop_frames, 1)
+        self.batch_size = batch_size
+        self._rows = _Rows(manifest, spec, cache)
+        pairs = [(row, start) for row in range(len(manifest)) for start in self._starts(row, hop_frames)]
+        self.rows, self.starts = np.asarray(pairs, "int64").T
+
+    def _starts(self, row: int, hop_frames: int | None) -> list[int]:
+        region, window = self._rows.region(row), self._rows.spec.window
+        last = region.stop - window.frames
+        starts = list(range(region.first, last + 1, hop_frames or window.frames)) or [region.first]
+        if hop_frames is None and window.remainder == "align" and starts[-1] < last:
+            starts.append(last)
+        return starts
+
+    def __len__(self) -> int:
+        """Batches."""
+        return math.ceil(len(self.rows) / self.batch_size)
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """Float32 `(batch, mels, frames)` and the int64 rows `(batch,)` they are of."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"There are {len(self)} batches; got {index}.")
+        part = slice(index * self.batch_size, (index + 1) * self.batch_size)
+        rows = self.rows[part]
+        x = self._rows.batch(len(rows))
+        for row, start, window in zip(rows.tolist(), self.starts[part].tolist(), x, strict=True):
+            self._rows.read(self._rows.region(row), start, window)
+        return x, rows
+
+    def mean_per_row(self, outputs: np.ndarray) -> np.ndarray:
+        """Outputs of all windows `(windows, tags)` -> float32 mean of each row's `(rows, tags)`."""
+        if len(outputs) != len(self.rows):
+            raise ValueError(f"There are {len(self.rows)} windows; got outputs for {len(outputs)}.")
+        sums = np.zeros((len(self._rows.manifest), *np.shape(outputs)[1:]), "float64")
+        np.add.at(sums, self.rows, outputs)
+        counts = np.bincount(self.rows, minlength=len(sums))
+        return (sums / counts.reshape(-1, *[1] * (sums.ndim - 1))).astype("float32")
+
+
+# === Starvation ===
+
+
+class TimedBatches:
+    """Iterates over a data set with threads that read ahead, and counts the seconds that were spent waiting for it.
+
+    Args:
+        dataset: with `len()` and `[]`, e.g. `WindowBatches`.
+        start: first index.
+        workers: threads; 0 reads when asked, so that all reading counts as waiting.
+        ahead: batches read ahead at most.
+
+    Attributes:
+        waiting: seconds the loop waited for data.
+        working: seconds it did something else.
+
+    Example:
+        >>> timed = TimedBatches([1, 2, 3], workers=0)
+        >>> sum(timed), 0 <= timed.starved <= 1
+        (6, True)
+    """
+
+    def __init__(self, dataset: Any, *, start: int = 0, workers: int = 1, ahead: int = 4) -> None:
+        """Nothing is read before the iteration starts."""
+        _check_count("workers", workers, 0)
+        _check_count("ahead", ahead, 1)
+        self.dataset, self.start, self.workers, self.ahead = dataset, start, workers, ahead
+        self.waiting = self.working = 0.0
+
+    @property
+    def starved(self) -> float:
+        """Share of the time that went by waiting for data, 0 to 1."""
+        return self.waiting / max(self.waiting + self.working, 1e-12)
+
+    def __iter__(self) -> Iterator[Any]:
+        """The items in order."""
+        batches = self._ahead() if self.workers else (self.dataset[i] for i in self._indices())
+        while True:
+            asked = time.perf_counter()
+            try:
+                batch = next(batches)
+            except StopIteration:
+                return
+            finally:
+                got = time.perf_counter()
+                self.waiting += got - asked
+            yield batch
+            self.working += time.perf_counter() - got
+
+    def _indices(self) -> range:
+        return range(self.start, len(self.dataset))
+
+    def _ahead(self) -> Iterator[Any]:
+        pending: deque[Future[Any]] = deque()
+        pool = ThreadPoolExecutor(self.workers)
+        try:
+            for index in self._indices():
+                pending.append(pool.submit(self.dataset.__getitem__, index))
+                if len(pending) > self.ahead:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)

@@ -1,0 +1,1 @@
+"""Evaluation: metrics with confidence intervals, results, and measuring a tagger on a manifest."""

@@ -1,0 +1,217 @@
+"""Preprocessing as Keras layers: waveform in, log-mel spectrogram out.
+
+Conventions: waveforms are float32 `(batch, samples)` in [-1, 1]; spectrograms are `(batch, mels, frames)`, the
+orientation of librosa and of Keras' own `MelSpectrogram`; frequencies are in Hz, lengths in samples.
+
+The reference is librosa (McFee et al., 2015, https://librosa.org): parameter names, defaults and values are those of
+`librosa.feature.melspectrogram` and `librosa.power_to_db`. The mel matrix and the window are computed in `mel`, so that
+the features of published weights cannot change with a dependency.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+from typing import Any, Literal, get_args
+
+import keras
+import numpy as np
+from keras import ops
+
+from ..errors import InvalidSamplesError
+from .mel import dft_kernels as dft_kernels
+from .mel import mel_filterbank as mel_filterbank
+from .mel import mel_frequencies as mel_frequencies
+from .mel import window_function as window_function
+from .spec import AudioSpec, MelSpec, Scaling
+
+Impl = Literal["fft", "conv"]
+
+
+@keras.saving.register_keras_serializable(package="keras_musictag")
+class LogMelSpectrogram(keras.layers.Layer):
+    """Log-mel spectrogram equal to librosa's, on every Keras backend.
+
+    Every clip is transformed on its own: what else is in the batch changes nothing. Nothing is trained and there are
+    no variables. The result is float32 whatever the global dtype policy says; the FFT itself runs in float64, as
+    librosa's does.
+
+    Args:
+        sr: sample rate in Hz.
+        n_fft: FFT length in samples.
+        hop_length: samples between frames.
+        win_length: window length in samples, `None` for `n_fft`.
+        window: `"hann"`, `"hamming"`, `"blackman"` or `"boxcar"`.
+        center: pad `n_fft // 2` samples on both sides so that frame `t` is centred on sample `t * hop_length`.
+        pad_mode: how `center` pads: `"constant"` (zeros) or `"reflect"`.
+        power: exponent of the magnitude.
+        n_mels: mel bands.
+        fmin: lowest frequency in Hz.
+        fmax: highest frequency in Hz, `None` for `sr / 2`.
+        htk: HTK's mel formula instead of Slaney's.
+        norm: `"slaney"` or `None`.
+        scaling: `"db"` for `librosa.power_to_db`, `"log10"` for `log10(1 + gain * mel)`, `None` for mel power.
+        ref: 0 dB.
+        amin: floor of the `"db"` scaling, in mel power.
+        top_db: range kept below each clip's own maximum, `None` for all of it.
+        gain: factor of the `"log10"` scaling.
+        impl: `"fft"` is fastest; `"conv"` is a strided convolution with DFT kernels, for runtimes that have no usable
+            FFT.
+
+    Input shape: `(batch, samples)`. Output shape: `(batch, n_mels, frames)`, float32.
+
+    Raises:
+        ValueError: an unknown option.
+        InvalidSamplesError: input that is not `(batch, samples)` or shorter than one frame.
+
+    Example:
+        >>> import numpy as np
+        >>> layer = LogMelSpectrogram(sr=16000, n_fft=512, hop_length=256, n_mels=96, scaling="log10")
+        >>> layer(np.zeros((2, 16000), "float32")).shape
+        TensorShape([2, 96, 63])
+    """
+
+    def __init__(
+        self,
+        *,
+        sr: float = 22050,
+        n_fft: int = 2048,
+        hop_length: int = 512,
+        win_length: int | None = None,
+        window: str = "hann",
+        center: bool = True,
+        pad_mode: Literal["constant", "reflect"] = "constant",
+        power: float = 2.0,
+        n_mels: int = 128,
+        fmin: float = 0.0,
+        fmax: float | None = None,
+        htk: bool = False,
+        norm: Literal["slaney"] | None = "slaney",
+        scaling: Scaling | None = "db",
+        ref: float = 1.0,
+        amin: float = 1e-10,
+        top_db: float | None = 80.0,
+        gain: float = 10_000.0,
+        impl: Impl = "fft",
+        **kwargs: Any,
+    ) -> None:
+        """Compute the constants; see the class for the arguments."""
+        kwargs.setdefault("dtype", "float32")
+        super().__init__(trainable=False, **{k: v for k, v in kwargs.items() if k != "trainable"})
+        if impl not in get_args(Impl):
+            raise ValueError(f"impl must be 'fft' or 'conv'; got {impl!r}.")
+        if pad_mode not in ("constant", "reflect"):
+            raise ValueError(f"pad_mode must be 'constant' or 'reflect'; got {pad_mode!r}.")
+        # MelSpec checks the numbers, so that the rules stand in one place.
+        self.mel = MelSpec(
+            n_fft=n_fft, hop_length=hop_length, n_mels=n_mels, win_length=win_length, window=window, fmin=fmin,
+            fmax=fmax, htk=htk, norm=norm, power=power, scaling=scaling, ref=ref, amin=amin, top_db=top_db, gain=gain,
+        )  # fmt: skip
+        self.sr = sr
+        self.center = center
+        self.pad_mode = pad_mode
+        self.impl = impl
+
+        taper = window_function(window, win_length or n_fft, n_fft)
+        filters = mel_filterbank(sr=sr, n_fft=n_fft, n_mels=n_mels, fmin=fmin, fmax=fmax, htk=htk, norm=norm)
+        self._filters = filters.T.astype("float32")
+        if impl == "fft":
+            self._taper = taper
+        else:
+            self._kernels = (dft_kernels(n_fft) * taper[:, None]).astype("float32")[:, None, :]
+
+    @classmethod
+    def from_spec(cls, audio: AudioSpec, mel: MelSpec, *, impl: Impl = "fft", **kwargs: Any) -> LogMelSpectrogram:
+        """The layer for a model's spec. `center` is off: tracks are padded once, as a whole, before windows are cut."""
+        numbers = {name: getattr(mel, name) for name in mel.__dataclass_fields__}
+        return cls(sr=audio.sr, center=False, impl=impl, **numbers, **kwargs)
+
+    def call(self, waveform: Any) -> Any:
+        """Transform `(batch, samples)` to `(batch, n_mels, frames)`."""
+        self._check_shape(waveform.shape)
+        x = ops.cast(waveform, "float32")
+        if self.center:
+            half = self.mel.n_fft // 2
+            x = ops.pad(x, [[0, 0], [half, half]], mode=self.pad_mode)
+        real, imag = self._stft(x)
+        power = real * real + imag * imag
+        if self.mel.power != 2.0:
+            power = ops.power(power, self.mel.power / 2.0)
+        return self._scale(ops.transpose(ops.matmul(power, self._filters), (0, 2, 1)))
+
+    def _stft(self, x: Any) -> tuple[Any, Any]:
+        """Real and imaginary parts, each `(batch, frames, bins)`."""
+        if self.impl == "conv":
+            both = ops.conv(
+                x[:, :, None], self._kernels, strides=self.mel.hop_length, padding="valid", data_format="channels_last"
+            )
+            bins = 1 + self.mel.n_fft // 2
+            return both[:, :, :bins], both[:, :, bins:]
+        # A float32 FFT is off by 0.1 dB where a pure tone's leakage is 90 dB below its peak; librosa's is float64, and
+        # so is this one: only what enters the mel matrix is rounded.
+        with _float64_scope():
+            frames = ops.cast(_frame(x, self.mel.n_fft, self.mel.hop_length), "float64")
+            real, imag = ops.rfft(frames * ops.convert_to_tensor(self._taper, "float64"))
+            return ops.cast(real, "float32"), ops.cast(imag, "float32")
+
+    def _scale(self, mel: Any) -> Any:
+        if self.mel.scaling == "log10":
+            return ops.log10(1.0 + self.mel.gain * mel)
+        if self.mel.scaling is None:
+            return mel
+        db = 10.0 * ops.log10(ops.maximum(mel, self.mel.amin)) - 10.0 * np.log10(max(self.mel.amin, self.mel.ref))
+        if self.mel.top_db is not None:
+            loudest = ops.max(db, axis=(1, 2), keepdims=True)
+            db = ops.maximum(db, loudest - self.mel.top_db)
+        return db
+
+    def _check_shape(self, shape: tuple[int | None, ...]) -> None:
+        if len(shape) != 2:
+            raise InvalidSamplesError(
+                f"{type(self).__name__} takes waveforms of shape (batch, samples); got shape {tuple(shape)}."
+            )
+        least = 1 if self.center else self.mel.n_fft
+        if shape[1] is not None and shape[1] < least:
+            raise InvalidSamplesError(f"{type(self).__name__} needs at least {least} samples; got {shape[1]}.")
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """`(batch, n_mels, frames)`."""
+        self._check_shape(input_shape)
+        batch, samples = input_shape
+        if samples is None:
+            return batch, self.mel.n_mels, None
+        padded = samples + 2 * (self.mel.n_fft // 2) * self.center
+        return batch, self.mel.n_mels, 1 + (padded - self.mel.n_fft) // self.mel.hop_length
+
+    def get_config(self) -> dict[str, Any]:
+        """All arguments, for serialisation."""
+        numbers = {name: getattr(self.mel, name) for name in self.mel.__dataclass_fields__}
+        own = {"sr": self.sr, "center": self.center, "pad_mode": self.pad_mode, "impl": self.impl}
+        return {**super().get_config(), **numbers, **own}
+
+
+def _float64_scope() -> contextlib.AbstractContextManager[Any]:
+    """JAX knows float64 only inside such a scope; the other backends always do."""
+    if keras.backend.backend() != "jax":
+        return contextlib.nullcontext()
+    import jax
+
+    # Before JAX 0.8 it was experimental.
+    home = jax if hasattr(jax, "enable_x64") else importlib.import_module("jax.experimental")
+    return home.enable_x64(True)
+
+
+def _frame(x: Any, n_fft: int, hop_length: int) -> Any:
+    """Cut `(batch, samples)` into overlapping frames `(batch, frames, n_fft)`.
+
+    Where the hop divides the frame, frames are neighbouring blocks of `hop_length` samples side by side: slices and one
+    concatenation, several times faster than a gather.
+    """
+    if n_fft % hop_length:
+        return ops.extract_sequences(x, n_fft, hop_length)
+    per_frame = n_fft // hop_length
+    samples = x.shape[1] if x.shape[1] is not None else ops.shape(x)[1]
+    blocks = samples // hop_length
+    x = ops.reshape(x[:, : blocks * hop_length], (-1, blocks, hop_length))
+    frames = blocks - per_frame + 1
+    return ops.concatenate([x[:, i : i + frames] for i in range(per_frame)], axis=-1)

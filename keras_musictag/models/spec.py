@@ -1,0 +1,361 @@
+"""What a model is, as data: frozen dataclasses that read and write `spec.json`.
+
+A spec says everything the weights depend on (sample rate, mel numbers, window, tag order), where the weights are
+and what their bytes hash to (`sources`), and what is known and claimed of them (licence, training data, metrics:
+`facts`). Nothing is parsed from a name and nothing here imports Keras, so listing models costs no more than reading
+some JSON.
+
+Units: rates in Hz, lengths of STFT windows in samples, lengths of model windows in frames of `hop_length` samples.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal, Self, get_args
+
+from ..errors import SpecError
+from ..utils.fields import build, read_json, require, require_choice, require_count, require_most
+from .facts import Latency as Latency
+from .facts import TrainingData as TrainingData
+from .facts import check_example, check_metric
+from .sources import WEIGHTS_FILE as WEIGHTS_FILE
+from .sources import WeightsSource as WeightsSource
+from .sources import parse_hub_uri as parse_hub_uri
+
+Scaling = Literal["db", "log10"]
+Remainder = Literal["drop", "align"]
+Short = Literal["repeat", "pad"]
+WINDOWS = ("hann", "hamming", "blackman", "boxcar")
+
+SPEC_VERSION = 1
+SPEC_FILE = "spec.json"
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+
+
+# === Front end ===
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AudioSpec:
+    """How a sound becomes samples.
+
+    Attributes:
+        sr: sample rate in Hz that the model was trained at.
+        resampler: soxr quality, in librosa's words. The choice is audible to a model: it moves the top mel bands
+            by up to 1.9 log10 units.
+    """
+
+    sr: int
+    resampler: str = "soxr_hq"
+
+    def __post_init__(self) -> None:
+        """Reject rates and resamplers that cannot be."""
+        require_count("audio.sr", self.sr, 1000, 1_000_000)
+        require_choice("audio.resampler", self.resampler, ("soxr_vhq", "soxr_hq", "soxr_mq", "soxr_lq", "soxr_qq"))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MelSpec:
+    """The numbers of a log-mel spectrogram: librosa's names, and librosa's defaults but for `top_db`.
+
+    Attributes:
+        n_fft: FFT length in samples.
+        hop_length: samples from one frame to the next.
+        n_mels: mel bands.
+        win_length: window length in samples, `None` for `n_fft`.
+        window: window function (`scipy.signal.get_window` name).
+        fmin: lowest frequency in Hz.
+        fmax: highest frequency in Hz, `None` for half the sample rate.
+        htk: HTK's mel formula instead of Slaney's.
+        norm: `"slaney"` divides each filter by its bandwidth in Hz, `None` leaves peaks at 1.
+        power: exponent of the magnitude, 2.0 for power.
+        scaling: `"db"` is `librosa.power_to_db`, `"log10"` is `log10(1 + gain * mel)`, `None` leaves power.
+        ref: 0 dB in the `"db"` scaling.
+        amin: floor of the `"db"` scaling.
+        top_db: dynamic range kept by the `"db"` scaling, per clip; `None` keeps all.
+        gain: factor in the `"log10"` scaling.
+    """
+
+    n_fft: int = 2048
+    hop_length: int = 512
+    n_mels: int = 128
+    win_length: int | None = None
+    window: str = "hann"
+    fmin: float = 0.0
+    fmax: float | None = None
+    htk: bool = False
+    norm: Literal["slaney"] | None = "slaney"
+    power: float = 2.0
+    scaling: Scaling | None = "db"
+    ref: float = 1.0
+    amin: float = 1e-10
+    top_db: float | None = None
+    gain: float = 10_000.0
+
+    def __post_init__(self) -> None:
+        """Reject numbers that no spectrogram can have."""
+        require_count("mel.n_fft", self.n_fft, 2, 2**16)
+        require_count("mel.hop_length", self.hop_length, 1, 2**16)
+        require_count("mel.n_mels", self.n_mels, 1, 2**12)
+        require_most("mel.n_mels times mel.n_fft", self.n_mels * self.n_fft, 2**26)
+        if self.win_length is not None:
+            require_count("mel.win_length", self.win_length)
+            require(
+                self.win_length <= self.n_fft, f"mel.win_length {self.win_length} is longer than n_fft {self.n_fft}."
+            )
+        require_choice("mel.window", self.window, WINDOWS)
+        require_choice("mel.htk", self.htk, (True, False))
+        require(self.gain > 0, f"mel.gain must be positive; got {self.gain!r}.")
+        require_choice("mel.norm", self.norm, ("slaney", None))
+        require_choice("mel.scaling", self.scaling, (*get_args(Scaling), None))
+        require(self.power > 0, f"mel.power must be positive; got {self.power!r}.")
+        require(
+            self.amin > 0 and self.ref > 0, f"mel.amin and mel.ref must be positive; got {self.amin!r}, {self.ref!r}."
+        )
+        require(self.top_db is None or self.top_db >= 0, f"mel.top_db must not be negative; got {self.top_db!r}.")
+        require(self.fmin >= 0, f"mel.fmin must not be negative; got {self.fmin!r}.")
+        require(self.fmax is None or self.fmax > self.fmin, f"mel.fmax {self.fmax!r} is not above fmin {self.fmin!r}.")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class WindowSpec:
+    """How a track is cut into the windows the network sees.
+
+    Attributes:
+        frames: spectrogram frames per window.
+        remainder: what a track leaves over after whole windows: `"drop"` it (as musicnn was published) or `"align"`
+            one more window with the track's end.
+        short: what becomes of a track shorter than a window: `"repeat"` it until it fills one, or `"pad"` with zeros.
+    """
+
+    frames: int
+    remainder: Remainder = "align"
+    short: Short = "repeat"
+
+    def __post_init__(self) -> None:
+        """Reject unknown policies."""
+        require_count("window.frames", self.frames, 1, 2**20)
+        require_choice("window.remainder", self.remainder, get_args(Remainder))
+        require_choice("window.short", self.short, get_args(Short))
+
+
+# === The whole ===
+
+_TEXTS = ("weights_help", "description", "trained_on", "license", "paper", "intended_use", "citation")
+_LISTS = {"limits": str, "training_data": TrainingData, "latency": Latency}
+# What is said of the weights and of nothing else. New weights start without it.
+_ABOUT_WEIGHTS = ("weights", "weights_help", "description", "trained_on", "license", "metrics", "root",
+                  "intended_use", "limits", "training_data", "latency", "citation", "example")  # fmt: skip
+# What the claims are about: with another of these they need not hold.
+_ABOUT_NETWORK = ("architecture", "config", "mel", "window", "tags")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ModelSpec:
+    """A model zoo entry.
+
+    Attributes:
+        name: what `load` is called with.
+        architecture: registered builder, e.g. `"musicnn"`.
+        config: keyword arguments of the builder besides `num_tags` and `input_shape`.
+        audio, mel, window: the front end the weights were trained with.
+        tags: names in the order of the outputs; the order is the contract.
+        weights: where they are; `None` while there are none.
+        weights_help: how to get or make the weights, shown where there are none.
+        description: one line.
+        trained_on: data, licence and split the weights saw.
+        license: SPDX identifier of the weights.
+        paper: reference or URL.
+        claims: figures that `keras-musictag validate` checks: `parameters`, `trainable_parameters`, `input_shape`,
+            `num_tags`, `layers` (widths by kind, `{"GRU": [86, 32]}`), `reduction` (`{"against": name, "percent": n}`).
+        metrics: measured scores; each names at least `dataset`, `split`, `n` and `source`. `roc_auc` and `pr_auc` may
+            have 95 % intervals (`roc_auc_low`, ...); a student may have `correlation` with its teacher and
+            `teacher_roc_auc`, against the tenth of the tracks that the teacher scores highest, means over tags.
+            Optional: `roc_auc_per_tag`, `pr_auc_per_tag`, `machine`, `date`, `note`, `url` of the source.
+        intended_use: what the weights are good for and what they are not for.
+        limits: what they cannot do, one sentence or two each.
+        training_data: what they learned from, and on which terms.
+        latency: how long tagging takes.
+        citation: whom to cite, as BibTeX or in words.
+        example: the most probable tags of the bundled clip (`demo_clip`) and their probabilities, in that order.
+        root: folder that relative weight files are looked up in; not part of the JSON.
+    """
+
+    name: str
+    architecture: str
+    audio: AudioSpec
+    mel: MelSpec
+    window: WindowSpec
+    tags: tuple[str, ...]
+    config: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    weights: WeightsSource | None = None
+    weights_help: str = ""
+    description: str = ""
+    trained_on: str = ""
+    license: str = ""
+    paper: str = ""
+    claims: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    metrics: tuple[Mapping[str, Any], ...] = ()
+    intended_use: str = ""
+    limits: tuple[str, ...] = ()
+    training_data: tuple[TrainingData, ...] = ()
+    latency: tuple[Latency, ...] = ()
+    citation: str = ""
+    example: Mapping[str, float] | None = None
+    root: Path | None = dataclasses.field(default=None, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Check names, tags and what is said of the weights."""
+        for field in ("name", "architecture"):
+            value = getattr(self, field)
+            require(
+                isinstance(value, str) and _NAME.fullmatch(value) is not None,
+                f"{field} must consist of letters, digits, '.', '_' and '-'; got {value!r}.",
+            )
+        for field in _TEXTS:
+            require(isinstance(getattr(self, field), str), f"{field} must be text; got {getattr(self, field)!r}.")
+        for field in ("config", "claims"):
+            require(
+                isinstance(getattr(self, field), Mapping), f"{field} must be an object; got {getattr(self, field)!r}."
+            )
+        require(
+            self.mel.fmax is None or self.mel.fmax <= self.audio.sr / 2,
+            f"mel.fmax {self.mel.fmax!r} is above half the sample rate {self.audio.sr}.",
+        )
+        require_most("mel.n_mels times window.frames", self.mel.n_mels * self.window.frames, 2**24)
+        require_most("Samples of a window", self.window_samples, 2**26)
+        for field, value in self.config.items():
+            if isinstance(value, int):
+                require_most(f"config.{field}", value, 2**16)
+        require(len(self.tags) > 0, f"Model {self.name!r} has no tags.")
+        require_most("The number of tags", len(self.tags), 2**16)
+        for tag in self.tags:
+            require(isinstance(tag, str) and bool(tag.strip()), f"Model {self.name!r} has an empty tag: {tag!r}.")
+        twice = sorted(tag for tag, count in Counter(self.tags).items() if count > 1)
+        require(not twice, f"Model {self.name!r} lists tags twice: {', '.join(twice)}.")
+        for metric in self.metrics:
+            check_metric(self.name, metric)
+        for field, kind in _LISTS.items():
+            _require_all(field, getattr(self, field), kind)
+        check_example(self.tags, self.example)
+
+    # --- derived numbers ---
+
+    @property
+    def input_shape(self) -> tuple[int, int]:
+        """Shape of the log-mel input of the network: `(mels, frames)`."""
+        return self.mel.n_mels, self.window.frames
+
+    @property
+    def window_samples(self) -> int:
+        """Samples one window needs, including the part of the last frame beyond its hop."""
+        return (self.window.frames - 1) * self.mel.hop_length + self.mel.n_fft
+
+    @property
+    def window_seconds(self) -> float:
+        """Seconds from one window's start to the next, in whole-window cutting."""
+        return self.window.frames * self.mel.hop_length / self.audio.sr
+
+    # --- other weights ---
+
+    def retrained(self, **changes: Any) -> Self:
+        """The spec of the same network with other weights: nothing that was said of the old ones is repeated.
+
+        Kept are name, architecture, config, front end, tags and paper, and the claims as long as they are about the
+        same network. Dropped are the weights and their address, description, licence, training data, metrics,
+        latency, limits, use, citation and example: what is true of the new ones has to be said anew.
+
+        Args:
+            changes: fields to set, as in `dataclasses.replace`.
+
+        Raises:
+            SpecError: the changes do not make a valid spec.
+
+        Example:
+            >>> import keras_musictag as kmt
+            >>> mine = kmt.model_info("musicnn_mtt").retrained(tags=("dub", "garage"), trained_on="my records")
+            >>> mine.architecture, mine.tags, mine.license, mine.metrics, mine.claims
+            ('musicnn', ('dub', 'garage'), '', (), {})
+        """
+        defaults = {field.name: field.default for field in dataclasses.fields(self) if field.name in _ABOUT_WEIGHTS}
+        new = dataclasses.replace(self, **{**defaults, **changes})
+        same = all(getattr(new, field) == getattr(self, field) for field in _ABOUT_NETWORK)
+        return new if same or "claims" in changes else dataclasses.replace(new, claims={})
+
+    # --- JSON ---
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain dictionary, ready for `json.dump`."""
+        fields = dataclasses.asdict(dataclasses.replace(self, root=None))
+        del fields["root"]
+        lists = {field: list(value) for field, value in fields.items() if isinstance(value, tuple)}
+        return {"spec_version": SPEC_VERSION, **fields, **lists}
+
+    def to_json(self) -> str:
+        """The text of `spec.json`."""
+        return json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n"
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any], *, root: Path | None = None) -> Self:
+        """Build a spec from what `to_dict` gave.
+
+        Raises:
+            SpecError: a field is missing, unknown or contradicts another.
+        """
+        require(isinstance(data, Mapping), f"A spec must be a JSON object; got {type(data).__name__}.")
+        data = dict(data)
+        version = data.pop("spec_version", SPEC_VERSION)
+        require(
+            version == SPEC_VERSION,
+            f"This spec is of version {version!r}; this package reads version {SPEC_VERSION}. Update keras_musictag.",
+        )
+        nested = {"audio": AudioSpec, "mel": MelSpec, "window": WindowSpec, "weights": WeightsSource}
+        for field, kind in nested.items():
+            if data.get(field) is not None:
+                data[field] = build(kind, data[field], f"{field}.")
+        for field in ("tags", "metrics", *_LISTS):
+            values = data.get(field) or ()
+            require(isinstance(values, (list, tuple)), f"{field} must be a list; got {values!r}.")
+            data[field] = tuple(values)
+        for field, facts in (("training_data", TrainingData), ("latency", Latency)):
+            data[field] = tuple(build(facts, value, f"{field}.") for value in data[field])
+        spec = build(cls, {**data, "root": root}, "")
+        if spec.weights is not None and spec.weights.kind == "file":
+            require(
+                not Path(spec.weights.uri).is_absolute(),
+                f"weights.uri {spec.weights.uri!r} in a {SPEC_FILE} must be a file name beside it, not a path.",
+            )
+        return spec
+
+    @classmethod
+    def from_folder(cls, folder: str | Path) -> Self:
+        """Read `spec.json` of a zoo entry, a saved tagger or a Hub snapshot.
+
+        Raises:
+            SpecError: there is none, it is not JSON, or it does not describe a model.
+        """
+        folder = Path(folder)
+        path = folder / SPEC_FILE
+        try:
+            data = read_json(path)
+        except FileNotFoundError as error:
+            raise SpecError(f"{folder} has no {SPEC_FILE}: it is not a saved tagger or zoo entry.") from error
+        try:
+            return cls.from_dict(data, root=folder)
+        except SpecError as error:
+            raise SpecError(f"{path}: {error}") from error
+
+
+def _require_all(field: str, values: Iterable[Any], kind: type) -> None:
+    """Require a tuple of `kind`; of text that is not empty, if that is the kind."""
+    require(isinstance(values, tuple), f"{field} must be a tuple; got {values!r}.")
+    what = "text that is not empty" if kind is str else f"a {kind.__name__}"
+    for value in values:
+        valid = isinstance(value, kind) and (kind is not str or bool(str(value).strip()))
+        require(valid, f"Each of {field} must be {what}; got {value!r}.")

@@ -1,0 +1,183 @@
+"""Cutting a track into the windows a network sees.
+
+The whole track is padded once with `n_fft // 2` zeros at each end, and every window is `(frames - 1) * hop_length +
+n_fft` samples of that. A log-mel layer with `center=False` then gives exactly the patches of librosa's spectrogram of
+the whole track; centring each window on its own would move the frames at its edges by up to 2.3 log10 units.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+
+from ..errors import AudioTooShortError, SilentAudioError
+from .spec import ModelSpec
+
+# The smallest step of 16-bit sound. A track that never reaches it is digital silence.
+_ONE_STEP = 2.0**-15
+
+
+@dataclasses.dataclass(frozen=True)
+class WindowBatch:
+    """Some windows of a track.
+
+    Attributes:
+        samples: float32 array `(windows, window_samples)`.
+        starts: int64 array `(windows,)`: the spectrogram frame each window begins at.
+    """
+
+    samples: np.ndarray
+    starts: np.ndarray
+
+
+def cut(
+    blocks: Iterable[np.ndarray],
+    spec: ModelSpec,
+    *,
+    hop_frames: int | None = None,
+    batch_size: int = 32,
+    name: str = "The sound",
+) -> Iterator[WindowBatch]:
+    """Cut consecutive blocks of a track into batches of windows.
+
+    The windows do not depend on where the blocks are split, nor on the batch size; little more than a batch of windows
+    and a block are in memory at a time.
+
+    Args:
+        blocks: float32 arrays `(samples,)` at the spec's rate, in order; of any lengths.
+        spec: front end and window policy.
+        hop_frames: frames from one window to the next; `None` for whole windows, side by side, with the spec's policy
+            for what is left over. With a hop of one's own the windows stay on that grid and nothing is added.
+        batch_size: windows per batch at most.
+        name: what to call the track in messages.
+
+    Yields:
+        `WindowBatch`, in order. A track shorter than a window gives one window, repeated or padded as the spec says.
+
+    Raises:
+        AudioTooShortError: fewer samples than one STFT window.
+        SilentAudioError: at the end, when no sample reached one 16-bit step.
+        ValueError: a hop or a batch size below 1.
+
+    Example:
+        >>> import numpy as np, keras_musictag as kmt
+        >>> spec = kmt.model_info("musicnn_mtt")
+        >>> y = np.random.default_rng(0).uniform(-1, 1, 10 * 16000).astype("float32")
+        >>> [batch.samples.shape for batch in cut([y], spec)]
+        [(3, 48128)]
+    """
+    _check_count("batch_size", batch_size)
+    if hop_frames is not None:
+        _check_count("hop_frames", hop_frames)
+    windows: list[np.ndarray] = []
+    starts: list[int] = []
+    for start, window in _windows(blocks, spec, hop_frames, name):
+        windows.append(window.copy())  # a view would keep its whole block in memory
+        starts.append(start)
+        if len(windows) == batch_size:
+            yield WindowBatch(np.stack(windows), np.asarray(starts, "int64"))
+            windows, starts = [], []
+    if windows:
+        yield WindowBatch(np.stack(windows), np.asarray(starts, "int64"))
+
+
+def _check_count(what: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
+        raise ValueError(f"{what} must be a whole number of at least 1; got {value!r}.")
+
+
+def _windows(
+    blocks: Iterable[np.ndarray], spec: ModelSpec, hop_frames: int | None, name: str
+) -> Iterator[tuple[int, np.ndarray]]:
+    """The frame each window begins at and its samples, as soon as they are all there."""
+    align = hop_frames is None and spec.window.remainder == "align"
+    hop = hop_frames or spec.window.frames
+    track = _Track(spec)
+    start, peak = 0, 0.0
+    for block in blocks:
+        if len(block):
+            peak = max(peak, float(block.max()), -float(block.min()))
+        track.append(block)
+        while start <= track.last_start:
+            yield start, track.window(start)
+            start += hop
+        # The aligned window begins after the last regular one, so less than a hop before the next one would.
+        track.forget(start - hop if align else start)
+    if track.samples < spec.mel.n_fft:
+        raise AudioTooShortError(
+            f"{name} is too short: {track.samples} samples at {spec.audio.sr} Hz, where one analysis frame needs "
+            f"{spec.mel.n_fft} ({1000 * spec.mel.n_fft / spec.audio.sr:.0f} ms). Give a longer sound."
+        )
+    if peak < _ONE_STEP:
+        raise SilentAudioError(
+            f"{name} is silent: its peak of {peak:.1e} is below one 16-bit step, {_ONE_STEP:.1e}. "
+            "There is nothing to tag."
+        )
+    track.finish()
+    while start <= track.last_start:
+        yield start, track.window(start)
+        start += hop
+    if align and track.last_start > start - hop:
+        yield track.last_start, track.window(track.last_start)
+
+
+class _Track:
+    """The padded samples of a track from some frame on, as far as they have come.
+
+    Blocks are joined only when a window is due: joining at every block would copy a window for each one.
+
+    Attributes:
+        samples: how many came, without padding.
+    """
+
+    def __init__(self, spec: ModelSpec) -> None:
+        self.samples = 0
+        self._spec = spec
+        self._pad = np.zeros(spec.mel.n_fft // 2, "float32")
+        self._pieces = [self._pad]
+        self._held = len(self._pad)  # samples in the pieces
+        self._first = 0  # frame at which they begin
+
+    @property
+    def last_start(self) -> int:
+        """The last frame at which a window that is all there can begin; negative if there is none."""
+        return self._first + (self._held - self._spec.window_samples) // self._spec.mel.hop_length
+
+    def append(self, block: np.ndarray) -> None:
+        """Add the next samples."""
+        self._pieces.append(block)
+        self._held += len(block)
+        self.samples += len(block)
+
+    def window(self, start: int) -> np.ndarray:
+        """The window that begins at a frame, a view."""
+        return self._joined()[(start - self._first) * self._spec.mel.hop_length :][: self._spec.window_samples]
+
+    def forget(self, start: int) -> None:
+        """Drop what no window from frame `start` on needs."""
+        hop = self._spec.mel.hop_length
+        frames = min(start - self._first, self._held // hop)
+        if frames > 0:
+            self._pieces = [self._joined()[frames * hop :].copy()]
+            self._held -= frames * hop
+            self._first += frames
+
+    def finish(self) -> None:
+        """Bring a short track up to one window, and pad the end."""
+        missing = self._spec.window_samples - 2 * len(self._pad) - self.samples
+        if missing > 0:  # then nothing was forgotten
+            track = self._joined()[len(self._pad) :]
+            # `resize` repeats from the beginning, as often as it takes.
+            self.append(
+                np.resize(track, missing) if self._spec.window.short == "repeat" else np.zeros(missing, "float32")
+            )
+        self._pieces.append(self._pad)
+        self._held += len(self._pad)
+
+    def _joined(self) -> np.ndarray:
+        if len(self._pieces) > 1:
+            self._pieces = [np.concatenate(self._pieces)]
+        return self._pieces[0]

@@ -1,0 +1,124 @@
+"""The look that all pictures share, figures to draw into, and files.
+
+Colours differ in lightness too, and lines in their strokes, so nothing is lost in grey.
+"""
+
+from __future__ import annotations
+
+import io
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from ..errors import MissingExtraError, MusicTagError
+from ..models.weights import write_atomically
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+COLOURS = "cividis"  # for shares and probabilities: even in lightness, the same to colour-blind eyes
+FILL, LINE, MARK, INK = "#8fb0dc", "#1b3f73", "#b35806", "black"  # light blue, dark blue, dark orange
+FAINT = "0.9"  # grid
+TITLE, TEXT, SMALL = 11, 10, 9  # points
+_LINE_CHARACTERS = 56  # of a title, which fit above the axes of a figure that is 7 inches wide
+_NAME_CHARACTERS = 40
+
+
+class PlotError(MusicTagError, ValueError):
+    """Nothing to draw, or numbers that do not fit together."""
+
+
+def require(condition: bool, message: str) -> None:
+    """Raise `PlotError` unless the condition holds."""
+    if not condition:
+        raise PlotError(message)
+
+
+# === Figures ===
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure of so many inches, made without the global pyplot state: safe in servers and threads.
+
+    Raises:
+        MissingExtraError: Matplotlib is not installed.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingExtraError("matplotlib", "plot", "Drawing") from error
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def new_axes(width: float, height: float) -> Axes:
+    """Axes that fill a `new_figure`.
+
+    Raises:
+        MissingExtraError: Matplotlib is not installed.
+    """
+    return new_figure(width, height).add_subplot()
+
+
+def save_figure(drawn: Axes | Figure, path: str | Path) -> None:
+    """Write a figure, or the one of given axes, to a PNG, SVG or PDF file, which appears complete or not at all.
+
+    Raises:
+        CacheError: it cannot be written.
+    """
+    path = Path(path)
+    picture = io.BytesIO()
+    figure: Any = getattr(drawn, "figure", drawn)
+    figure.savefig(picture, dpi=150, format=path.suffix[1:])
+    write_atomically(path, picture.getvalue())
+
+
+# === Look ===
+
+
+def short(name: str) -> str:
+    """A name as it fits beside a bar: its middle is left out if it is long.
+
+    Example:
+        >>> short("guitar")
+        'guitar'
+        >>> short("a" * 30 + "b" * 30)
+        'aaaaaaaaaaaaaaaaaaaa…bbbbbbbbbbbbbbbbbbb'
+    """
+    half = _NAME_CHARACTERS // 2
+    return name if len(name) <= _NAME_CHARACTERS else f"{name[:half]}…{name[1 - half :]}"
+
+
+def length(names: Sequence[str]) -> float:
+    """Of the longest, as it is drawn, in inches."""
+    return 0.08 * max(len(short(name)) for name in names)
+
+
+def row_axes(names: Sequence[str], height: float) -> Axes:
+    """Axes of a new figure for rows of that height in inches, wide enough for their names."""
+    return new_axes(max(7.0, 4.8 + length(names)), 1.7 + height * len(names))
+
+
+def name_rows(ax: Axes, names: Sequence[str]) -> None:
+    """Names at 0, 1, 2, ... of the vertical axis, which is as high as they need; a `$` in them is one."""
+    ax.set_yticks(range(len(names)), [short(name) for name in names], parse_math=False)
+    ax.set_ylim(-0.6, len(names) - 0.4)
+
+
+def finish(ax: Axes, *title: str, grid: Literal["x", "y", "both"] | None = None, frame: bool = False) -> Axes:
+    """Set title, sizes of text, frame, and grid lines across an axis; across `"x"` for bars, which need no ticks."""
+    lines = [line for text in title for line in textwrap.wrap(text, _LINE_CHARACTERS)]
+    ax.set_title("\n".join(lines), fontsize=TITLE, parse_math=False)
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.label.set_fontsize(TEXT)
+    ax.tick_params(which="both", labelsize=SMALL, length=3.5, pad=3.5)
+    if grid is not None:
+        ax.grid(axis=grid, color=FAINT, zorder=0)
+        ax.set_axisbelow(True)
+    if not frame:
+        ax.spines[["top", "right"]].set_visible(False)
+    if grid == "x":
+        ax.spines["left"].set_visible(False)
+        ax.tick_params(axis="y", length=0)
+    return ax

@@ -1,0 +1,294 @@
+"""What every tagger does with sound, whatever runs its network: decode, cut, predict, name the tags.
+
+`BaseTagger` knows no Keras. A `Tagger` has a Keras model, an `ExportedTagger` a file and a runtime that reads it.
+"""
+
+from __future__ import annotations
+
+import abc
+import collections
+import logging
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, TypeVar
+
+import numpy as np
+
+from ..audio import reading as audio
+from ..errors import MusicTagError
+from ..models import windows
+from ..models.spec import ModelSpec
+from .runtimes import Runtime, available_cores
+from .tag_result import TagResult
+from .taggram import Taggram, column_of
+
+_log = logging.getLogger(__name__)
+
+# Sound that goes through the network at a time. Measured on 2 cores: per window, a batch of 96 s is at most 5 % faster
+# than one of 24 s, but takes up to 1.5 GB (musicnn's widest activations) instead of 0.5 GB.
+BATCH_SECONDS = 24.0
+_MOST_WORKERS = 4  # unless asked for more
+
+
+def windows_per_batch(spec: ModelSpec) -> int:
+    """Windows that hold `BATCH_SECONDS` of sound."""
+    return max(1, round(BATCH_SECONDS / spec.window_seconds))
+
+
+_Given = TypeVar("_Given")
+_Found = TypeVar("_Found")
+
+
+def _in_order(work: Callable[[_Given], _Found], given: Iterable[_Given], workers: int) -> Iterator[_Found]:
+    """`map` in threads: results in order, taking no more from `given` than is worked on."""
+    if workers == 1:
+        yield from map(work, given)
+        return
+    waiting: collections.deque[Future[_Found]] = collections.deque()
+    with ThreadPoolExecutor(workers) as pool:
+        try:
+            for item in given:
+                waiting.append(pool.submit(work, item))
+                if len(waiting) > workers:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:  # also when nobody wants the rest
+            for future in waiting:
+                future.cancel()
+
+
+class BaseTagger(abc.ABC):
+    """A spec and something that maps windows of sound to probabilities.
+
+    Attributes:
+        spec: the `ModelSpec`.
+        tags: tuple of tag names, in the order of the outputs.
+        runtime: what runs the network, one of `runtime.RUNTIMES`.
+    """
+
+    spec: ModelSpec
+    runtime: str
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """Tag names in the order of the outputs."""
+        return self.spec.tags
+
+    @property
+    @abc.abstractmethod
+    def weights_sha256(self) -> str:
+        """Of the file its weights came from; empty if they came from nowhere, being random or trained in memory."""
+
+    @property
+    @abc.abstractmethod
+    def _run(self) -> Runtime:
+        """Waveforms `(batch, window_samples)` to probabilities `(batch, tags)`."""
+
+    @property
+    @abc.abstractmethod
+    def _run_log_mel(self) -> Runtime:
+        """Log-mels `(batch, mels, frames)` to probabilities `(batch, tags)`."""
+
+    @property
+    @abc.abstractmethod
+    def _run_features(self) -> Runtime:
+        """Waveforms `(batch, window_samples)` to what enters the classifier, `(batch, features)`."""
+
+    # --- Tagging ---
+
+    def tag(
+        self,
+        source: audio.Source,
+        sr: float | None = None,
+        *,
+        top: int | None = None,
+        threshold: float = 0.0,
+        tags: Sequence[str] | None = None,
+        offset: float = 0.0,
+        duration: float | None = None,
+    ) -> dict[str, float]:
+        """Probabilities of the tags, averaged over the windows of the sound.
+
+        Args:
+            source: path, binary file object, array `(samples,)` or `(channels, samples)`, or `(array, sr)`.
+            sr: sample rate of an array in Hz.
+            top: keep this many of the most probable tags.
+            threshold: keep tags at least this probable.
+            tags: keep these tags only.
+            offset: seconds to skip.
+            duration: seconds to use; nothing beyond is decoded.
+
+        Returns:
+            Tag -> probability, most probable first.
+
+        Raises:
+            AudioError: the sound cannot be tagged; one of its subclasses says why.
+            UnknownTagError: `tags` has one that the model does not know.
+
+        Example:
+            >>> import keras_musictag as kmt, numpy as np
+            >>> y = 0.5 * np.sin(2 * np.pi * 440 * np.arange(48_000) / 16_000)
+            >>> list(kmt.load("tiny").tag(y, sr=16_000, top=1))
+            ['tone']
+        """
+        wanted = self._columns(tags)
+        if top is not None and (isinstance(top, bool) or not isinstance(top, int) or top < 1):
+            raise ValueError(f"top must be a whole number of at least 1; got {top!r}.")
+        mean = self._mean(self._run, self._windows(source, sr, offset, duration))
+        order = sorted(wanted, key=lambda column: -mean[column])[:top]
+        return {self.tags[column]: float(mean[column]) for column in order if mean[column] >= threshold}
+
+    def tag_many(
+        self,
+        sources: Iterable[audio.Source],
+        *,
+        top: int | None = None,
+        threshold: float = 0.0,
+        tags: Sequence[str] | None = None,
+        offset: float = 0.0,
+        duration: float | None = None,
+        workers: int | None = None,
+        progress: bool = False,
+    ) -> Iterator[TagResult]:
+        """Tag many sounds; a bad one never ends the batch.
+
+        Args:
+            sources: paths, file objects or `(array, sr)` pairs.
+            top, threshold, tags, offset, duration: as in `tag`.
+            workers: sounds worked on at once, in threads: some are decoded while another is in the network. By default
+                one per core, at most four; memory grows with them.
+            progress: show a progress bar on standard error.
+
+        Yields:
+            A `TagResult` per source, in order, with `tags` or with `error`.
+
+        Raises:
+            TypeError: `sources` is one sound, not several.
+            UnknownTagError: `tags` has one that the model does not know.
+        """
+        if isinstance(sources, (str, os.PathLike, np.ndarray, bytes)):
+            raise TypeError(f"tag_many() takes several sounds; got one {type(sources).__name__}. Use tag(), or a list.")
+        if workers is not None and (isinstance(workers, bool) or not isinstance(workers, int) or workers < 1):
+            raise ValueError(f"workers must be a whole number of at least 1, or None; got {workers!r}.")
+        self._columns(tags)
+        options = {"top": top, "threshold": threshold, "tags": tags, "offset": offset, "duration": duration}
+        return self._tag_each(sources, options, workers or min(available_cores(), _MOST_WORKERS), progress)
+
+    def _tag_each(
+        self, sources: Iterable[audio.Source], options: dict[str, Any], workers: int, progress: bool
+    ) -> Iterator[TagResult]:
+        def tag_one(source: audio.Source) -> TagResult:
+            try:
+                return TagResult(source, tags=self.tag(source, **options))
+            except MusicTagError as error:
+                _log.info("%s", error)
+                return TagResult(source, error=error)
+
+        _ = self._run  # made once, not by each thread
+        results = _in_order(tag_one, sources, workers)
+        if not progress:
+            return results
+        from tqdm.auto import tqdm
+
+        total = len(sources) if isinstance(sources, Sized) else None
+        return iter(tqdm(results, total=total, unit="file", delay=2))
+
+    def taggram(
+        self,
+        source: audio.Source,
+        sr: float | None = None,
+        *,
+        hop_seconds: float = 1.0,
+        offset: float = 0.0,
+        duration: float | None = None,
+    ) -> Taggram:
+        """Probabilities over time: one row per window, windows `hop_seconds` apart.
+
+        Args:
+            source, sr, offset, duration: as in `tag`.
+            hop_seconds: from one window to the next; rounded to whole spectrogram frames.
+
+        Returns:
+            `Taggram` with `times` `(t,)` in seconds of the source and `probabilities` `(t, tags)`.
+
+        Raises:
+            AudioError: the sound cannot be tagged.
+            ValueError: `hop_seconds` is not positive.
+        """
+        frame_seconds = self.spec.mel.hop_length / self.spec.audio.sr
+        if not hop_seconds > 0 or hop_seconds > 86_400:
+            raise ValueError(f"hop_seconds must be positive and at most a day; got {hop_seconds!r}.")
+        hop_frames = max(1, round(hop_seconds / frame_seconds))
+        starts, rows = [], []
+        for batch in self._windows(source, sr, offset, duration, hop_frames=hop_frames):
+            starts.append(batch.starts)
+            rows.append(self._run.predict(batch.samples))
+        return Taggram(
+            tags=self.tags,
+            starts=offset + np.concatenate(starts) * frame_seconds,
+            probabilities=np.concatenate(rows),
+            window_seconds=self.spec.window_seconds,
+            hop_seconds=hop_frames * frame_seconds,
+            model=self.spec.name,
+        )
+
+    def embed(
+        self, source: audio.Source, sr: float | None = None, *, offset: float = 0.0, duration: float | None = None
+    ) -> np.ndarray:
+        """What enters the classifier, averaged over the windows of the sound.
+
+        Args:
+            source, sr, offset, duration: as in `tag`.
+
+        Returns:
+            float32 array `(features,)`.
+
+        Raises:
+            AudioError: the sound cannot be used.
+
+        Example:
+            >>> import keras_musictag as kmt, numpy as np
+            >>> kmt.load("tiny").embed(np.random.default_rng(0).uniform(-1, 1, 16_000), sr=16_000).shape
+            (16,)
+        """
+        return self._mean(self._run_features, self._windows(source, sr, offset, duration))
+
+    # --- Internals ---
+
+    def _windows(
+        self,
+        source: audio.Source,
+        sr: float | None,
+        offset: float,
+        duration: float | None,
+        hop_frames: int | None = None,
+    ) -> Iterator[windows.WindowBatch]:
+        blocks = audio.stream(
+            source,
+            sr,
+            target_sr=self.spec.audio.sr,
+            resampler=self.spec.audio.resampler,
+            offset=offset,
+            duration=duration,
+        )
+        batch_size = windows_per_batch(self.spec)
+        return windows.cut(blocks, self.spec, hop_frames=hop_frames, batch_size=batch_size, name=audio.describe(source))
+
+    @staticmethod
+    def _mean(run: Runtime, batches: Iterable[windows.WindowBatch]) -> np.ndarray:
+        """Mean output over all windows, in float64 so that hours of them do not drift."""
+        total, count = 0.0, 0
+        for batch in batches:
+            outputs = run.predict(batch.samples)
+            total = total + outputs.sum(axis=0, dtype="float64")
+            count += len(outputs)
+        return np.asarray(total / count, "float32")
+
+    def _columns(self, tags: Sequence[str] | None) -> list[int]:
+        if tags is None:
+            return list(range(len(self.tags)))
+        if isinstance(tags, str):
+            tags = [tags]
+        return [column_of(tag, self.tags) for tag in tags]

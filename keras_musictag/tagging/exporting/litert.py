@@ -1,0 +1,160 @@
+"""LiteRT (TensorFlow Lite): one file for phones and small machines, made by TensorFlow's own converter.
+
+The preprocessing inside the file uses the format's own FFT, in float32. int8 covers the network behind it: weights per
+channel, activations calibrated. GRUs are unrolled, which the converter can quantize and runtimes are faster with.
+What is to be known of the file is appended to it as a zip archive, as LiteRT's own tools do: `unzip -l model.tflite`.
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+import warnings
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from ...models.layers import LogMelSpectrogram, _frame
+from ...models.spec import ModelSpec
+from ..exported import ExportError
+from . import saved_model
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_FRONT_END = "front_end"
+_MOST_STEPS = 64  # of a GRU that is unrolled; longer ones become loops
+
+
+class _LiteRtLogMel(LogMelSpectrogram):
+    """The FFT in float32, which is what the format has; for lengths that are no power of two, the convolution.
+
+    At float16 the converter rounds constants here too. The window is a sum of two that float16 holds, else its side
+    lobes would drown what is 70 dB below the loudest; and the floor is one in dB, since 1e-10 would be 0.
+    """
+
+    def _stft(self, x: Any) -> tuple[Any, Any]:
+        if self.impl == "conv":
+            return super()._stft(x)
+        frames = _frame(x, self.mel.n_fft, self.mel.hop_length)
+        coarse = self._taper.astype("float16").astype("float32")
+        fine = (self._taper - coarse).astype("float32")
+        return ops.rfft(frames * coarse + frames * fine)
+
+    def _scale(self, mel: Any) -> Any:
+        if self.mel.scaling != "db":
+            return super()._scale(mel)
+        floor, ref = (10.0 * math.log10(value) for value in (self.mel.amin, max(self.mel.amin, self.mel.ref)))
+        db = ops.maximum(10.0 * ops.log10(mel), floor) - ref
+        if self.mel.top_db is None:
+            return db
+        return ops.maximum(db, ops.max(db, axis=(1, 2), keepdims=True) - self.mel.top_db)
+
+
+def write(
+    core: keras.Model,
+    spec: ModelSpec,
+    precision: str,
+    sound: str,
+    log_mels: np.ndarray | None,
+    waveforms: np.ndarray,
+    path: Path,
+    metadata: dict[str, str],
+) -> None:
+    """Convert and write a network.
+
+    Args:
+        core: log-mel `(batch, mels, frames)` to probabilities.
+        spec: its spec.
+        precision: `"float32"`, `"float16"` or `"int8"`.
+        sound: the input, `"waveform"` or `"log_mel"`.
+        log_mels, waveforms: the same windows, for the calibration of int8.
+        path: file to write.
+        metadata: names and contents of what is appended.
+
+    Raises:
+        ExportError: TensorFlow cannot convert the network.
+        OSError: the file cannot be written.
+    """
+    front_end = None
+    if sound == "waveform":
+        impl: Any = "conv" if spec.mel.n_fft & (spec.mel.n_fft - 1) else "fft"
+        front_end = _LiteRtLogMel.from_spec(spec.audio, spec.mel, impl=impl, name=_FRONT_END)
+    inputs = waveforms if sound == "waveform" else log_mels
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / "saved_model"
+        saved_model.save(_unrolled(core), spec, front_end, folder)
+        try:
+            content = _convert(folder, precision, inputs)
+        except Exception as error:  # the converter raises what it likes
+            raise ExportError(
+                f"TensorFlow cannot convert {spec.name!r} to LiteRT: {str(error).strip().splitlines()[0]} Export it as "
+                "onnx or saved_model."
+            ) from error
+    path.write_bytes(content)
+    with zipfile.ZipFile(path, "a") as archive:
+        for name, text in metadata.items():
+            archive.writestr(f"{name}.{'json' if text.startswith('{') else 'txt'}", text)
+
+
+def _unrolled(core: keras.Model) -> keras.Model:
+    """The same network, its short GRUs as one step after another."""
+
+    def clone(layer: Any) -> Any:
+        config = layer.get_config()
+        if isinstance(layer, keras.layers.GRU) and (layer.input.shape[1] or _MOST_STEPS + 1) <= _MOST_STEPS:
+            config["unroll"] = True
+        return type(layer).from_config(config)
+
+    copy = keras.models.clone_model(core, clone_function=clone)
+    copy.set_weights(core.get_weights())
+    return copy
+
+
+def _convert(folder: Path, precision: str, inputs: np.ndarray | None) -> bytes:
+    import tensorflow as tf
+
+    converter = tf.lite.TFLiteConverter.from_saved_model(str(folder))
+    if precision == "float32":
+        return bytes(converter.convert())
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    if precision == "float16":
+        converter.target_spec.supported_types = [tf.float16]
+        return bytes(converter.convert())
+    assert inputs is not None
+
+    def calibration() -> Iterator[list[np.ndarray]]:
+        for window in inputs:
+            yield [window[None]]
+
+    converter.representative_dataset = calibration
+    return _int8(converter, calibration, _front_end_tensors(folder))
+
+
+def _front_end_tensors(folder: Path) -> list[str]:
+    """Names of what the preprocessing computes, in the converted graph."""
+    import tensorflow as tf
+    from ai_edge_litert.interpreter import Interpreter
+
+    content = tf.lite.TFLiteConverter.from_saved_model(str(folder)).convert()
+    names = [detail["name"] for detail in Interpreter(model_content=content).get_tensor_details()]
+    return [name for name in names if name.startswith(_FRONT_END)]
+
+
+def _int8(converter: Any, calibration: Callable[[], Iterator[list[np.ndarray]]], exclude: list[str]) -> bytes:
+    """Quantize all but some tensors: a spectrogram in 8 bits before the logarithm would hold its loudest part only."""
+    import tensorflow as tf
+
+    options = tf.lite.experimental.QuantizationDebugOptions(denylisted_nodes=exclude)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # TensorFlow uses an interpreter of its own that it calls deprecated
+        # The debugger is the converter's public way to leave some nodes as they are.
+        debugger = tf.lite.experimental.QuantizationDebugger(
+            converter=converter, debug_dataset=calibration, debug_options=options
+        )
+        return bytes(debugger.get_nondebug_quantized_model())

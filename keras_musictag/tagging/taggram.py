@@ -1,0 +1,99 @@
+"""Tags over time."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..errors import UnknownTagError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Taggram:
+    """Probabilities of every tag in every window of a track.
+
+    Attributes:
+        tags: names, in the order of the columns.
+        starts: float array `(t,)`: where each window begins, in seconds of the source.
+        probabilities: float32 array `(t, tags)`.
+        window_seconds: length of a window.
+        hop_seconds: from one window to the next.
+        model: name of the model.
+    """
+
+    tags: tuple[str, ...]
+    starts: np.ndarray
+    probabilities: np.ndarray
+    window_seconds: float
+    hop_seconds: float
+    model: str = ""
+
+    @property
+    def times(self) -> np.ndarray:
+        """Float array `(t,)`: the middle of each window, in seconds of the source."""
+        return self.starts + self.window_seconds / 2
+
+    def __getitem__(self, tag: str) -> np.ndarray:
+        """Probabilities `(t,)` of one tag.
+
+        Raises:
+            UnknownTagError: no such tag.
+        """
+        return self.probabilities[:, column_of(tag, self.tags)]
+
+    def __len__(self) -> int:
+        """Number of windows."""
+        return len(self.starts)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain lists, ready for `json.dump`."""
+        return {
+            "model": self.model,
+            "window_seconds": self.window_seconds,
+            "hop_seconds": self.hop_seconds,
+            "times": [round(float(time), 4) for time in self.times],
+            "tags": list(self.tags),
+            "probabilities": [[round(float(p), 6) for p in row] for row in self.probabilities],
+        }
+
+    def plot(self, ax: Axes | None = None, *, top: int = 12) -> Axes:
+        """Draw time against the `top` most probable tags.
+
+        Args:
+            ax: Matplotlib axes, `None` for a new figure.
+            top: how many tags to show, the most probable first.
+
+        Returns:
+            The axes.
+
+        Raises:
+            PlotError: there is no window, or `top` is below 1.
+            MissingExtraError: Matplotlib is not installed.
+        """
+        from ..plots import plot_taggram
+
+        return plot_taggram(self, ax, top=top)
+
+
+def column_of(tag: str, tags: Sequence[str]) -> int:
+    """Index of a tag.
+
+    Raises:
+        UnknownTagError: it is not there; the message offers near ones.
+
+    Example:
+        >>> column_of("piano", ("guitar", "piano"))
+        1
+    """
+    if tag in tags:
+        return tuple(tags).index(tag)
+    near = difflib.get_close_matches(str(tag), tags, n=3)
+    question = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
+    raise UnknownTagError(f"Unknown tag {tag!r}.{question} Known: {', '.join(tags)}.")

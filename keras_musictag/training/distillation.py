@@ -1,0 +1,245 @@
+"""Distillation: a student learns to give the probabilities that a teacher gives, no labels needed.
+
+The teacher tags every track once, window by window (its own, shorter windows), and the result is kept on disk. The
+target of a student's window is the mean over the teacher's windows that lie inside it, so both have heard the same
+seconds. After Hinton, Vinyals & Dean, "Distilling the knowledge in a neural network", 2015
+(https://arxiv.org/abs/1503.02531), at temperature 1.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..errors import AudioError
+from ..models.weights import write_atomically
+from ..tagger import Tagger
+from .loop import RunState, TrainingError, TrainingSpec, fit, set_prior
+from .training_graph import segment_frames
+
+if TYPE_CHECKING:
+    import keras
+
+    from ..datasets import Manifest
+    from ..datasets.augment import Augmentation
+    from ..datasets.batches import EvaluationWindows, TargetsOf
+    from ..datasets.features import FeatureCache
+
+
+class TeacherTargets:
+    """A teacher's probabilities for any part of a manifest's tracks.
+
+    Args:
+        teacher: tags in the same order as the student.
+        manifest: rows; targets are asked for by row number.
+        folder: where the teacher's probabilities are kept, by content of the file, teacher and hop.
+        frame_seconds: length of one of the student's frames.
+        hop_seconds: from one of the teacher's windows to the next.
+    """
+
+    def __init__(
+        self,
+        teacher: Tagger,
+        manifest: Manifest,
+        folder: str | os.PathLike[str],
+        *,
+        frame_seconds: float,
+        hop_seconds: float = 1.0,
+    ) -> None:
+        """Nothing is computed yet; see `fill`."""
+        if not teacher.weights_sha256:
+            raise TrainingError(f"{teacher!r} has no weights of its own to teach.")
+        self.teacher, self.manifest = teacher, manifest
+        self.frame_seconds, self.hop_seconds = frame_seconds, hop_seconds
+        self.folder = Path(folder) / f"{teacher.weights_sha256[:16]}-{hop_seconds:g}"
+        self._known: dict[Path, tuple[np.ndarray, np.ndarray]] = {}
+
+    def fill(self, progress: bool = False) -> list[tuple[Path, AudioError]]:
+        """Let the teacher hear every file that it has not heard yet.
+
+        Returns:
+            (path, error) for every file that it could not tag.
+        """
+        from tqdm.auto import tqdm
+
+        bad = []
+        paths = list(dict.fromkeys(row.path for row in self.manifest))
+        for path in tqdm(paths, unit="file", desc=self.teacher.spec.name, disable=not progress, delay=2):
+            try:
+                self._windows(Path(path))
+            except AudioError as error:  # a full disk is no fault of the file
+                bad.append((Path(path), error))
+        return bad
+
+    def __call__(self, row: int, start_frame: int, frames: int) -> np.ndarray:
+        """Mean probabilities `(tags,)` of the teacher's windows inside the student's and the row; else the nearest."""
+        entry, frame, teacher = self.manifest[row], self.frame_seconds, self.teacher.spec.window_seconds
+        starts, probabilities = self._windows(Path(entry.path))
+        stop = starts[-1] + teacher if entry.duration is None else entry.start + entry.duration
+        first = start_frame * frame
+        if first >= stop + self.hop_seconds:  # the student hears what is too short again and again
+            first = entry.start + (first - entry.start) % (stop - entry.start)
+        last = min(first + frames * frame, stop) - teacher
+        slack = self.hop_seconds / 100
+        inside = (starts >= first - slack) & (starts <= last + slack)
+        if not inside.any():
+            inside = np.arange(len(starts)) == np.argmin(np.abs(starts - (first + last) / 2))
+        return probabilities[inside].mean(axis=0, dtype="float32")
+
+    def of_rows(self) -> np.ndarray:
+        """Mean probabilities of every row's part of its track, `(rows, tags)`."""
+        out = []
+        for number, row in enumerate(self.manifest):
+            seconds = row.duration if row.duration is not None else 1e9
+            first, frames = (round(value / self.frame_seconds) for value in (row.start, seconds))
+            out.append(self(number, first, frames))
+        return np.stack(out)
+
+    def _windows(self, path: Path) -> tuple[np.ndarray, np.ndarray]:
+        """Beginnings `(t,)` in seconds and probabilities `(t, tags)` of the teacher's windows of a track."""
+        if path not in self._known:
+            from ..models.fetching import sha256_of
+
+            # What is no file has no digest; the teacher says what is wrong with it.
+            file = self.folder / f"{sha256_of(path)}.npy" if path.is_file() else None
+            if file is not None and file.is_file():
+                rows = np.load(file, allow_pickle=False)
+            else:
+                gram = self.teacher.taggram(path, hop_seconds=self.hop_seconds)
+                rows = np.column_stack([gram.starts, gram.probabilities]).astype("float32")
+                buffer = io.BytesIO()
+                np.save(buffer, rows)
+                self.folder.mkdir(parents=True, exist_ok=True)
+                write_atomically(file or self.folder / f"{sha256_of(path)}.npy", buffer.getvalue())
+            self._known[path] = rows[:, 0], rows[:, 1:]
+        return self._known[path]
+
+
+def distil(
+    student: Tagger,
+    teacher: Tagger,
+    train: Manifest,
+    validation: Manifest,
+    folder: str | os.PathLike[str],
+    *,
+    cache: FeatureCache,
+    training: TrainingSpec,
+    batch_size: int = 16,
+    augment: Augmentation | None = None,
+    mixup: float = 0.0,
+    dropout: float = 1.0,
+    bn_momentum: float | None = 0.95,
+    hop_seconds: float = 1.0,
+    segment_weight: float = 1.0,
+    balance: float = 0.5,
+    teacher_folder: str | os.PathLike[str] | None = None,
+    shared_groups: bool = False,
+    workers: int = 1,
+    progress: bool = True,
+) -> tuple[Tagger, RunState]:
+    """Train `student` to agree with `teacher`; goes on where a killed run stopped.
+
+    Args:
+        student: usually `load(name, weights=None)`; trained in place.
+        teacher: with the same tags in the same order.
+        train, validation: tracks; labels are ignored. They share no file and, unless `shared_groups`, no artist.
+        folder: of the run.
+        cache: log-mels of the student's front end.
+        training: settings of the loop. `monitor="score"` is the mean per-tag correlation with the teacher.
+        batch_size: windows per step.
+        augment: applied to each batch.
+        mixup: probability of a window being mixed with another, log-mels and targets alike (`augment.mixup`, mode
+            `"log"`).
+        dropout: factor on the network's dropout rates.
+        bn_momentum: momentum of moving statistics; 0.95 settles within a few hundred steps.
+        hop_seconds: of the teacher's windows.
+        segment_weight: share in the loss of tagging each stretch of the window by itself, see `training_graph`; 0 for
+            the window alone.
+        balance: how far rare tags count as much as frequent ones, 0 to 1; see `losses.balance_weights`.
+        teacher_folder: where the teacher's probabilities are kept, for other runs too; by default beside `folder`.
+        shared_groups: let `train` and `validation` share groups (artists).
+        workers: threads that read batches.
+        progress: show bars.
+
+    Returns:
+        The trained tagger, holding the best averaged weights, and where the run ended.
+
+    Raises:
+        TrainingError: the tags differ, the parts overlap, validation has fewer than three tracks, or files cannot be
+            read (drop them first: `Manifest.validate`).
+    """
+    from ..datasets.batches import EvaluationWindows, WindowBatches
+    from .losses import BalancedCrossentropy, balance_weights
+    from .supervised import check_disjoint
+
+    if student.tags != teacher.tags:
+        raise TrainingError(
+            f"Student and teacher must have the same tags in the same order; got {len(student.tags)} and "
+            f"{len(teacher.tags)}, the first ones {student.tags[:3]} and {teacher.tags[:3]}."
+        )
+    check_disjoint({"train": train, "validation": validation}, shared_groups)
+    if len(validation) < 3:
+        raise TrainingError(f"A correlation over {len(validation)} validation tracks means nothing; give at least 3.")
+    spec = student.spec
+    frame_seconds = spec.mel.hop_length / spec.audio.sr
+    known_folder, targets = teacher_folder or Path(folder).parent / "teacher", {}
+    for part, manifest in (("train", train), ("validation", validation)):
+        targets[part] = TeacherTargets(
+            teacher, manifest, known_folder, frame_seconds=frame_seconds, hop_seconds=hop_seconds
+        )
+        bad = targets[part].fill(progress) + cache.fill([row.path for row in manifest], progress=progress)
+        if bad:
+            raise TrainingError(f"{len(bad)} files of {part} cannot be used, the first one: {bad[0][1]}")
+    segments = segment_frames(student.core) if segment_weight else (0, 0)
+    batches = WindowBatches(
+        train, spec, cache, batch_size=batch_size, steps=training.steps, seed=training.seed,
+        targets=_with_segments(targets["train"], *segments), augment=augment, mixup=mixup, mixup_mode="log",
+        workers=workers,
+    )  # fmt: skip
+    known = targets["train"].of_rows()
+    set_prior(student.core, known.mean(axis=0))
+    shares = np.repeat([1.0, *[segment_weight / max(segments[0], 1)] * segments[0]], len(student.tags))
+    shares *= len(shares) / len(student.tags)  # the window's own share in the mean is 1, whatever the segments'
+    loss = BalancedCrossentropy(shares * np.tile(balance_weights(known, balance), 1 + segments[0]))
+    windows = EvaluationWindows(validation, spec, cache, batch_size=batch_size)
+    expected = targets["validation"].of_rows()
+
+    def validate(model: keras.Model) -> dict[str, float]:
+        return _agreement(model, windows, expected, student.tags)
+
+    state = fit(
+        student.core, batches, training, folder,
+        validate=validate, loss=loss, segments=bool(segment_weight), dropout=dropout, bn_momentum=bn_momentum,
+        progress=progress, about={
+            "train": train.digest(), "validation": validation.digest(), "teacher": targets["train"].folder.name,
+            "batch_size": batch_size, "mixup": mixup, "augment": augment, "segments": segment_weight,
+            "balance": balance,
+        },
+    )  # fmt: skip
+    taught = f"Distilled from {teacher.spec.name} on {len(train)} tracks without labels."
+    return Tagger(spec.retrained(trained_on=taught), core=student.core), state
+
+
+def _with_segments(targets: TeacherTargets, count: int, frames: int) -> TargetsOf:
+    """Targets of a window, and of each of its segments behind them."""
+
+    def of_window(row: int, start: int, length: int) -> np.ndarray:
+        parts = [targets(row, start, length)]
+        parts += [targets(row, start + segment * frames, frames) for segment in range(count)]
+        return np.concatenate(parts)
+
+    return of_window
+
+
+def _agreement(
+    model: keras.Model, windows: EvaluationWindows, expected: np.ndarray, tags: tuple[str, ...]
+) -> dict[str, float]:
+    from ..evaluation.metrics import agreement
+    from .supervised import row_outputs
+
+    result = agreement(row_outputs(model, windows), expected, tags)
+    return {"score": result.correlation, "roc_auc_top_tenth": result.roc_auc}

@@ -1,0 +1,85 @@
+"""What the spec and the card of a fine-tuned tagger say: base, data, splits, settings and what was measured."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+from typing import TYPE_CHECKING, Any
+
+from ...datasets import Manifest
+from ...models.facts import TrainingData
+from .fine_tune_report import FineTuneReport
+from .labelled_data import FineTuneData
+from .settings import FineTuneSpec
+
+if TYPE_CHECKING:
+    from ...models.spec import ModelSpec
+    from ...tagger import Tagger
+
+_SHOWN = 10  # licences that are named
+
+
+def described(
+    spec: ModelSpec,
+    base: Tagger,
+    data: FineTuneData,
+    settings: FineTuneSpec,
+    report: FineTuneReport,
+    *,
+    name: str,
+    all_clips: bool,
+    epochs: int,
+) -> ModelSpec:
+    """The spec of the new tagger.
+
+    Args:
+        spec: network, front end and tags.
+        base: what it was made from.
+        data, settings, report: of what, how, and how good it was without the clips held out.
+        name: of the tagger.
+        all_clips: whether it learned from the clips held out, too, after the report was made.
+        epochs: passes of the second stage, if its network was kept.
+    """
+    from ... import __version__
+
+    sizes = ", ".join(f"{len(part):,} {part_name}" for part_name, part in data.parts.items())
+    clips = len(data.train) + (len(data.validation) if all_clips and data.validation is not None else 0)
+    which = "head" if report.kept == "head" else f"whole network, {epochs} epochs"
+    base_name, sha256 = base.spec.name, base.weights_sha256 or "in memory"
+    labelled = TrainingData(
+        name=data.origin.name, role="labelled", n=clips, licence=_licences(data.train),
+        note=f"{sizes}; {data.train.digest()}",
+    )  # fmt: skip
+    inherited = [
+        dataclasses.replace(each, note=f"of the base {base_name}" + (f": {each.note}" if each.note else ""))
+        for each in base.spec.training_data
+    ]
+    metric: dict[str, Any] = {
+        "dataset": report.dataset, "split": report.split, "n": report.n_clips,
+        "source": f"measured by keras_musictag {__version__}", "date": datetime.date.today().isoformat(),
+    }  # fmt: skip
+    metric |= {score: round(value, 4) for score, value in report.scores().items()}
+    if all_clips and report.split != "test":
+        metric["note"] = "before it learned from the validation clips too"
+    return dataclasses.replace(
+        spec,
+        name=name,
+        description=f"{base_name} fine-tuned on {data.origin.title}.",
+        trained_on=f"{base_name} (sha256 {sha256}), fine-tuned on {data.origin.title}, {clips:,} clips with labels, "
+        f"{which}; {_told(settings)}",
+        training_data=(labelled, *inherited),
+        metrics=(metric,) if report.scores() else (),
+    )
+
+
+def _told(settings: FineTuneSpec) -> str:
+    """The seed, and the settings that are not the defaults."""
+    defaults = dataclasses.asdict(FineTuneSpec())
+    changed = {name: value for name, value in dataclasses.asdict(settings).items() if value != defaults[name]}
+    return ", ".join(f"{name} {value}" for name, value in {"seed": settings.seed, **changed}.items())
+
+
+def _licences(manifest: Manifest) -> str:
+    names = list(dict.fromkeys(row.licence for row in manifest if row.licence))
+    more = f" and {len(names) - _SHOWN} others" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more if names else "not stated"

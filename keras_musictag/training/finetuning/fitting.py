@@ -1,0 +1,399 @@
+"""Fine-tuning, start to end: data, first stage, second stage, the better of both, a report, and a folder to load.
+
+A run has a folder of its own: `run/` in the folder of the result, else one in the package's cache that is named after
+base, data and settings and removed at the end. Log-mels and embeddings are cached, the first stage takes seconds, and
+the second goes on where it was stopped: a killed run that is started again loses next to nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import logging
+import math
+import os
+import re
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ...apps.recipes.recipe_data import Source
+from ...datasets import Manifest
+from ...datasets.splitting import folds
+from ...errors import CacheError
+from ...models import folder as saving
+from ...models.spec import SPEC_FILE
+from ...models.weights import write_atomically
+from ...tagger import Tagger
+from ..loop import RunState
+from .description import described
+from .estimate import seconds_for
+from .fine_tune_report import FineTuneReport, make_report
+from .labelled_data import FineTuneData, FineTuneError, prepare, with_all, without
+from .settings import SHARE, FineTuneSpec
+from .stages import bfloat16_is_fast, blend, log_likelihoods, new_tagger, solve_head, train_all
+
+if TYPE_CHECKING:
+    from ...datasets.features import FeatureCache
+    from ..embeddings import EmbeddingCache
+    from ..heads import FittedHead
+
+_log = logging.getLogger(__name__)
+
+RUN, RUN_FILE, PROBLEMS, REPORT, PLOT = "run", "fine-tuning.json", "problems.txt", "report.json", "report.png"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FineTuned:
+    """What came out.
+
+    Attributes:
+        tagger: the new one; its spec says of what and how it was made.
+        data: the clips it learned from and was measured on.
+        report: how good it is.
+        finished: `False` if Ctrl-C stopped it early; the same call goes on.
+        problems: what is wrong with the clips that were left out.
+        folder: that `load` reads, if one was asked for.
+    """
+
+    tagger: Tagger
+    data: FineTuneData
+    report: FineTuneReport
+    finished: bool
+    problems: tuple[str, ...] = ()
+    folder: Path | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FineTunePlan:
+    """What will be done. Made by `plan`; `str` tells it.
+
+    Attributes:
+        base: the tagger to begin with.
+        data: clips to learn from and to validate on.
+        settings: every number.
+    """
+
+    base: Tagger
+    data: FineTuneData
+    settings: FineTuneSpec
+
+    def __str__(self) -> str:
+        """Data, stages, and about how long they take here."""
+        first, second = seconds_for(self.base, self.data, self.settings)
+        stages = f"embeddings and head, about {_duration(first)}"
+        if self.settings.stages == "full":
+            epochs = f"{self.settings.epochs} epoch{'s' if self.settings.epochs > 1 else ''}"
+            stages += f"; then all of the network, at most {epochs}, about {_duration(second)}"
+        return f"fine-tune   {self.base.spec.name}\n{self.data}\nstages      {stages}"
+
+
+def plan(
+    tagger: Tagger,
+    data: Source,
+    tags: Sequence[str] | None = None,
+    *,
+    validation: float | Manifest | str | os.PathLike[str] | None = 0.2,
+    settings: FineTuneSpec | None = None,
+    single_label: bool | None = None,
+    strict: bool = False,
+) -> FineTunePlan:
+    """Check everything, and say what `fine_tune` with these arguments would do.
+
+    Raises:
+        FineTuneError, DataError: as `fine_tune`.
+    """
+    settings = settings or FineTuneSpec()
+    prepared = prepare(data, tags, validation, single_label=single_label, seed=settings.seed, strict=strict)
+    return FineTunePlan(base=tagger, data=prepared, settings=settings)
+
+
+def fine_tune(
+    tagger: Tagger,
+    data: Source,
+    tags: Sequence[str] | None = None,
+    *,
+    validation: float | Manifest | str | os.PathLike[str] | None = 0.2,
+    folder: str | os.PathLike[str] | None = None,
+    cache: str | os.PathLike[str] | None = None,
+    settings: FineTuneSpec | None = None,
+    single_label: bool | None = None,
+    strict: bool = False,
+    progress: bool = True,
+) -> FineTuned:
+    """Make a tagger for new tags from one that knows others.
+
+    First a linear classifier is fitted to embeddings of the clips: what enters the base's own head, and statistics of
+    what its stages hear (`taps`). Then the whole network is trained at a low learning rate, with augmentation, its
+    batch norms fixed; that is kept if it does better on the validation clips.
+
+    Args:
+        tagger: the base; it is not changed.
+        data: labelled clips: a `Manifest`; a table with the columns `file` and `tags` (`|` between tags), or a column
+            per tag; a folder per tag; a data set as `"gtzan:FOLDER"`.
+        tags: tags to learn, in the order of the outputs; by default, all.
+        validation: share of the groups (artists, albums; else files) that is held out, or clips to validate on, or
+            `None` to learn from all. Clips that name their splits keep them; those of the split test are measured on.
+        folder: to save the new tagger in, with report, picture and what is needed to go on after a kill. Without, the
+            tagger can be saved later.
+        cache: folder of log-mels and embeddings; by default, in the package's cache.
+        settings: every number, see `FineTuneSpec`.
+        single_label: whether every clip has exactly one tag and the tagger is to choose; by default, whether they do.
+        strict: refuse data with any problem, instead of leaving bad clips out.
+        progress: show bars.
+
+    Returns:
+        `FineTuned`.
+
+    Raises:
+        FineTuneError: too little to learn from, or a folder with the run of other data or settings.
+        UnknownTagError: no clip has one of `tags`.
+        DataError: the data cannot be read; with `strict`, everything that is wrong with them.
+        CacheError: a folder cannot be written, or holds something else.
+    """
+    prepared = plan(
+        tagger, data, tags, validation=validation, settings=settings, single_label=single_label, strict=strict
+    )
+    return carry_out(prepared, folder, cache=cache, strict=strict, progress=progress)
+
+
+def carry_out(
+    prepared: FineTunePlan,
+    folder: str | os.PathLike[str] | None = None,
+    *,
+    cache: str | os.PathLike[str] | None = None,
+    strict: bool = False,
+    progress: bool = True,
+) -> FineTuned:
+    """Do what was planned; see `fine_tune`."""
+    return _Run(prepared, None if folder is None else Path(folder), cache, progress).do(strict)
+
+
+class _Run:
+    """A plan, being carried out."""
+
+    def __init__(
+        self, prepared: FineTunePlan, folder: Path | None, cache: str | os.PathLike[str] | None, progress: bool
+    ) -> None:
+        from ...models.fetching import cache_folder
+
+        self.base, self.data, self.settings = prepared.base, prepared.data, prepared.settings
+        self.folder, self.progress = folder, progress
+        self.cache_folder = Path(cache) if cache is not None else cache_folder() / "log-mels"
+        self.problems = [str(problem) for problem in self.data.report.problems]
+        self.started = time.perf_counter()
+
+    def do(self, strict: bool) -> FineTuned:
+        from ..embeddings import EmbeddingCache
+
+        about = self._about()
+        digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
+        self.run_folder = self.folder / RUN if self.folder else self.cache_folder.parent / "fine-tuning" / digest
+        self._claim(about)
+        tagger = new_tagger(self.base, self.data)
+        cache = EmbeddingCache(self.cache_folder, tagger)
+        self._listen(cache, strict)
+        # Of the network as it is: what is done to it changes them.
+        embeddings = {name: cache.get_many(part)[0] for name, part in self.data.parts.items()}
+        head = solve_head(tagger, self.data, embeddings["train"], self.settings)
+        outcome = self._second_stage(tagger, cache.features)
+        said, clips, split = self._measured(tagger, cache.features, head.held_out)
+        report = make_report(
+            self.data, clips, split, said, model=self.name, kept=outcome.kept,
+            log_likelihood=outcome.log_likelihood, seconds=time.perf_counter() - self.started, seed=self.settings.seed,
+        )  # fmt: skip
+        finished, all_clips = outcome.finished, False
+        if self.data.held_out and finished:
+            every = np.concatenate([embeddings["train"], embeddings["validation"]])
+            again, finished = self._learn_from_all(every, cache.features, head, outcome)
+            tagger, all_clips = (again, True) if finished else (tagger, False)
+        report = dataclasses.replace(report, seconds=time.perf_counter() - self.started)
+        spec = described(
+            tagger.spec, self.base, self.data, self.settings, report, name=self.name,
+            all_clips=all_clips, epochs=outcome.epochs,
+        )  # fmt: skip
+        tagger = Tagger(spec, core=tagger.core, impl=self.base.impl)
+        tagger.report = report
+        if self.folder is not None:
+            tagger = self._save(tagger, report)
+        elif finished:
+            shutil.rmtree(self.run_folder, ignore_errors=True)
+        return FineTuned(
+            tagger=tagger, data=self.data, report=report, finished=finished, problems=tuple(self.problems),
+            folder=self.folder,
+        )  # fmt: skip
+
+    # --- Before ---
+
+    @property
+    def name(self) -> str:
+        """Of the new tagger: that of its folder, else that of the data."""
+        name = self.folder.resolve().name if self.folder else self.data.origin.name
+        return re.sub(r"[^A-Za-z0-9_.-]+", "-", name).strip("-._") or self.base.spec.name
+
+    def _about(self) -> dict[str, Any]:
+        """What decides what comes out."""
+        weights = hashlib.sha256()  # of what they are now, which may be in no file
+        for values in self.base.core.get_weights():
+            weights.update(np.ascontiguousarray(values).tobytes())
+        return {
+            "base": {"name": self.base.spec.name, "weights": weights.hexdigest()[:16]},
+            "data": {name: part.digest() for name, part in self.data.parts.items()},
+            "single_label": self.data.exclusive,
+            "settings": dataclasses.asdict(self.settings),
+        }
+
+    def _claim(self, about: dict[str, Any]) -> None:
+        """Write down whose run this is, or raise if it is another's."""
+        path = self.run_folder / RUN_FILE
+        if self.folder is not None and not path.is_file() and (self.folder / SPEC_FILE).exists():
+            raise CacheError(f"{self.folder} holds a tagger that was not made here. Choose another folder.")
+        if path.is_file():
+            other = _differences(json.loads(path.read_text(encoding="utf-8")), json.loads(json.dumps(about)))
+            if other:
+                raise FineTuneError(
+                    f"{self.folder} holds a run with {', '.join(other)}. Choose another folder, or delete "
+                    f"{self.run_folder} to start over."
+                )
+        try:
+            self.run_folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise CacheError(f"{self.run_folder} cannot be made: {error}. Choose another folder.") from error
+        write_atomically(path, (json.dumps(about, indent=2) + "\n").encode())
+
+    def _listen(self, cache: EmbeddingCache, strict: bool) -> None:
+        """Compute the embeddings of all clips, and leave out those that cannot be used."""
+        every = Manifest(tuple(row for part in self.data.parts.values() for row in part), self.data.tags)
+        _, bad = cache.get_many(every, progress=self.progress)
+        if not bad:
+            return
+        self.problems += map(str, bad.values())
+        told = f"{len(bad)} of {len(every)} clips cannot be used, the first one: {next(iter(bad.values()))}"
+        if strict:
+            raise FineTuneError(told)
+        _log.warning("%s They are left out.", told)
+        self.data = without(self.data, {(every[number].path, every[number].start) for number in bad})
+
+    # --- Learning ---
+
+    def _second_stage(self, tagger: Tagger, cache: FeatureCache) -> _Outcome:
+        """Train the whole network, and put the first stage's back if validation speaks against the second."""
+        if self.settings.stages == "head":
+            scores = {} if self.data.validation is None else {"head": float(self._score(tagger, cache).mean())}
+            return _Outcome("head", scores, True)
+        head = None if self.data.validation is None else self._score(tagger, cache)
+        before = tagger.core.get_weights()
+        state, finished = self._train(tagger, self.data, self.settings, self.run_folder, cache)
+        epochs = math.ceil(state.best_step / self.settings.steps_per_epoch(len(self.data.train)))
+        if head is None:
+            return _Outcome("full" if state.step else "head", {}, finished, epochs)
+        full = self._score(tagger, cache)
+        scores = {"head": float(head.mean()), "full": float(full.mean())}
+        # Few clips say little: what is within one standard error does not speak against it.
+        gains = full - head
+        if state.best_step and gains.mean() >= -gains.std() / math.sqrt(len(gains)):
+            return _Outcome("full", scores, finished, epochs)
+        tagger.core.set_weights(before)
+        return _Outcome("head", scores, finished)
+
+    def _train(
+        self, tagger: Tagger, data: FineTuneData, settings: FineTuneSpec, folder: Path, cache: FeatureCache
+    ) -> tuple[RunState, bool]:
+        """The second stage on some clips; returns where it ended and whether it came to its end."""
+        before = tagger.core.get_weights()
+        precision = "mixed_bfloat16" if bfloat16_is_fast() else "float32"
+        state = train_all(tagger, data, settings, folder, cache=cache, precision=precision, progress=self.progress)
+        if state.step:
+            blend(tagger, before, SHARE)
+        training = settings.training(len(data.train), precision, data.validation is not None)
+        return state, training.is_over(state)
+
+    def _learn_from_all(
+        self, embeddings: np.ndarray, cache: FeatureCache, known: FittedHead, outcome: _Outcome
+    ) -> tuple[Tagger, bool]:
+        """Do it again with the clips that were held out, as it did best without them; and whether that was finished."""
+        data, finished = with_all(self.data), True
+        tagger = new_tagger(self.base, data)
+        solve_head(tagger, data, embeddings, self.settings, known)
+        if outcome.kept == "full":
+            settings = dataclasses.replace(self.settings, epochs=outcome.epochs)
+            _, finished = self._train(tagger, data, settings, self.run_folder / "all", cache)
+        return tagger, finished
+
+    def _score(self, tagger: Tagger, cache: FeatureCache) -> np.ndarray:
+        """Log-likelihood of each validation clip."""
+        assert self.data.validation is not None
+        said = _said(tagger, self.data.validation, cache)
+        return log_likelihoods(said, self.data.validation.targets(), self.data.exclusive)
+
+    # --- After ---
+
+    def _measured(self, tagger: Tagger, cache: FeatureCache, held_out: np.ndarray) -> tuple[np.ndarray, Manifest, str]:
+        """What was said about the clips to measure on, those clips, and what they are called."""
+        if self.data.test is not None:
+            return _said(tagger, self.data.test, cache), self.data.test, "test"
+        if self.data.validation is not None:
+            measured = "validation, which also chose when to stop"
+            return _said(tagger, self.data.validation, cache), self.data.validation, measured
+        count = len(np.unique(folds(self.data.train, self.settings.folds, seed=self.settings.seed)))
+        measured = f"train, {count}-fold, first stage only" if count > 1 else "train, nothing held out: guessed"
+        return held_out, self.data.train, measured
+
+    def _save(self, tagger: Tagger, report: FineTuneReport) -> Tagger:
+        """Write the tagger and the report into the folder; the spec last, so that it is complete or none."""
+        from ...errors import MissingExtraError
+        from ...loading import load
+        from ...plots import save_figure, save_training
+
+        assert self.folder is not None
+        if self.problems:
+            text = "\n".join(self.problems) + "\n"
+            write_atomically(self.folder / PROBLEMS, text.encode("utf-8", "replace"))
+        report.to_json(self.folder / REPORT)
+        try:
+            save_figure(report.plot(), self.folder / PLOT)
+        except MissingExtraError as error:
+            _log.warning("There is no picture: %s", error)
+        if self.data.validation is not None:  # else there is no score to draw
+            save_training(self.run_folder)
+        saving.save_into(tagger.core, tagger.spec, self.folder)
+        saved = load(self.folder.resolve(), impl=self.base.impl)
+        saved.report = report
+        return saved
+
+
+@dataclasses.dataclass(frozen=True)
+class _Outcome:
+    """Which stage was kept, how each did, whether they came to their end, and passes of the second."""
+
+    kept: str
+    log_likelihood: dict[str, float]
+    finished: bool
+    epochs: int = 0
+
+
+def _differences(began: dict[str, Any], about: dict[str, Any]) -> list[str]:
+    """What a run that was begun is of, where it is not of this."""
+    named = {"base": "another base", "data": "other data", "single_label": "another kind of labels"}
+    settings = began.get("settings", {})
+    return [words for name, words in named.items() if began.get(name) != about[name]] + [
+        f"{name} {settings.get(name)!r} instead of {value!r}"
+        for name, value in about["settings"].items()
+        if settings.get(name) != value
+    ]
+
+
+def _said(tagger: Tagger, clips: Manifest, cache: FeatureCache) -> np.ndarray:
+    from ...datasets.batches import EvaluationWindows
+    from ..supervised import row_outputs
+
+    return row_outputs(tagger.core, EvaluationWindows(clips, tagger.spec, cache, batch_size=8))
+
+
+def _duration(seconds: float) -> str:
+    return f"{max(1, round(seconds)):d} s" if seconds < 100 else f"{seconds / 60:.0f} min"

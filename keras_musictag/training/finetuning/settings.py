@@ -1,0 +1,78 @@
+"""All that can be chosen about fine-tuning, in one place. The defaults are meant for ten to a hundred clips per tag."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Literal, get_args
+
+from ...datasets.augment import Augmentation
+from ...models.spec import MelSpec
+from ...utils.fields import require, require_choice, require_count
+from ..training_spec import TrainingSpec
+
+Stages = Literal["head", "full"]
+
+SHARE = 0.75  # of the way from the first stage's weights to those of the second that is gone, see `stages.blend`
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FineTuneSpec:
+    """Settings of fine-tuning.
+
+    Attributes:
+        stages: `"head"`: a linear classifier on the embeddings of the clips, in seconds. `"full"`: then the whole
+            network at a low learning rate; what it ends with is kept if it does better on the validation clips.
+        epochs: passes over the training clips in the second stage, at most.
+        learning_rate: peak of the second stage's cosine schedule.
+        batch_size: windows per step.
+        patience: passes without a better validation before the second stage stops.
+        augment: vary level, tilt and pitch of the windows, mask some of them, mix them with each other.
+        balance: how much more rare tags count: 0 as often as they occur, 1 all alike.
+        folds: parts of the training clips on which the strength of the first stage's penalty is chosen.
+        seed: of everything random.
+
+    Raises:
+        SpecError: a number that cannot be.
+    """
+
+    stages: Stages = "full"
+    epochs: int = 6
+    learning_rate: float = 1e-4
+    batch_size: int = 16
+    patience: int = 3
+    augment: bool = True
+    balance: float = 0.5
+    folds: int = 5
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Reject numbers that cannot be."""
+        require_choice("stages", self.stages, get_args(Stages))
+        for name, least in (("epochs", 1), ("batch_size", 1), ("patience", 1), ("folds", 2), ("seed", 0)):
+            require_count(name, getattr(self, name), least)
+        require(self.learning_rate > 0, f"learning_rate must be above 0; got {self.learning_rate!r}.")
+        require(0 <= self.balance <= 1, f"balance must be between 0 and 1; got {self.balance!r}.")
+
+    def steps_per_epoch(self, clips: int) -> int:
+        """Steps in which every clip comes once."""
+        return max(1, math.ceil(clips / self.batch_size))
+
+    def training(self, clips: int, precision: str, validated: bool) -> TrainingSpec:
+        """Settings of the second stage's loop, for a number of clips to learn from."""
+        epoch = self.steps_per_epoch(clips)
+        return TrainingSpec(
+            steps=self.epochs * epoch, learning_rate=self.learning_rate,
+            final_learning_rate=self.learning_rate / 100, warmup_steps=epoch, weight_decay=0.01, average=0.98,
+            clip_norm=1.0, validate_every=epoch, patience=self.patience if validated else None,
+            monitor="log_likelihood", checkpoint_every=epoch, seed=self.seed, precision=precision,
+        )  # fmt: skip
+
+    def augmentation(self, mel: MelSpec) -> Augmentation | None:
+        """What is done to the windows of a batch."""
+        if not self.augment:
+            return None
+        return Augmentation(
+            mel=mel, gain_db=6.0, tilt_db=3.0, shift_bands=1, time_masks=1, time_mask_frames=100, mel_masks=1,
+            mel_mask_bands=8,
+        )  # fmt: skip

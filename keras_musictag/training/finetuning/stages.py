@@ -1,0 +1,173 @@
+"""The two stages: a head that is solved for on embeddings, then the whole network, trained."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ...datasets.splitting import folds
+from ...errors import SpecError
+from ...models.taps import STANDARDISE, tap_names
+from ...tagger import Tagger
+from ..heads import FittedHead, fit_head, weights_of
+from ..loop import RunState, fit
+from ..losses import BalancedCrossentropy
+from .labelled_data import FineTuneData
+from .settings import FineTuneSpec
+
+if TYPE_CHECKING:
+    import keras
+
+    from ...datasets.features import FeatureCache
+
+_LEAST = 1e-6  # probability in a logarithm
+_VALIDATION_BATCH = 8  # windows
+
+
+def new_tagger(base: Tagger, data: FineTuneData) -> Tagger:
+    """A tagger with the network of another one up to the head, taps, and a fresh head for the tags of the data.
+
+    Raises:
+        SpecError: clips have one tag each, and the architecture cannot end in a softmax.
+    """
+    config = {**base.spec.config}
+    config.setdefault("taps", list(tap_names(base.core)))
+    activation = "softmax" if data.exclusive else "sigmoid"
+    if base.core.get_layer("head").activation.__name__ != activation:
+        config["classifier_activation"] = activation
+    spec = base.spec.retrained(tags=data.tags, config=config)
+    try:
+        tagger = Tagger(spec, pretrained=False, impl=base.impl)
+    except SpecError as error:
+        if "classifier_activation" not in str(error):
+            raise
+        raise SpecError(
+            f"The architecture {spec.architecture!r} has no argument classifier_activation, so it cannot choose "
+            "between tags. Pass single_label=False."
+        ) from error
+    known = {layer.name: layer for layer in base.core.layers}
+    for layer in tagger.core.layers:
+        if layer.name in known and layer.weights and layer.name not in ("head", STANDARDISE):
+            layer.set_weights(known[layer.name].get_weights())
+    return tagger
+
+
+def solve_head(
+    tagger: Tagger,
+    data: FineTuneData,
+    embeddings: np.ndarray,
+    settings: FineTuneSpec,
+    known: FittedHead | None = None,
+) -> FittedHead:
+    """First stage: fit the head to the embeddings `(clips, features)` of the training clips, and put it in place.
+
+    With a `known` head, of part of the clips, the choice that was made for it is made again.
+    """
+    parts = folds(data.train, settings.folds, seed=settings.seed)
+    head = fit_head(
+        embeddings, data.train.targets(), parts, exclusive=data.exclusive, balance=settings.balance, known=known
+    )
+    tagger.core.get_layer(STANDARDISE).set_weights([head.mean, head.variance])
+    tagger.core.get_layer("head").set_weights([head.kernel, head.bias])
+    return head
+
+
+def train_all(
+    tagger: Tagger,
+    data: FineTuneData,
+    settings: FineTuneSpec,
+    folder: str | os.PathLike[str],
+    *,
+    cache: FeatureCache,
+    precision: str,
+    progress: bool,
+) -> RunState:
+    """Second stage: train the whole network, in place; batch norms stay as they are.
+
+    Where a killed run of the same data and settings stopped in `folder`, it goes on.
+    """
+    from ...datasets.batches import WindowBatches
+
+    train = data.train
+    training = settings.training(len(train), precision, data.validation is not None)
+    targets = train.targets()
+    clip_weights, tag_weights = weights_of(targets, data.exclusive, settings.balance)
+    weighted = targets * clip_weights[:, None] if data.exclusive else targets
+    batches = WindowBatches(
+        train, tagger.spec, cache, batch_size=min(settings.batch_size, len(train)), steps=training.steps,
+        seed=settings.seed, targets=lambda row, start, frames: weighted[row],
+        augment=settings.augmentation(tagger.spec.mel), mixup=0.3 if settings.augment else 0.0,
+        mixup_mode="log" if data.exclusive else "power",
+    )  # fmt: skip
+    # The head sees 2,000 features and more: without dropout in front of it, but with the network's own, it is steady.
+    return fit(
+        tagger.core, batches, training, Path(folder),
+        validate=_validation(data, tagger, cache), freeze_norms=True, dropout=0.5,
+        loss="categorical_crossentropy" if data.exclusive else BalancedCrossentropy(tag_weights),
+        about={name: part.digest() for name, part in data.parts.items()} | dataclasses.asdict(settings),
+        progress=progress,
+    )  # fmt: skip
+
+
+@functools.cache
+def bfloat16_is_fast() -> bool:
+    """Whether this processor multiplies bfloat16, and the backend lets it (TensorFlow's oneDNN does)."""
+    import keras
+
+    try:
+        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return False
+    return keras.backend.backend() == "tensorflow" and ("avx512_bf16" in flags or "amx_bf16" in flags)
+
+
+def _validation(data: FineTuneData, tagger: Tagger, cache: FeatureCache) -> Callable[[keras.Model], dict[str, float]]:
+    from ...datasets.batches import EvaluationWindows
+    from ..supervised import row_outputs
+
+    validation = data.validation
+    if validation is None:  # the last averaged weights are kept
+        return lambda model: {"log_likelihood": 0.0}
+    windows = EvaluationWindows(validation, tagger.spec, cache, batch_size=_VALIDATION_BATCH)
+    targets = validation.targets()
+
+    def validate(model: keras.Model) -> dict[str, float]:
+        each = log_likelihoods(row_outputs(model, windows), targets, data.exclusive)
+        return {"log_likelihood": float(each.mean())}
+
+    return validate
+
+
+def blend(tagger: Tagger, before: list[np.ndarray], share: float) -> None:
+    """Go back part of the way to the weights `before` training.
+
+    Between them lie networks that have learned what is new and have not forgotten what was known (Wortsman et al.,
+    "Robust fine-tuning of zero-shot models", CVPR 2022).
+
+    Args:
+        tagger: trained; changed in place.
+        before: its weights before that.
+        share: of the way from them to those it has, that is kept.
+    """
+    after = tagger.core.get_weights()
+    tagger.core.set_weights([old + share * (new - old) for old, new in zip(before, after, strict=True)])
+
+
+def log_likelihoods(probabilities: np.ndarray, targets: np.ndarray, exclusive: bool) -> np.ndarray:
+    """Logarithm of the probability that was given to what is so, `(clips,)`; the mean over tags that can go together.
+
+    Example:
+        >>> log_likelihoods(np.array([[0.5, 0.5]]), np.array([[1.0, 0.0]]), True).round(3)
+        array([-0.693])
+    """
+    logs = targets * np.log(np.maximum(probabilities, _LEAST))
+    if not exclusive:
+        logs = logs + (1 - targets) * np.log(np.maximum(1 - probabilities, _LEAST))
+        return np.asarray(logs.mean(axis=1))
+    return np.asarray(logs.sum(axis=1))

@@ -1,0 +1,213 @@
+"""Supervised training: a tagger learns the tags that people gave. The counterpart of `distillation`, with its loop.
+
+Windows are drawn from the training clips, with augmentation; each has the tags of its clip. What is validated is what
+`Tagger.tag` would say: the mean over all windows of a clip.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import os
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..tagger import Tagger
+from .loop import RunState, TrainingError, TrainingSpec, fit, set_prior
+
+if TYPE_CHECKING:
+    import keras
+
+    from ..datasets import Manifest
+    from ..datasets.augment import Augmentation
+    from ..datasets.batches import EvaluationWindows
+    from ..datasets.features import FeatureCache
+
+SCORES = ("pr_auc", "roc_auc")  # of a validation
+
+
+def untrained(model: str | os.PathLike[str], tags: Sequence[str], *, seed: int = 0) -> Tagger:
+    """A tagger with the network of a model, random weights and tags of your own.
+
+    Args:
+        model: a name, a folder or a Hub address, as for `load`; its weights are not needed.
+        tags: names in the order of the outputs.
+        seed: of the weights.
+
+    Returns:
+        `Tagger`; its spec says nothing of the model's weights, and counts its parameters anew.
+
+    Raises:
+        UnknownModelError: no such model.
+        SpecError: no tags, or one twice.
+
+    Example:
+        >>> untrained("tiny", ["dub", "garage"])
+        <Tagger tiny: 2 tags, 3,778 parameters, 32x63 log-mel at 16000 Hz, 1.0 s windows, random weights>
+    """
+    import keras
+
+    from ..loading import load
+
+    spec = load(model, weights=None).spec.retrained(tags=tuple(tags))
+    keras.utils.set_random_seed(seed)
+    tagger = Tagger(spec, pretrained=False)
+    counts = {
+        "parameters": tagger.core.count_params(),
+        "trainable_parameters": sum(int(np.prod(variable.shape)) for variable in tagger.core.trainable_variables),
+        "input_shape": list(spec.input_shape),
+        "num_tags": len(spec.tags),
+    }
+    tagger.spec = dataclasses.replace(spec, claims={**spec.claims, **counts})
+    return tagger
+
+
+def train(
+    tagger: Tagger,
+    train: Manifest,
+    validation: Manifest,
+    folder: str | os.PathLike[str],
+    *,
+    cache: FeatureCache,
+    training: TrainingSpec,
+    batch_size: int = 16,
+    augment: Augmentation | None = None,
+    mixup: float = 0.0,
+    dropout: float = 1.0,
+    bn_momentum: float | None = 0.95,
+    shared_groups: bool = False,
+    workers: int = 1,
+    progress: bool = True,
+) -> tuple[Tagger, RunState]:
+    """Train `tagger` on labelled clips; goes on where a killed run stopped.
+
+    Args:
+        tagger: usually `load(name, weights=None)`; trained in place.
+        train, validation: clips with the tagger's tags, in its order. Those of `validation` are 0 or 1.
+        folder: of the run.
+        cache: log-mels of the tagger's front end.
+        training: settings of the loop. Scores are `"pr_auc"` (which `monitor="score"` stands for) and `"roc_auc"`:
+            means over the tags that some validation clip has and some has not.
+        batch_size: windows per step.
+        augment: applied to each batch.
+        mixup: probability of a window being mixed with another, as if both sounded at once (`augment.mixup`).
+        dropout: factor on the network's dropout rates.
+        bn_momentum: momentum of moving statistics; 0.95 settles within a few hundred steps.
+        shared_groups: let `train` and `validation` share groups (artists), as some published splits do.
+        workers: threads that read batches.
+        progress: show bars.
+
+    Returns:
+        The trained tagger, holding the best averaged weights, and where the run ended.
+
+    Raises:
+        TrainingError: the tags differ, the parts overlap, one of them is too small or says nothing about any tag, or
+            files cannot be read (drop them first: `Manifest.validate`).
+    """
+    from ..datasets.batches import EvaluationWindows, WindowBatches
+
+    check_labels(tagger.tags, train, validation, batch_size)
+    check_disjoint({"train": train, "validation": validation}, shared_groups)
+    if training.monitor not in ("score", *SCORES):
+        raise TrainingError(f"monitor must be one of {', '.join(SCORES)}; got {training.monitor!r}.")
+    if training.monitor == "score":
+        training = dataclasses.replace(training, monitor="pr_auc")
+    bad = cache.fill([row.path for part in (train, validation) for row in part], progress=progress)
+    if bad:
+        raise TrainingError(f"{len(bad)} files cannot be used, the first one: {bad[0][1]}")
+    batches = WindowBatches(
+        train, tagger.spec, cache, batch_size=batch_size, steps=training.steps, seed=training.seed,
+        augment=augment, mixup=mixup, workers=workers,
+    )  # fmt: skip
+    set_prior(tagger.core, train.targets().mean(axis=0))
+    windows = EvaluationWindows(validation, tagger.spec, cache, batch_size=batch_size)
+    expected = validation.targets()
+
+    def validate(model: keras.Model) -> dict[str, float]:
+        return _scores(row_outputs(model, windows), expected, tagger.tags)
+
+    state = fit(
+        tagger.core, batches, training, folder,
+        validate=validate, dropout=dropout, bn_momentum=bn_momentum, progress=progress, about={
+            "train": train.digest(), "validation": validation.digest(), "batch_size": batch_size, "mixup": mixup,
+            "augment": augment,
+        },
+    )  # fmt: skip
+    spec = tagger.spec.retrained(trained_on=f"{len(train):,} clips with labels")
+    return Tagger(spec, core=tagger.core), state
+
+
+def row_outputs(model: keras.Model, windows: EvaluationWindows) -> np.ndarray:
+    """What a network says of every row: mean over its windows, float32 `(rows, tags)`."""
+    outputs = []
+    for index in range(len(windows)):
+        batch = windows[index][0]
+        # The last one is filled up: devices that share batches want equal parts, and XLA compiles for each shape.
+        filled = np.pad(batch, [(0, windows.batch_size - len(batch)), (0, 0), (0, 0)])
+        outputs.append(np.asarray(model.predict_on_batch(filled))[: len(batch)])
+    return windows.mean_per_row(np.concatenate(outputs))
+
+
+def _scores(outputs: np.ndarray, targets: np.ndarray, tags: tuple[str, ...]) -> dict[str, float]:
+    from ..evaluation.metrics import evaluate_scores
+
+    result = evaluate_scores(targets, outputs, tags, dataset="validation", split="valid", n_bootstrap=0)
+    return {name: float(getattr(result, name).value) for name in SCORES}
+
+
+# === Checks ===
+
+
+def check_labels(tags: tuple[str, ...], train: Manifest, validation: Manifest, batch_size: int) -> None:
+    """Raise unless a tagger with these tags can be trained on `train` and scored on `validation`.
+
+    Raises:
+        TrainingError: why not.
+    """
+    for name, part in (("train", train), ("validation", validation)):
+        if not len(part):
+            raise TrainingError(f"{name} has no clips. Give it some; Manifest.grouped_split() takes them from others.")
+        if part.tags != tags:
+            raise TrainingError(
+                f"{name} must have the tagger's tags, in its order; got {len(part.tags)} and {len(tags)}, the first "
+                f"ones {part.tags[:3]} and {tags[:3]}. Use manifest.with_tags(tagger.tags), or a tagger for these tags."
+            )
+    if len(train) < batch_size:
+        raise TrainingError(
+            f"train has {len(train)} clips, fewer than a batch of {batch_size}. Add clips, or lower batch_size."
+        )
+    targets = validation.targets()
+    soft = np.flatnonzero(((targets != 0) & (targets != 1)).any(axis=1))
+    if len(soft):
+        raise TrainingError(
+            f"Scores need certain tags, 0 or 1, in validation; {len(soft)} of its {len(targets)} clips have other "
+            f"targets, the first one {validation[int(soft[0])].path}. Round them, or leave these clips out."
+        )
+    if not (targets.min(axis=0) < targets.max(axis=0)).any():
+        raise TrainingError(
+            f"No tag can be scored on validation: each of the {len(tags)} is on all of its {len(targets)} clips or on "
+            "none. Add clips to it."
+        )
+
+
+def check_disjoint(parts: Mapping[str, Manifest], shared_groups: bool = False) -> None:
+    """Raise if two parts share a file or, unless that is allowed, a group.
+
+    Raises:
+        TrainingError: what they share.
+    """
+    for (one, first), (other, second) in itertools.combinations(parts.items(), 2):
+        files = sorted({row.path for row in first} & {row.path for row in second})
+        if files:
+            raise TrainingError(
+                f"{one} and {other} share {len(files)} files, e.g. {files[0]}. Scores would mean nothing: keep each in "
+                "one of them, as Manifest.grouped_split() does."
+            )
+        groups = sorted({row.group for row in first if row.group} & {row.group for row in second})
+        if groups and not shared_groups:
+            raise TrainingError(
+                f"{one} and {other} share {len(groups)} groups (artists), e.g. {groups[0]!r}, so scores would come out "
+                "too high. Split with Manifest.grouped_split(), or pass shared_groups=True if the split is a given one."
+            )

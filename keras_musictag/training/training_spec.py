@@ -1,0 +1,114 @@
+"""Settings of a training run, where it is, and what can be wrong with it."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+from typing import TYPE_CHECKING
+
+from ..errors import MusicTagError
+
+if TYPE_CHECKING:
+    import keras
+
+PRECISIONS = ("float32", "mixed_bfloat16")
+
+
+class TrainingError(MusicTagError, ValueError):
+    """Settings that contradict each other, a loss that is not a number, or a run folder of another run."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainingSpec:
+    """Settings of a run; two runs with equal settings and data give equal weights, within float rounding.
+
+    Attributes:
+        steps: optimizer steps.
+        learning_rate: peak of the cosine schedule.
+        final_learning_rate: where it ends.
+        warmup_steps: linear rise to the peak.
+        weight_decay: of AdamW; 0 is Adam.
+        average: decay of the averaged weights per step; the first steps use less, so that the start is forgotten.
+        clip_norm: global gradient norm, `None` for no limit.
+        validate_every: steps from one validation to the next.
+        patience: validations without a better score before the run stops, `None` for never.
+        monitor: score that counts; greater is better.
+        checkpoint_every: steps that a kill can cost.
+        seed: of weights' dropout and whatever else is random in the model.
+        precision: `"float32"`, or `"mixed_bfloat16"` where the processor multiplies bfloat16 faster; weights and
+            what is validated stay float32.
+    """
+
+    steps: int
+    learning_rate: float = 2e-3
+    final_learning_rate: float = 2e-5
+    warmup_steps: int = 100
+    weight_decay: float = 0.0
+    average: float = 0.998
+    clip_norm: float | None = None
+    validate_every: int = 200
+    patience: int | None = None
+    monitor: str = "score"
+    checkpoint_every: int = 100
+    seed: int = 0
+    precision: str = "float32"
+
+    def __post_init__(self) -> None:
+        """Reject settings that no run can have."""
+        for name, least in (
+            ("steps", 1),
+            ("validate_every", 1),
+            ("checkpoint_every", 1),
+            ("warmup_steps", 0),
+            ("seed", 0),
+        ):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise TrainingError(f"{name} must be a whole number of at least {least}; got {value!r}.")
+        if self.precision not in PRECISIONS:
+            raise TrainingError(f"precision must be one of {', '.join(PRECISIONS)}; got {self.precision!r}.")
+        if not 0 <= self.average < 1:
+            raise TrainingError(f"average must be at least 0 and below 1; got {self.average!r}.")
+        if not (self.learning_rate > 0 and 0 <= self.final_learning_rate <= self.learning_rate):
+            raise TrainingError(
+                f"learning_rate must be above 0, and final_learning_rate between 0 and it; got {self.learning_rate!r} "
+                f"and {self.final_learning_rate!r}."
+            )
+        if not self.weight_decay >= 0:
+            raise TrainingError(f"weight_decay must be 0 or more; got {self.weight_decay!r}.")
+        for name in ("clip_norm", "patience"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise TrainingError(f"{name} must be above 0, or None; got {value!r}.")
+
+    def is_over(self, state: RunState) -> bool:
+        """Whether all steps of a run are done, or patience has run out."""
+        out_of_patience = self.patience is not None and state.stale >= self.patience
+        return out_of_patience or state.step >= self.steps
+
+    def digest(self, model: keras.Model) -> str:
+        """Twelve digits that tell these settings and this network from others."""
+        layout = [(layer.name, list(weight.shape)) for layer in model.layers for weight in layer.weights]
+        text = json.dumps([dataclasses.asdict(self), layout], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+@dataclasses.dataclass
+class RunState:
+    """Where a run is.
+
+    Attributes:
+        step: optimizer steps done.
+        best: best score so far.
+        best_step: when that was, the last time.
+        stale: validations since a score was better than all before.
+        waiting: share of the time that the network waited for data, 0 to 1, since the run was last started.
+    """
+
+    step: int = 0
+    best: float = -math.inf
+    best_step: int = 0
+    stale: int = 0
+    waiting: float = 0.0

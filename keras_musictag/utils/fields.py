@@ -1,0 +1,79 @@
+"""Checks of the fields of specs, with messages that name the field and what was received."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..errors import SpecError
+
+_LARGEST_JSON = 2**24  # bytes
+
+
+def require(condition: bool, message: str) -> None:
+    """Raise `SpecError(message)` unless `condition` holds."""
+    if not condition:
+        raise SpecError(message)
+
+
+def require_choice(what: str, value: object, choices: Sequence[object]) -> None:
+    """Raise `SpecError` unless `value` is one of `choices`."""
+    require(value in choices, f"{what} must be one of {', '.join(map(repr, choices))}; got {value!r}.")
+
+
+def require_count(what: str, value: object, least: int = 1, most: int | None = None) -> None:
+    """Raise `SpecError` unless `value` is an int of at least `least` and at most `most`."""
+    require(
+        isinstance(value, int) and not isinstance(value, bool) and value >= least,
+        f"{what} must be a whole number of at least {least}; got {value!r}.",
+    )
+    if most is not None:
+        require_most(what, value, most)
+
+
+def require_most(what: str, value: Any, most: int) -> None:
+    """Refuse what no model has: arrays of that size would be made before anything else could tell."""
+    require(value <= most, f"{what} must be at most {most:,}; got {value:,}.")
+
+
+def read_json(path: Path) -> Any:
+    """JSON from a file that anybody may have made.
+
+    Raises:
+        FileNotFoundError: there is none.
+        SpecError: it is no regular file, far too large, or no JSON.
+    """
+    try:
+        if path.exists() and not path.is_file():  # a pipe would be waited for, a device be read for ever
+            raise OSError("it is no regular file")
+        with path.open("rb") as file:
+            content = file.read(_LARGEST_JSON + 1)
+        if len(content) > _LARGEST_JSON:
+            raise OSError(f"it has more than {_LARGEST_JSON:,} bytes")
+        return json.loads(content.decode("utf-8"))
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError, RecursionError) as error:  # ValueError: no UTF-8, no JSON, numbers of 5,000 digits
+        raise SpecError(f"{path} cannot be read as JSON: {error}") from error
+
+
+def build(kind: type, data: Any, prefix: str) -> Any:
+    """`kind(**data)` with messages that name the JSON fields."""
+    require(isinstance(data, Mapping), f"{prefix.rstrip('.')} must be an object; got {data!r}.")
+    known = {field.name for field in dataclasses.fields(kind)}
+    unknown = sorted(set(data) - known)
+    require(not unknown, f"Unknown field {prefix}{', '.join(map(str, unknown))}. Known: {', '.join(sorted(known))}.")
+    needed = {
+        field.name
+        for field in dataclasses.fields(kind)
+        if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+    }
+    missing = sorted(needed - set(data))
+    require(not missing, f"Missing field {prefix}{', '.join(missing)}.")
+    try:
+        return kind(**data)
+    except TypeError as error:  # a string where a number is compared, and the like
+        raise SpecError(f"Wrong type in {prefix.rstrip('.') or 'spec'}: {error}") from error
