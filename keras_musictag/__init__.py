@@ -8,8 +8,9 @@ Importing the package imports neither Keras nor a backend; names are loaded when
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from .utils.lazy import lazy_attributes
 
 __version__ = "0.1.0"
 
@@ -57,21 +58,11 @@ _MODULES = {
 __all__ = ["__version__", *_EXPORTS, *_MODULES]
 
 
-def __getattr__(name: str) -> Any:
-    """Import a public name when it is first used (PEP 562)."""
-    if name in _EXPORTS:
-        value = getattr(importlib.import_module(f".{_EXPORTS[name]}", __name__), name)
-    elif name in _MODULES:
-        value = importlib.import_module(f".{_MODULES[name]}", __name__)
-    else:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    """Public names, for completion."""
-    return sorted(__all__)
+__getattr__, __dir__ = lazy_attributes(
+    __name__,
+    {name: f".{module}" for name, module in _EXPORTS.items()} | {name: f".{m}:" for name, m in _MODULES.items()},
+    also=["__version__"],
+)
 
 
 if TYPE_CHECKING:  # the same names, for type checkers

@@ -66,7 +66,7 @@ def misbehave(path, **options):
 RUN = """
 import resource, signal, sys, time, types
 import numpy as np
-from keras_musictag import registry
+from keras_musictag.models import registry
 from keras_musictag.apps.library import pool, run
 
 def network(tagger, embeddings):

@@ -339,7 +339,8 @@ def test_a_part_of_a_huge_file_is_read_at_once(tmp_path):
 TEN_HOURS = """
 import re, sys
 import numpy as np
-from keras_musictag import audio, windows
+from keras_musictag import audio
+from keras_musictag.models import windows
 from keras_musictag.models.spec import AudioSpec, MelSpec, ModelSpec, WindowSpec
 
 def peak():  # in kB; not getrusage's maxrss, which begins with that of the parent

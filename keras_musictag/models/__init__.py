@@ -7,8 +7,9 @@ its input is the embedding.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from ..utils.lazy import lazy_attributes
 
 # Constructor -> file in `architectures`. They import Keras, so they are imported when they are first used.
 _CONSTRUCTORS = {
@@ -23,18 +24,9 @@ _CONSTRUCTORS = {
 __all__ = ["baseline_cnn", "large_cnn", "musicnet_crnn", "musicnn", "tiny", "vgg"]
 
 
-def __getattr__(name: str) -> Any:
-    """Import a constructor when it is first used (PEP 562)."""
-    if name not in _CONSTRUCTORS:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f".architectures.{_CONSTRUCTORS[name]}", __name__), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    """Constructors, for completion."""
-    return sorted(__all__)
+__getattr__, __dir__ = lazy_attributes(
+    __name__, {name: f".architectures.{file}" for name, file in _CONSTRUCTORS.items()}
+)
 
 
 if TYPE_CHECKING:  # the same names, for type checkers
