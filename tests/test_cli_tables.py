@@ -291,7 +291,7 @@ def test_suggestions_after_a_library(work, monkeypatch):
 
 def test_other_suggestions(work, monkeypatch):
     assert next_command(monkeypatch, "demo", "-m", "tiny") == ["tag", "SONG.mp3", "--model", "tiny"]
-    assert next_command(monkeypatch, "info", kmt.registry.DEFAULT_MODEL) == ["tag", "SONG"]
+    assert next_command(monkeypatch, "info", kmt.models.registry.DEFAULT_MODEL) == ["tag", "SONG"]
     assert next_command(monkeypatch, "data", "info", "gtzan") == ["data", "check", "gtzan", "FOLDER"]
 
 

@@ -219,7 +219,7 @@ def test_what_is_done_is_not_done_again(music, tiny, tmp_path, monkeypatch):
     tag(music, tiny)
     before = (tmp_path / "tags.jsonl").read_bytes()
     sounds(music, 7)  # writes the same five again, and two more
-    monkeypatch.setattr(kmt.library.run, "network", lambda *_: pytest.fail("nothing to compute"))
+    monkeypatch.setattr(kmt.apps.library.local_engine, "network", lambda *_: pytest.fail("nothing to compute"))
     (music / "005.wav").unlink(), (music / "006.wav").unlink()
     summary = tag(music, tiny)
     assert (summary.skipped, summary.tagged) == (5, 0)
@@ -356,7 +356,7 @@ def test_a_disk_too_full_for_the_table(music, tiny, tmp_path, monkeypatch):
         file.write(b"path,")
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(kmt.library.output, "_write_csv", full)
+    monkeypatch.setattr(kmt.apps.library.output, "_write_csv", full)
     with pytest.raises(LibraryError, match=r"tags.csv cannot be written \(No space left.*All rows are in"):
         tag(music, tiny, "tags.csv")
     assert (tmp_path / "tags.csv").read_bytes() == before

@@ -62,6 +62,6 @@ def test_ctrl_c(music, monkeypatch):
     def stop(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(kmt.library, "tag_library", stop)
+    monkeypatch.setattr(kmt.apps.library, "tag_library", stop)
     result = run("music", "--out", "tags.csv")
     assert result.exit_code == 130 and "The same command goes on." in result.stderr

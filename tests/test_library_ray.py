@@ -216,7 +216,9 @@ def test_times_of_storages():
 
 
 def row_of(path, **fields):
-    return kmt.library.LibraryRow(**{"path": path, "sha256": "0", "tagged_at": "2026-01-01T00:00:00+00:00", **fields})
+    return kmt.apps.library.LibraryRow(
+        **{"path": path, "sha256": "0", "tagged_at": "2026-01-01T00:00:00+00:00", **fields}
+    )
 
 
 @pytest.mark.parametrize("scheme", ["memory", "file"])
@@ -260,7 +262,10 @@ def test_outputs_that_cannot_be(model, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(LibraryError, match=r"cannot be written or read in .*file \(FileExistsError"):
         tag(tmp_path / "music", tmp_path / "file", model)
-    with kmt.library.journal.OutputLock(tmp_path / "new"), pytest.raises(LibraryError, match="Another run is writing"):
+    with (
+        kmt.apps.library.journal.OutputLock(tmp_path / "new"),
+        pytest.raises(LibraryError, match="Another run is writing"),
+    ):
         tag(tmp_path / "music", tmp_path / "new", model)
 
 

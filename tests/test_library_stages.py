@@ -178,7 +178,7 @@ def test_messages_survive_the_pipe():
 
 def test_workers_that_cannot_be_started(tmp_path, monkeypatch):
     path = sound(tmp_path / "a.wav")
-    monkeypatch.setattr(kmt.library.pool, "_STREAM", "no_such_module:stream")
+    monkeypatch.setattr(kmt.apps.library.pool, "_STREAM", "no_such_module:stream")
     with pytest.raises(
         LibraryError, match=r"could be started with .*: ModuleNotFoundError: No module named 'no_such_module'"
     ):
