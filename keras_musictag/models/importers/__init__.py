@@ -19,7 +19,7 @@ import numpy as np
 from ...errors import CorruptWeightsError, WeightsMismatchError
 
 if TYPE_CHECKING:
-    from ...spec import ModelSpec
+    from ..spec import ModelSpec
 
 # Importer -> module in this folder, imported when it is needed.
 _BUILT_IN = {"musicnn": "musicnn", "vgg": "musicnn"}

@@ -14,7 +14,7 @@ import numpy as np
 from . import PublishedArrays, register_importer
 
 if TYPE_CHECKING:
-    from ...spec import ModelSpec
+    from ..spec import ModelSpec
 
 # Keras 2 layer name -> layer here.
 _MUSICNN = {
