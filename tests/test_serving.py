@@ -258,7 +258,7 @@ def test_a_song_is_dropped_compared_heard_and_downloaded(page, served, tmp_path)
     strip.click(position={"x": strip.bounding_box()["width"] / 2, "y": 5})
     page.wait_for_function("parseFloat(document.querySelector('#answer .cursor').style.left) > 49")
     seconds = page.evaluate("document.querySelector('#sound audio').currentTime")
-    assert seconds == pytest.approx(8.2, abs=0.5)
+    assert seconds == pytest.approx(10.4, abs=0.5)
     page.evaluate("document.querySelector('#sound audio').play()")
     page.wait_for_function("parseFloat(document.querySelector('#answer .cursor').style.left) > 52")
     with page.expect_download() as download:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..audio.demo import demo_clip
+from ..audio.demo import SECTIONS, demo_clip
 from ..errors import AudioError
 from .common import (
     UsageProblem,
@@ -94,14 +94,17 @@ def tag(
 
 @main.command()
 @model_option
-@click.option("--top", "-n", type=click.IntRange(min=1), default=8, show_default=True, help="Tags to show.")
+@click.option("--top", "-n", type=click.IntRange(min=1), default=4, show_default=True, help="Tags per section.")
 @runtime_option
 @threads_option
 def demo(model: str, top: int, runtime: str | None, threads: int | None) -> None:
-    """Tag the bundled clip: 16 seconds of synthesised instruments."""
+    """Tag the bundled clip section by section: a violin with strings, a classical guitar, techno."""
     tagger = load_tagger_on(model, runtime, threads)
-    if _print_results(tagger.tag_many([demo_clip()], top=top), 1, tagger.spec.name, "text"):
-        sys.exit(1)
+    click.echo(printable(demo_clip()))
+    for section in SECTIONS:
+        tags = tagger.tag(demo_clip(), offset=section.offset, duration=section.duration, top=top)
+        end = section.offset + section.duration
+        _echo_tags(f"{section.name} ({section.offset:.1f} to {end:.1f} s)", tags)
     suggest("tag", "SONG.mp3", *model_words(model), always=True)
 
 

@@ -14,6 +14,7 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from ..audio.demo import SECTIONS
 from ..utils.tables import Table
 from .card_metadata import SCORE_NAMES, front_matter, license_address
 from .facts import SCORES, Latency
@@ -213,12 +214,13 @@ def _use(spec: ModelSpec, name: str) -> list[str]:
 def _example(spec: ModelSpec) -> list[str]:
     if not spec.example:
         return []
+    first = SECTIONS[0]
     answer = ", ".join(f"{json.dumps(tag, ensure_ascii=False)}: {value:.3f}" for tag, value in spec.example.items())
     return [
-        "The clip that comes with the package: 16 s of synthesised guitar, flute, strings, synths and drums.",
+        f"The first {first.duration:g} s of the clip that comes with the package, {first.name}:",
         "",
         "```python",
-        f"tagger.tag(keras_musictag.demo_clip(), top={len(spec.example)})",
+        f"tagger.tag(keras_musictag.demo_clip(), duration={first.duration:g}, top={len(spec.example)})",
         f"# {{{answer}}}",
         "```",
     ]

@@ -183,7 +183,7 @@ class ModelSpec:
         training_data: what they learned from, and on which terms.
         latency: how long tagging takes.
         citation: whom to cite, as BibTeX or in words.
-        example: the most probable tags of the bundled clip (`demo_clip`) and their probabilities, in that order.
+        example: the most probable tags of the first section of `demo_clip` and their probabilities, in that order.
         root: folder that relative weight files are looked up in; not part of the JSON.
     """
 
