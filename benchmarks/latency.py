@@ -32,7 +32,7 @@ from keras_musictag.apps.benchmarking.machine import processor
 from keras_musictag.models.cards import update_zoo
 from keras_musictag.models.registry import zoo_folder
 from keras_musictag.models.spec import SPEC_FILE, Latency
-from keras_musictag.tagging.runtimes import available_cores
+from keras_musictag.utils.cores import available_cores
 
 _WARM_UP = 5  # rounds that are not counted
 _LEAST = 30  # repetitions that may be written
@@ -103,8 +103,8 @@ def calls_of(tagger: kmt.Tagger, file: Path) -> dict[str, Callable[[], object]]:
     """Scope -> the call to time; each gives tags to one window of the bundled clip, repeated as often as it takes."""
     from keras import ops
 
+    from keras_musictag.models.keras_runtime import KerasRuntime
     from keras_musictag.models.layers import LogMelSpectrogram
-    from keras_musictag.tagging.runtimes import KerasRuntime
 
     spec = tagger.spec
     samples = (spec.window.frames - 1) * spec.mel.hop_length  # with the padding of the track, exactly one window

@@ -40,7 +40,8 @@ from keras_musictag.apps.benchmarking.suite import CLIP_SECONDS, matmul_gflops
 from keras_musictag.models.folding import folded
 from keras_musictag.models.mel import LogMel
 from keras_musictag.tagging.exported import MODEL_FILES
-from keras_musictag.tagging.runtimes import available_cores, import_openvino, onnxruntime_options, openvino_options
+from keras_musictag.tagging.runtimes import import_openvino, onnxruntime_options, openvino_options
+from keras_musictag.utils.cores import available_cores
 from keras_musictag.utils.tables import Table
 
 WARM_UP = 5

@@ -31,6 +31,7 @@ _EXPORTS = {
     "TagResult": "tagger",
     "Tagger": "tagger",
     "load": "loading",
+    "untrained": "loading",
     "Taggram": "tagging.taggram",
     "MusicTagError": "errors",
     "demo_clip": "audio.demo",
@@ -79,6 +80,7 @@ if TYPE_CHECKING:  # the same names, for type checkers
     from .evaluation import metrics as metrics
     from .evaluation.measuring import evaluate as evaluate
     from .loading import load as load
+    from .loading import untrained as untrained
     from .models import layers as layers
     from .models.facts import Latency as Latency
     from .models.facts import TrainingData as TrainingData

@@ -6,7 +6,9 @@ import dataclasses
 import hashlib
 import json
 import logging
+import math
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, overload
 
@@ -21,11 +23,12 @@ from .errors import (
 )
 from .models import fetching as download
 from .models import registry
+from .models.keras_runtime import limit_threads
 from .models.spec import SPEC_FILE, ModelSpec
 from .tagger import Tagger
 from .tagging.base import BaseTagger
 from .tagging.exported import ExportedTagger, ExportError, Format, is_export
-from .tagging.runtimes import FASTEST_FIRST, RUNTIMES, is_installed, limit_threads, require_installed
+from .tagging.runtimes import FASTEST_FIRST, RUNTIMES, is_installed, require_installed
 
 if TYPE_CHECKING:
     from .models.layers import Impl
@@ -117,6 +120,40 @@ def load(
     if threads is not None:
         limit_threads(threads)
     return Tagger(spec, pretrained=weights is not None, impl=impl)
+
+
+def untrained(model: str | os.PathLike[str], tags: Sequence[str], *, seed: int = 0) -> Tagger:
+    """Make a tagger with the network of a model, random weights and your own tags, to be trained.
+
+    Args:
+        model: a name, a folder or a Hub address, as for `load`; its weights are not needed.
+        tags: names in the order of the outputs.
+        seed: random seed of the weights.
+
+    Returns:
+        `Tagger`; its spec makes no claims about trained weights, and counts its own parameters.
+
+    Raises:
+        UnknownModelError: no such model.
+        SpecError: no tags, or one twice.
+
+    Example:
+        >>> untrained("tiny", ["dub", "garage"])
+        <Tagger tiny: 2 tags, 3,778 parameters, 32x63 log-mel at 16000 Hz, 1.0 s windows, random weights>
+    """
+    import keras
+
+    spec = _find_spec(model).retrained(tags=tuple(tags))
+    keras.utils.set_random_seed(seed)
+    tagger = Tagger(spec, pretrained=False)
+    counts = {
+        "parameters": tagger.core.count_params(),
+        "trainable_parameters": sum(math.prod(variable.shape) for variable in tagger.core.trainable_variables),
+        "input_shape": list(spec.input_shape),
+        "num_tags": len(spec.tags),
+    }
+    tagger.spec = dataclasses.replace(spec, claims={**spec.claims, **counts})
+    return tagger
 
 
 def _check(weights: str | None, runtime: str | None, threads: int | None) -> None:

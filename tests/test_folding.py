@@ -7,8 +7,8 @@ from keras import layers, ops
 
 import keras_musictag as kmt
 from keras_musictag.models.folding import FoldedConvolution, folded
+from keras_musictag.models.keras_runtime import KerasRuntime
 from keras_musictag.models.registry import build_model
-from keras_musictag.tagging.runtimes import KerasRuntime
 
 pytestmark = pytest.mark.contract
 

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 import keras_musictag as kmt
 from keras_musictag.cli import main
 from keras_musictag.errors import MissingExtraError, MusicTagError
-from keras_musictag.evaluation.results import Comparison, Estimate, Evaluation, EvaluationError, TagScore
+from keras_musictag.evaluation.results import Comparison, Estimate, Evaluation, TagScore
 from keras_musictag.plots import (
     PlotError,
     new_axes,
@@ -383,7 +383,7 @@ def test_complaints(draw, message):
 
 
 def test_a_metric_that_there_is_not():
-    with pytest.raises(EvaluationError, match="metric must be one of 'roc_auc', 'pr_auc'; got 'accuracy'"):
+    with pytest.raises(PlotError, match="metric must be one of 'roc_auc', 'pr_auc'; got 'accuracy'"):
         plot_tag_scores(evaluation(), metric="accuracy")
 
 

@@ -10,8 +10,8 @@ import pytest
 import scipy.fft
 
 import keras_musictag as kmt
+from keras_musictag.models.keras_runtime import KerasRuntime
 from keras_musictag.models.layers import LogMelSpectrogram, mel_filterbank, window_function
-from keras_musictag.tagging.runtimes import KerasRuntime
 
 pytestmark = [
     pytest.mark.speed,

@@ -12,8 +12,9 @@ from keras_musictag.datasets import Manifest, Row
 from keras_musictag.datasets.augment import Augmentation
 from keras_musictag.datasets.batches import EvaluationWindows, FeatureCache
 from keras_musictag.evaluation.metrics import evaluate_scores
+from keras_musictag.loading import untrained
 from keras_musictag.training.loop import TrainingError, TrainingSpec
-from keras_musictag.training.supervised import check_disjoint, row_outputs, train, untrained
+from keras_musictag.training.supervised import check_disjoint, row_outputs, train
 
 SETTINGS = {
     "steps": 60, "validate_every": 20, "checkpoint_every": 20, "warmup_steps": 5, "learning_rate": 1e-2, "average": 0.9

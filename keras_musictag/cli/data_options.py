@@ -31,10 +31,9 @@ def load_data(text: str) -> tuple[Manifest, str, str]:
     Raises:
         DataError: it cannot be read; the message says what is there and what is missing.
     """
-    from ..apps.recipes.recipe_data import read
-    from ..apps.recipes.recipe_tables import DataSettings
+    from ..datasets.opening import open_data
 
-    manifest, origin = read(text, DataSettings())
+    manifest, origin = open_data(text)
     return manifest, origin.title, origin.grouped_by
 
 

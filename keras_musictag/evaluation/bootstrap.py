@@ -135,7 +135,7 @@ def deviations(rankings: Sequence[Ranking], groups: np.ndarray, n_bootstrap: int
     resampled = np.empty((2, n_bootstrap, len(rankings)))
     where = [groups[ranking.order] for ranking in rankings]
     start = 0
-    for counts in _group_counts(int(groups.max()) + 1, n_bootstrap, seed, max(1, _BLOCK // len(groups))):
+    for counts in group_counts(int(groups.max()) + 1, n_bootstrap, seed, max(1, _BLOCK // len(groups))):
         stop = start + len(counts)
         for column, ranking in enumerate(rankings):
             resampled[:, start:stop, column] = ranking.areas(np.take(counts, where[column], axis=1))
@@ -143,7 +143,7 @@ def deviations(rankings: Sequence[Ranking], groups: np.ndarray, n_bootstrap: int
     return resampled - point_areas(rankings)[:, None]
 
 
-def _group_counts(n_groups: int, n_bootstrap: int, seed: int, block: int) -> Iterator[np.ndarray]:
+def group_counts(n_groups: int, n_bootstrap: int, seed: int, block: int) -> Iterator[np.ndarray]:
     """How often each group is drawn: int32 arrays `(up to block, groups)`. One draw per row: blocks don't matter."""
     rng = np.random.default_rng(seed)
     for start in range(0, n_bootstrap, block):

@@ -147,7 +147,7 @@ def _blank(
     names: Sequence[str] | None = None,
 ) -> tuple[Scores, Manifest]:
     """Everything but the probabilities, which are 0, and the rows to tag."""
-    chosen = _rows_of(manifest, split)
+    chosen = rows_of_split(manifest, split)
     tags = tuple(tag for tag in taggers[0].tags if tag in manifest.tags and all(tag in t.tags for t in taggers))
     if not tags:
         theirs = ", ".join(map(repr, manifest.tags[:10])) or "none"
@@ -156,7 +156,7 @@ def _blank(
             f"Data and tagger have no tag in common: {dataset} has {theirs}; {ours}. Tags are matched by name, as they "
             "are written: rename those of the data."
         )
-    files = _names([row.path for row in chosen])
+    files = relative_names([row.path for row in chosen])
     rows = tuple(
         ScoredRow(file, row.start, row.duration, row.group or file) for file, row in zip(files, chosen, strict=True)
     )
@@ -181,7 +181,12 @@ def _blank(
     return scores, chosen
 
 
-def _rows_of(manifest: Manifest, split: str) -> Manifest:
+def rows_of_split(manifest: Manifest, split: str) -> Manifest:
+    """Rows of a split, or all with `"all"`.
+
+    Raises:
+        EvaluationError: the manifest is empty or has no splits.
+    """
     require(len(manifest) > 0, "The manifest has no rows, so there is nothing to measure.")
     if split == "all":
         return manifest
@@ -193,7 +198,7 @@ def _rows_of(manifest: Manifest, split: str) -> Manifest:
     return manifest.split(split)
 
 
-def _names(paths: Sequence[Path]) -> list[str]:
+def relative_names(paths: Sequence[Path]) -> list[str]:
     """The paths from the folder that all of them share."""
     try:
         common = os.path.commonpath([path.parent for path in paths])

@@ -203,12 +203,12 @@ class Evaluation:
 
     def to_json(self, path: str | os.PathLike[str]) -> Path:
         """Write `to_dict` to a file; returns its path."""
-        return _write_json(path, self.to_dict())
+        return write_json(path, self.to_dict())
 
     def to_csv(self, path: str | os.PathLike[str]) -> Path:
         """Write a row per tag to a file, each with data set, split and number of clips; returns its path."""
         measured = {"dataset": self.dataset, "split": self.split, "n_clips": self.n_clips, "model": self.model}
-        return _write_csv(path, [{**measured, **row.to_dict()} for row in self.rows])
+        return write_csv(path, [{**measured, **row.to_dict()} for row in self.rows])
 
     def plot(self, ax: Axes | None = None, *, metric: Metric = "roc_auc") -> Axes:
         """Draw a bar per tag with its interval, see `plots.plot_tag_scores`."""
@@ -289,7 +289,7 @@ class Comparison:
 
     def to_json(self, path: str | os.PathLike[str]) -> Path:
         """Write `to_dict` to a file; returns its path."""
-        return _write_json(path, self.to_dict())
+        return write_json(path, self.to_dict())
 
     def to_csv(self, path: str | os.PathLike[str]) -> Path:
         """Write a row per tag to a file: areas of A, of B and their difference; returns its path."""
@@ -303,7 +303,7 @@ class Comparison:
             for metric in ("roc_auc", "pr_auc"):
                 for side, part in zip(("a", "b", "delta"), parts, strict=True):
                     rows[-1] |= flat(f"{metric}_{side}", getattr(part, metric))
-        return _write_csv(path, rows)
+        return write_csv(path, rows)
 
     def plot(self, ax: Axes | None = None, *, metric: Metric = "roc_auc") -> Axes:
         """Draw the difference per tag with its interval, see `plots.plot_tag_scores`."""
@@ -368,11 +368,13 @@ def _table(rows: Sequence[TagScore], roc_auc: Estimate, pr_auc: Estimate, number
     return Table(("tag", "positives", "ROC-AUC", "PR-AUC"), cells, "<><")
 
 
-def _write_json(path: str | os.PathLike[str], data: dict[str, Any]) -> Path:
+def write_json(path: str | os.PathLike[str], data: dict[str, Any]) -> Path:
+    """Write JSON, atomically; returns the path."""
     return _write(path, json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def _write_csv(path: str | os.PathLike[str], rows: list[dict[str, Any]]) -> Path:
+def write_csv(path: str | os.PathLike[str], rows: list[dict[str, Any]]) -> Path:
+    """Write rows with the same keys as CSV, atomically; returns the path."""
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
     writer.writeheader()

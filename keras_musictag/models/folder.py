@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import CacheError, MusicTagError
-from ..tagging.exported import OWN_FILES
 from . import cards, weights
 from .spec import SPEC_FILE, WEIGHTS_FILE, ModelSpec
 
@@ -19,6 +18,16 @@ if TYPE_CHECKING:
     import keras
 
 _CARD = "README.md"
+
+EXPORT_FILE = "export.json"
+# Format of an export -> its files, in the order that runtimes take them.
+MODEL_FILES: dict[str, tuple[str, ...]] = {
+    "onnx": ("model.onnx",),
+    "litert": ("model.tflite",),
+    "openvino": ("model.xml", "model.bin"),
+    "saved_model": ("saved_model",),  # a folder
+}
+EXPORT_FILES = frozenset({EXPORT_FILE, *(name for files in MODEL_FILES.values() for name in files)})
 
 
 def save(core: keras.Model, spec: ModelSpec, folder: Path, *, overwrite: bool) -> Path:
@@ -40,7 +49,7 @@ def save(core: keras.Model, spec: ModelSpec, folder: Path, *, overwrite: bool) -
     if folder.exists() and not (overwrite and is_tagger):
         advice = "Pass overwrite=True to replace it." if is_tagger else "Choose another folder."
         raise CacheError(f"{folder} already exists. {advice}")
-    with new_folder(folder, OWN_FILES) as new:  # an export that stayed would be what is loaded
+    with new_folder(folder, EXPORT_FILES) as new:  # an export that stayed would be what is loaded
         _write(core, spec, new, folder.name)
     return folder
 

@@ -6,10 +6,11 @@ on it may spread a folder over several commits. `create_commit` does.
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from ..errors import MusicTagError, SpecError
 from . import cards
@@ -19,7 +20,6 @@ from .spec import SPEC_FILE, WEIGHTS_FILE, ModelSpec, parse_hub_uri
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
-    from ..tagger import Tagger
 
 _CARD = "README.md"
 _NO_CONTENT = {_CARD, ".gitattributes", ".gitignore", "LICENSE", "LICENSE.md"}  # what an empty repository may have
@@ -30,8 +30,17 @@ class UploadError(MusicTagError, OSError):
     """The Hub refused, broke off or could not be reached, or the repository must not be written."""
 
 
+class Uploadable(Protocol):
+    """A tagger that can be saved."""
+
+    spec: ModelSpec
+
+    def save(self, folder: str | os.PathLike[str]) -> Path:
+        """Write the folder that is uploaded."""
+
+
 def push(
-    tagger: Tagger,
+    tagger: Uploadable,
     repo_id: str,
     *,
     private: bool = False,

@@ -150,7 +150,7 @@ class LogMelSpectrogram(keras.layers.Layer):
         # A float32 FFT is off by 0.1 dB where a pure tone's leakage is 90 dB below its peak; librosa's is float64, and
         # so is this one: only what enters the mel matrix is rounded.
         with _float64_scope():
-            frames = ops.cast(_frame(x, self.mel.n_fft, self.mel.hop_length), "float64")
+            frames = ops.cast(frame_signal(x, self.mel.n_fft, self.mel.hop_length), "float64")
             real, imag = ops.rfft(frames * ops.convert_to_tensor(self._taper, "float64"))
             return ops.cast(real, "float32"), ops.cast(imag, "float32")
 
@@ -201,7 +201,7 @@ def _float64_scope() -> contextlib.AbstractContextManager[Any]:
     return home.enable_x64(True)
 
 
-def _frame(x: Any, n_fft: int, hop_length: int) -> Any:
+def frame_signal(x: Any, n_fft: int, hop_length: int) -> Any:
     """Cut `(batch, samples)` into overlapping frames `(batch, frames, n_fft)`.
 
     Where the hop divides the frame, frames are neighbouring blocks of `hop_length` samples side by side: slices and one

@@ -3,35 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..apps.probing.probe_result import TITLES
-from ..evaluation import results as evaluation
-from ..evaluation.results import Comparison, Estimate, Evaluation
 from .style import COLOURS, FILL, INK, MARK, SMALL, finish, length, name_rows, new_axes, new_figure, require, row_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from ..apps.probing.probe_result import ProbeMetric, Probing
-    from ..training.finetuning import FineTuneReport
+# Metric -> title. What is drawn is read by its attributes, so this module needs no class of results.
+TITLES = {"accuracy": "accuracy", "roc_auc": "ROC-AUC", "pr_auc": "PR-AUC"}
 
 
 # === Bars with intervals ===
 
 
-def plot_tag_scores(
-    result: Evaluation | Comparison, ax: Axes | None = None, *, metric: evaluation.Metric = "roc_auc"
-) -> Axes:
+def plot_tag_scores(result: Any, ax: Axes | None = None, *, metric: str = "roc_auc") -> Axes:
     """A bar per tag with its interval, the best at the top, clips with the tag in brackets; mean and chance are marked.
 
     Of a `Comparison`, the bars are differences, A minus B, and what is marked is their mean and 0.
 
     Args:
-        result: what `evaluate`, `metrics.evaluate_scores` or `metrics.compare_scores` returned.
+        result: an `Evaluation` or a `Comparison`, of `evaluate`, `metrics.evaluate_scores` or `metrics.compare_scores`.
         ax: axes to draw into, `None` for a new figure.
         metric: `"roc_auc"` or `"pr_auc"`.
 
@@ -39,20 +34,19 @@ def plot_tag_scores(
         The axes. Areas begin at 0, or at 0.5 where all of ROC-AUC is above it: anything between would distort bars.
 
     Raises:
-        EvaluationError: no such metric.
-        PlotError: no tag has an area.
+        PlotError: no such metric, or no tag has an area.
         MissingExtraError: Matplotlib is not installed.
     """
     known = ("roc_auc", "pr_auc")
-    evaluation.require(metric in known, f"metric must be one of {', '.join(map(repr, known))}; got {metric!r}.")
+    require(metric in known, f"metric must be one of {', '.join(map(repr, known))}; got {metric!r}.")
     rows = [row for row in result.rows if getattr(row, metric) is not None]
     require(len(rows) > 0, f"There is nothing to draw: none of {len(result.rows)} tags has a {TITLES[metric]}.")
     rows = sorted(rows, key=lambda row: -getattr(row, metric).value)[::-1]
-    scores: list[Estimate] = [getattr(row, metric) for row in rows]
+    scores: list[Any] = [getattr(row, metric) for row in rows]
     ax = _bars([f"{row.tag} ({row.positives:,})" for row in rows], scores, ax, 0.22)
-    mean: Estimate = getattr(result, metric)
+    mean: Any = getattr(result, metric)
     ax.axvline(mean.value, color=INK, linewidth=0.8, linestyle="--", zorder=3)
-    if isinstance(result, Comparison):
+    if hasattr(result, "b"):  # a comparison of two models
         ax.axvline(0, color=MARK, linewidth=1.5, zorder=3)
         ax.set_xlabel(f"difference in {TITLES[metric]} (dashed: mean of tags, {mean:+.3f})")
         return finish(ax, f"{result.a.model} minus {result.b.model}", result.a.header(""), grid="x")
@@ -66,11 +60,11 @@ def plot_tag_scores(
     return finish(ax, result.model, result.header(""), grid="x")
 
 
-def plot_probing(probing: Probing, ax: Axes | None = None, *, metric: ProbeMetric | None = None) -> Axes:
+def plot_probing(probing: Any, ax: Axes | None = None, *, metric: str | None = None) -> Axes:
     """A bar per model with its interval, the best at the top; chance is marked.
 
     Args:
-        probing: what `probe` returned.
+        probing: a `Probing`, of `probe`.
         ax: axes to draw into, `None` for a new figure.
         metric: `"accuracy"`, `"roc_auc"` or `"pr_auc"`; by default what the models are ordered by.
 
@@ -78,24 +72,23 @@ def plot_probing(probing: Probing, ax: Axes | None = None, *, metric: ProbeMetri
         The axes, from 0 to 1.
 
     Raises:
-        EvaluationError: there is no such metric.
-        PlotError: no model could be probed.
+        PlotError: no such metric, or no model could be probed.
         MissingExtraError: Matplotlib is not installed.
     """
     metric = metric or probing.metric
     models = [row for row in probing.models if not row.error][::-1]
     require(len(models) > 0, f"There is nothing to draw: none of {len(probing.models)} models could be probed.")
     known = [name for name in TITLES if getattr(models[0], name) is not None]
-    evaluation.require(metric in known, f"metric must be one of {', '.join(map(repr, known))}; got {metric!r}.")
+    require(metric in known, f"metric must be one of {', '.join(map(repr, known))}; got {metric!r}.")
     ax = _bars([row.model for row in models], [getattr(row, metric) for row in models], ax, 0.35)
     if metric != "pr_auc":
         ax.axvline(probing.chance if metric == "accuracy" else 0.5, color=MARK, linewidth=1.5, zorder=3)
     ax.set_xlim(0, 1)
     ax.set_xlabel(f"{TITLES[metric]}{'' if metric == 'pr_auc' else ' (orange: chance)'}")
-    return finish(ax, *probing._title().split(", ", 1), grid="x")
+    return finish(ax, *probing.title().split(", ", 1), grid="x")
 
 
-def _bars(names: Sequence[str], scores: Sequence[Estimate], ax: Axes | None, height: float) -> Axes:
+def _bars(names: Sequence[str], scores: Sequence[Any], ax: Axes | None, height: float) -> Axes:
     """Bars from the bottom up, with a stroke for the interval where there is one."""
     if ax is None:
         ax = row_axes(names, height)
@@ -162,11 +155,11 @@ def _confusion_size(tags: Sequence[str]) -> tuple[float, float]:
 # === Both ===
 
 
-def plot_report(report: FineTuneReport) -> Figure:
+def plot_report(report: Any) -> Figure:
     """Areas tag by tag and, where clips have one tag each, what was taken for what, side by side.
 
     Args:
-        report: of a fine-tuning.
+        report: a `FineTuneReport`.
 
     Returns:
         A figure; one that says so where nothing could be scored.
@@ -176,12 +169,12 @@ def plot_report(report: FineTuneReport) -> Figure:
     """
     panels = [panel for panel in (report.evaluation, report.confusion) if panel is not None]
     wide, high = _confusion_size(report.tags)
-    widths = [max(6.5, 4.8 + length(report.tags)) if isinstance(panel, Evaluation) else wide for panel in panels]
+    widths = [max(6.5, 4.8 + length(report.tags)) if not isinstance(panel, np.ndarray) else wide for panel in panels]
     figure = new_figure(sum(widths) or 7.0, max(high, 3.0))
     grid = figure.add_gridspec(1, max(1, len(panels)), width_ratios=widths or None)
     for number, panel in enumerate(panels):
         ax = figure.add_subplot(grid[number])
-        if isinstance(panel, Evaluation):
+        if not isinstance(panel, np.ndarray):
             plot_tag_scores(panel, ax)
         else:
             plot_confusion(panel, report.tags, ax)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -11,8 +11,6 @@ from .style import COLOURS, FILL, SMALL, finish, name_rows, new_axes, require, r
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-    from ..tagging.taggram import Taggram
 
 
 def plot_top_tags(
@@ -52,7 +50,7 @@ def plot_top_tags(
     return finish(ax, title, grid="x")
 
 
-def plot_taggram(taggram: Taggram, ax: Axes | None = None, *, top: int = 12) -> Axes:
+def plot_taggram(taggram: Any, ax: Axes | None = None, *, top: int = 12) -> Axes:
     """Time in seconds against the `top` most probable tags of a taggram, the most probable at the top.
 
     Args:

@@ -19,7 +19,8 @@ from ..audio import reading as audio
 from ..errors import MusicTagError
 from ..models import windows
 from ..models.spec import ModelSpec
-from .runtimes import Runtime, available_cores
+from ..utils.cores import available_cores
+from .runtimes import Runtime
 from .tag_result import TagResult
 from .taggram import Taggram, column_of
 

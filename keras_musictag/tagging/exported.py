@@ -19,6 +19,7 @@ from typing import Any, Literal, NoReturn, Self, get_args
 import numpy as np
 
 from ..errors import CorruptWeightsError, MissingExtraError, MusicTagError, SpecError
+from ..models.folder import EXPORT_FILE, MODEL_FILES
 from ..models.mel import LogMel
 from ..models.spec import SPEC_FILE, ModelSpec
 from ..utils.fields import build, read_json, require, require_choice
@@ -31,17 +32,8 @@ Format = Literal["onnx", "litert", "openvino", "saved_model"]
 Precision = Literal["float32", "float16", "int8"]
 Sound = Literal["waveform", "log_mel"]
 
-EXPORT_FILE = "export.json"
 EXPORT_VERSION = 1
 PROBABILITIES, EMBEDDING = "probabilities", "embedding"  # names of the outputs
-# Format -> its files, in the order that runtimes take them.
-MODEL_FILES: dict[str, tuple[str, ...]] = {
-    "onnx": ("model.onnx",),
-    "litert": ("model.tflite",),
-    "openvino": ("model.xml", "model.bin"),
-    "saved_model": ("saved_model",),  # a folder
-}
-OWN_FILES = frozenset({EXPORT_FILE, *(name for files in MODEL_FILES.values() for name in files)})
 
 
 class ExportError(MusicTagError, ValueError):

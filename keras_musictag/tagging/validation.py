@@ -15,7 +15,7 @@ import numpy as np
 from ..errors import MusicTagError
 from ..models import registry
 from ..models.spec import ModelSpec
-from ..tagger import Tagger
+from .network_tagger import NetworkTagger
 
 if TYPE_CHECKING:
     import keras
@@ -58,7 +58,7 @@ def validate(name: str, *, weights: bool = True) -> list[Check]:
         True
     """
     spec = registry.model_info(name)
-    tagger = Tagger(spec, pretrained=False)
+    tagger = NetworkTagger(spec, pretrained=False)
     core, claims = tagger.core, spec.claims
     checks = []
     if "layers" in claims:
@@ -100,12 +100,12 @@ def _widths(core: keras.Model, kinds: Iterable[str]) -> dict[str, list[int]]:
 def _reduction(core: keras.Model, claim: Any) -> Check:
     """Parameters saved against another zoo model, in whole percent."""
     other = registry.model_info(claim["against"])
-    baseline = Tagger(other, pretrained=False).core
+    baseline = NetworkTagger(other, pretrained=False).core
     percent = round(100 * (1 - core.count_params() / baseline.count_params()))
     return _equal(f"% fewer parameters than {other.name}", claim["percent"], percent)
 
 
-def _run(tagger: Tagger) -> list[Check]:
+def _run(tagger: NetworkTagger) -> list[Check]:
     """One window of noise through preprocessing and network."""
     from keras import ops
 
@@ -123,7 +123,7 @@ def _run(tagger: Tagger) -> list[Check]:
 
 def _weights(spec: ModelSpec) -> Check:
     try:
-        Tagger(spec)
+        NetworkTagger(spec)
     except MusicTagError as error:
         return Check("weights", "fetched, verified, assigned", str(error), False)
     return Check("weights", "fetched, verified, assigned", "fetched, verified, assigned", True)

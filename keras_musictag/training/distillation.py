@@ -11,13 +11,13 @@ from __future__ import annotations
 import io
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
 from ..errors import AudioError
 from ..models.weights import write_atomically
-from ..tagger import Tagger
+from ..tagging.network_tagger import NetworkTagger
 from .loop import RunState, TrainingError, TrainingSpec, fit, set_prior
 from .training_graph import segment_frames
 
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from ..datasets.augment import Augmentation
     from ..datasets.batches import EvaluationWindows, TargetsOf
     from ..datasets.features import FeatureCache
+
+
+_Tagger = TypeVar("_Tagger", bound=NetworkTagger)
 
 
 class TeacherTargets:
@@ -43,7 +46,7 @@ class TeacherTargets:
 
     def __init__(
         self,
-        teacher: Tagger,
+        teacher: NetworkTagger,
         manifest: Manifest,
         folder: str | os.PathLike[str],
         *,
@@ -120,8 +123,8 @@ class TeacherTargets:
 
 
 def distil(
-    student: Tagger,
-    teacher: Tagger,
+    student: _Tagger,
+    teacher: NetworkTagger,
     train: Manifest,
     validation: Manifest,
     folder: str | os.PathLike[str],
@@ -140,7 +143,7 @@ def distil(
     shared_groups: bool = False,
     workers: int = 1,
     progress: bool = True,
-) -> tuple[Tagger, RunState]:
+) -> tuple[_Tagger, RunState]:
     """Train `student` to agree with `teacher`; goes on where a killed run stopped.
 
     Args:
@@ -221,7 +224,7 @@ def distil(
         },
     )  # fmt: skip
     taught = f"Distilled from {teacher.spec.name} on {len(train)} tracks without labels."
-    return Tagger(spec.retrained(trained_on=taught), core=student.core), state
+    return student.like(spec.retrained(trained_on=taught), student.core), state
 
 
 def _with_segments(targets: TeacherTargets, count: int, frames: int) -> TargetsOf:

@@ -26,15 +26,15 @@ from ..datasets.batches import EvaluationWindows, TimedBatches
 from ..datasets.features import FeatureCache
 from ..datasets.manifest import Manifest
 from ..errors import AudioError, CacheError
+from ..models.keras_runtime import KerasRuntime
 from ..models.registry import DEFAULT_MODEL, model_info
 from ..models.weights import write_atomically
-from ..tagging.runtimes import KerasRuntime
 
 if TYPE_CHECKING:
     import keras
 
     from ..datasets import Row
-    from ..tagger import Tagger
+    from ..tagging.network_tagger import NetworkTagger
 
 _LAYOUT = 1  # part of the key: raise it when what is kept, or how, changes
 _BLOCK = 64  # rows whose vectors are written together: what is lost when the process is killed
@@ -77,7 +77,7 @@ class EmbeddingCache:
         ((3, 16), {})
     """
 
-    def __init__(self, folder: str | os.PathLike[str], tagger: Tagger, *, workers: int = 2) -> None:
+    def __init__(self, folder: str | os.PathLike[str], tagger: NetworkTagger, *, workers: int = 2) -> None:
         """Nothing is read or written yet."""
         import keras
 

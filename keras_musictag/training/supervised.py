@@ -9,12 +9,12 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import os
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from ..tagger import Tagger
+from ..tagging.network_tagger import NetworkTagger
 from .loop import RunState, TrainingError, TrainingSpec, fit, set_prior
 
 if TYPE_CHECKING:
@@ -28,44 +28,11 @@ if TYPE_CHECKING:
 SCORES = ("pr_auc", "roc_auc")  # of a validation
 
 
-def untrained(model: str | os.PathLike[str], tags: Sequence[str], *, seed: int = 0) -> Tagger:
-    """A tagger with the network of a model, random weights and tags of your own.
-
-    Args:
-        model: a name, a folder or a Hub address, as for `load`; its weights are not needed.
-        tags: names in the order of the outputs.
-        seed: of the weights.
-
-    Returns:
-        `Tagger`; its spec says nothing of the model's weights, and counts its parameters anew.
-
-    Raises:
-        UnknownModelError: no such model.
-        SpecError: no tags, or one twice.
-
-    Example:
-        >>> untrained("tiny", ["dub", "garage"])
-        <Tagger tiny: 2 tags, 3,778 parameters, 32x63 log-mel at 16000 Hz, 1.0 s windows, random weights>
-    """
-    import keras
-
-    from ..loading import load
-
-    spec = load(model, weights=None).spec.retrained(tags=tuple(tags))
-    keras.utils.set_random_seed(seed)
-    tagger = Tagger(spec, pretrained=False)
-    counts = {
-        "parameters": tagger.core.count_params(),
-        "trainable_parameters": sum(int(np.prod(variable.shape)) for variable in tagger.core.trainable_variables),
-        "input_shape": list(spec.input_shape),
-        "num_tags": len(spec.tags),
-    }
-    tagger.spec = dataclasses.replace(spec, claims={**spec.claims, **counts})
-    return tagger
+_Tagger = TypeVar("_Tagger", bound=NetworkTagger)
 
 
 def train(
-    tagger: Tagger,
+    tagger: _Tagger,
     train: Manifest,
     validation: Manifest,
     folder: str | os.PathLike[str],
@@ -80,7 +47,7 @@ def train(
     shared_groups: bool = False,
     workers: int = 1,
     progress: bool = True,
-) -> tuple[Tagger, RunState]:
+) -> tuple[_Tagger, RunState]:
     """Train `tagger` on labelled clips; goes on where a killed run stopped.
 
     Args:
@@ -136,7 +103,7 @@ def train(
         },
     )  # fmt: skip
     spec = tagger.spec.retrained(trained_on=f"{len(train):,} clips with labels")
-    return Tagger(spec, core=tagger.core), state
+    return tagger.like(spec, tagger.core), state
 
 
 def row_outputs(model: keras.Model, windows: EvaluationWindows) -> np.ndarray:

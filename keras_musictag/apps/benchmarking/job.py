@@ -151,8 +151,8 @@ def _front_end(tagger: BaseTagger) -> Callable[[np.ndarray], np.ndarray]:
         return LogMel(tagger.spec)
     import keras
 
+    from ...models.keras_runtime import KerasRuntime
     from ...models.layers import LogMelSpectrogram
-    from ...tagging.runtimes import KerasRuntime
 
     model = tagger.model  # type: ignore[attr-defined]
     (layer,) = (layer for layer in model.layers if isinstance(layer, LogMelSpectrogram))

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ... import __version__
-from ...tagging.runtimes import available_cores
+from ...utils.cores import available_cores
 
 _SIZE = 2048  # of the matrices
 _PRODUCTS = 7

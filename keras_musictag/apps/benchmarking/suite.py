@@ -22,7 +22,8 @@ import numpy as np
 from ...audio import reading as audio
 from ...audio.demo import demo_clip
 from ...models import registry
-from ...tagging.runtimes import RUNTIMES, available_cores, is_installed
+from ...tagging.runtimes import RUNTIMES, is_installed
+from ...utils.cores import available_cores
 from .benchmark_results import BenchmarkError, BenchmarkRun
 from .job import Job
 from .machine import describe
@@ -122,9 +123,9 @@ def _runtimes(runtimes: Sequence[str] | None) -> tuple[str, ...]:
 def _labelled(data: str | os.PathLike[str], dataset: str, split: str) -> tuple[str, str, str]:
     """Path, name and split of labelled sounds; what is wrong with them is said before anything is measured."""
     from ...datasets import Manifest
-    from ...evaluation.measuring import _rows_of
+    from ...evaluation.measuring import rows_of_split
 
-    _rows_of(Manifest.load(data), split)
+    rows_of_split(Manifest.load(data), split)
     path = Path(data).resolve()
     return str(path), dataset or (path.name if path.is_dir() else path.stem), split
 

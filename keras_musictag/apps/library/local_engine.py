@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...models.registry import DEFAULT_MODEL
-from ...tagging.runtimes import available_cores
+from ...utils.cores import available_cores
 from . import listing, output, write_back
 from .batching import Batcher, batch_size, network
 from .decoding import Job, Opened

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from ...evaluation.bootstrap import Sample, _group_counts, estimate, group_ids, mean_defined
-from ...evaluation.results import Estimate, _write_csv, _write_json, flat, require
+from ...evaluation.bootstrap import Sample, estimate, group_counts, group_ids, mean_defined
+from ...evaluation.results import Estimate, flat, require, write_csv, write_json
 from ...evaluation.scores import Scores
+from ...plots.score_plots import TITLES
 from ...utils.tables import Block, Table, plain
 
 if TYPE_CHECKING:
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
 ProbeMetric = Literal["accuracy", "roc_auc", "pr_auc"]
 
-TITLES: dict[ProbeMetric, str] = {"accuracy": "accuracy", "roc_auc": "ROC-AUC", "pr_auc": "PR-AUC"}
 CONFIDENCE = 0.95  # of the intervals
 
 
@@ -133,13 +133,13 @@ class Probing:
 
     def to_json(self, path: str | os.PathLike[str]) -> Path:
         """Write `to_dict` to a file; returns its path."""
-        return _write_json(path, self.to_dict())
+        return write_json(path, self.to_dict())
 
     def to_csv(self, path: str | os.PathLike[str]) -> Path:
         """Write a row per model to a file, each with data set, split and number of clips; returns its path."""
         scores = self.scores
         measured = {"dataset": scores.dataset, "split": scores.split, "n_clips": len(scores.rows)}
-        return _write_csv(path, [{**measured, **row.to_dict()} for row in self.models])
+        return write_csv(path, [{**measured, **row.to_dict()} for row in self.models])
 
     def plot(self, ax: Axes | None = None, *, metric: ProbeMetric | None = None) -> Axes:
         """Draw a bar per model with its interval, see `plots.plot_probing`."""
@@ -158,7 +158,7 @@ class Probing:
                 numbers = [f"{getattr(row, name):.3f}" for name in metrics]
                 behind = f"{row.difference:+.3f}" if row.difference else ""
                 lines.append((row.model, row.features, *numbers, behind)[: len(titles)])
-        return [self._title(), Table(titles, lines, "<><"), *self._notes()]
+        return [self.title(), Table(titles, lines, "<><"), *self._notes()]
 
     def __str__(self) -> str:
         """The same in plain text."""
@@ -166,9 +166,10 @@ class Probing:
 
     def _metrics(self) -> list[ProbeMetric]:
         """Those that there are, the one that orders first."""
-        return list(TITLES) if self.metric == "accuracy" else ["roc_auc", "pr_auc"]
+        return ["accuracy", "roc_auc", "pr_auc"] if self.metric == "accuracy" else ["roc_auc", "pr_auc"]
 
-    def _title(self) -> str:
+    def title(self) -> str:
+        """One line: what was measured, and on how many clips."""
         scores = self.scores
         each = "one each" if self.metric == "accuracy" else "any number each"
         return (
@@ -245,6 +246,6 @@ def _accuracies(scores: Scores, groups: Sequence[str], n_bootstrap: int, seed: i
     sizes = np.bincount(ids, minlength=count)
     points = right.mean(axis=1)
     resampled = [np.empty((0, len(sums)))]
-    for drawn in _group_counts(count, n_bootstrap, seed, 100):
+    for drawn in group_counts(count, n_bootstrap, seed, 100):
         resampled.append(drawn @ sums.T / (drawn @ sizes)[:, None])
     return points, (np.concatenate(resampled) - points).T

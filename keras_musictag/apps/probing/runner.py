@@ -22,7 +22,7 @@ import numpy as np
 from ...datasets import splitting
 from ...datasets.manifest import Manifest
 from ...errors import AudioError, MusicTagError, UnknownModelError
-from ...evaluation.measuring import _names
+from ...evaluation.measuring import relative_names
 from ...evaluation.results import EvaluationError, Failure, require, require_count, require_named
 from ...evaluation.scores import ScoredRow, Scores
 from ...loading import load
@@ -229,7 +229,7 @@ def _choose(
     numbers = np.array([number for number in range(len(manifest)) if number not in heard.failures], int)
     if not len(numbers):
         raise EvaluationError(f"None of {len(manifest)} clips can be used. The first: {heard.failures[0][1]}")
-    files = _names([row.path for row in manifest])
+    files = relative_names([row.path for row in manifest])
     copies: dict[str, str] = {}  # content -> the first file that has it: a group, where none is named
     groups = np.array([row.group or copies.setdefault(str(content[n]), files[n]) for n, row in enumerate(manifest)])
     targets = manifest.targets()[numbers]

@@ -3,7 +3,8 @@
 `Recipe.load("recipe.toml").run("music/", "out")` is all; `recipe` says what a recipe holds.
 """
 
+from ...datasets.opening import DataSettings
 from .recipe import Recipe
-from .recipe_tables import BatchSettings, DataSettings, DistillationSettings, NetworkSettings, RecipeError
+from .recipe_tables import BatchSettings, DistillationSettings, NetworkSettings, RecipeError
 
 __all__ = ["BatchSettings", "DataSettings", "DistillationSettings", "NetworkSettings", "Recipe", "RecipeError"]

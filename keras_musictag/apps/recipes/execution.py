@@ -85,9 +85,8 @@ class _Run:
         self.dropped = 0
 
     def do(self, strict: bool) -> Result:
-        from ...loading import load
+        from ...loading import load, untrained
         from ...plots import save_training
-        from ...training.supervised import untrained
 
         if not (self.run_folder / RUN_FILE).is_file():
             taken = [name for name in (SPEC_FILE, WEIGHTS_FILE, "README.md") if (self.folder / name).exists()]

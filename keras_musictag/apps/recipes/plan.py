@@ -7,11 +7,12 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ...datasets.opening import Source
 from ...training.loop import TrainingSpec
 from ...training.supervised import check_labels
 from . import recipe_data as recipe_data
 from .recipe import Recipe
-from .recipe_data import RecipeData, Source
+from .recipe_data import RecipeData
 from .recipe_tables import RecipeError
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ class Plan:
         return carry_out(self, Path(folder), cache, strict, progress)
 
 
-def plan(recipe: Recipe, source: Source, *, strict: bool, workers: int) -> Plan:
+def plan(recipe: Recipe, source: Source | None, *, strict: bool, workers: int) -> Plan:
     """See `Recipe.plan`."""
     _require_model(recipe.model)
     distil = recipe.task == "distil"

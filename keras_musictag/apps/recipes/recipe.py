@@ -34,13 +34,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ...datasets.augment import Augmentation
+from ...datasets.opening import DataSettings
 from ...models.spec import MelSpec
 from ...training.loop import TrainingSpec
 from .recipe_tables import (
     TABLES,
     TOP,
     BatchSettings,
-    DataSettings,
     DistillationSettings,
     NetworkSettings,
     attempt,

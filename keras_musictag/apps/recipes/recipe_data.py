@@ -3,41 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from pathlib import Path
-from typing import Any
 
-from ...datasets import SPLITS, DataError, Manifest, Report, Row, catalogue
+from ...datasets import SPLITS, DataError, Manifest, Report, Row
+from ...datasets.opening import MAGNATAGATUNE, DataSettings, Origin, Source, SourceError, locate, open_data
 from ...training.loop import TrainingError
 from ...training.supervised import check_disjoint
-from .recipe_tables import DataSettings, RecipeError
+from .recipe_tables import RecipeError
 
-MAGNATAGATUNE = "magnatagatune"  # the source that is neither table nor folder
 FRACTIONS = {"train": 0.8, "valid": 0.1, "test": 0.1}  # of data that have no splits
-
-_TABLE = "annotations_final.csv"
-
-Source = Manifest | str | os.PathLike[str] | None
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Origin:
-    """What data are called.
-
-    Attributes:
-        name: of the data set, file or folder.
-        version: of a published data set: `"full split"`.
-        grouped_by: what its groups are, in one word, if that is known.
-    """
-
-    name: str
-    version: str = ""
-    grouped_by: str = ""
-
-    @property
-    def title(self) -> str:
-        """Name and version."""
-        return f"{self.name}, {self.version}" if self.version else self.name
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -65,7 +39,7 @@ class RecipeData:
 
 
 def load(
-    source: Source,
+    source: Source | None,
     settings: DataSettings,
     *,
     untagged: bool,
@@ -119,60 +93,25 @@ def load(
 
 
 def read(
-    source: Source, settings: DataSettings, *, untagged: bool = False, root: Path | None = None
+    source: Source | None, settings: DataSettings, *, untagged: bool = False, root: Path | None = None
 ) -> tuple[Manifest, Origin]:
     """Read data as they are, without a check of their splits: arguments and errors of `load`."""
-    if isinstance(source, Manifest):
-        manifest = source.with_tags(settings.tags) if settings.tags else source
-        return manifest, Origin(name=settings.name or "manifest")
     if source is None and settings.source == MAGNATAGATUNE:
         raise RecipeError("The recipe is for MagnaTagATune. Say which folder it is in: --data FOLDER, or run(FOLDER).")
     if source is None and not settings.source:
         raise RecipeError("The recipe names no data. Set data.source, or give some: --data, or run(data).")
-    name, path = _place(settings.source, root) if source is None else _place(os.fspath(source), None)
-    entry, version = catalogue.find(name or MAGNATAGATUNE)
-    if source is None and not path.exists():
-        raise RecipeError(
-            f"The recipe's data are not there: {path}. Say where they are (--data, or run(data)); the recipe's first "
-            "lines may say how they were made."
-        )
-    if not name and not _is_magnatagatune(path, settings):
-        return _read_other(path, settings, untagged)
-    if name in ("", MAGNATAGATUNE):
-        version = settings.split
-    manifest = entry.load(str(path), version)
-    if settings.tags:
-        manifest = manifest.with_tags(settings.tags)
-    return manifest, Origin(
-        name=settings.name or entry.info.name, version=entry.version_title(version), grouped_by=entry.grouped_by
-    )
-
-
-def _is_magnatagatune(path: Path, settings: DataSettings) -> bool:
-    return path.is_dir() and (settings.source == MAGNATAGATUNE or (path / _TABLE).is_file())
-
-
-def _read_other(path: Path, settings: DataSettings, untagged: bool) -> tuple[Manifest, Origin]:
-    options: dict[str, Any] = {}
-    if untagged:
-        options = {"untagged": True} | ({"group_folders": settings.group_folders} if path.is_dir() else {})
-    elif settings.tags and not path.is_dir():
-        options = {"tags": settings.tags}
-    manifest = Manifest.load(path, **options)
-    if settings.tags and not untagged:
-        manifest = manifest.with_tags(settings.tags)
-    return manifest, Origin(name=settings.name or path.resolve().stem)
-
-
-def _place(text: str, root: Path | None) -> tuple[str, Path]:
-    """Name of a published data set, or nothing, and the file or folder; `text` is a path, or NAME:FOLDER."""
-    base = root or Path()
-    name, colon, folder = text.partition(":")
-    if not colon or not catalogue.is_meant(name) or (base / text).exists():
-        return "", base / text
-    if not folder:
-        raise RecipeError(f"{text!r} names no folder. Write {text}FOLDER.")
-    return name, base / folder
+    try:
+        if source is not None:
+            return open_data(source, settings, untagged=untagged)
+        _, path = locate(settings.source, root)
+        if not path.exists():
+            raise RecipeError(
+                f"The recipe's data are not there: {path}. Say where they are (--data, or run(data)); the recipe's "
+                "first lines may say how they were made."
+            )
+        return open_data(settings.source, settings, untagged=untagged, root=root)
+    except SourceError as error:
+        raise RecipeError(str(error)) from error
 
 
 # === Splitting ===

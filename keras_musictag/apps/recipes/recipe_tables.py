@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
 
 from ...datasets.augment import Augmentation, check_mixup
+from ...datasets.opening import DataSettings
 from ...errors import MusicTagError
 from ...training.loop import TrainingSpec
 
@@ -19,32 +20,6 @@ class RecipeError(MusicTagError, ValueError):
 
 
 # === Tables ===
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class DataSettings:
-    """The table `[data]`.
-
-    Attributes:
-        source: what `data.load` reads: a table, a folder or `"gtzan:FOLDER"`, relative to the recipe; or
-            `"magnatagatune"`, whose folder is given when the recipe is run.
-        name: what the data are called in cards; by default what the file or folder is called.
-        split: of MagnaTagATune: `"full"` or `"clean"`.
-        validation: what to validate on, as `source`.
-        tags: the tags to learn, in their order; by default all of the data.
-        allow_untagged: clips that have none of the tags are meant, not forgotten.
-        shared_groups: the splits are given ones, and may have artists in common.
-        group_folders: of `Manifest.from_files`.
-    """
-
-    source: str = ""
-    name: str = ""
-    split: Literal["full", "clean"] = "full"
-    validation: str = ""
-    tags: tuple[str, ...] = ()
-    allow_untagged: bool = False
-    shared_groups: bool = False
-    group_folders: int = 1
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ import dataclasses
 import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,8 +15,7 @@ from ..exported import ExportedTagger, ExportError, ExportInfo
 from ..runtimes import is_installed, readers
 
 if TYPE_CHECKING:
-    from ...datasets import Manifest
-    from ...tagger import Tagger
+    from ..network_tagger import NetworkTagger
 
 _BATCH = 8  # windows
 # Largest and mean absolute change of a probability with which a file is kept. float32 is a promise; what lower
@@ -25,7 +24,7 @@ _BATCH = 8  # windows
 _BOUNDS = {"float32": (1e-4, 1e-4), "float16": (0.1, 0.005), "int8": (0.3, 0.01)}
 
 
-def compare(info: ExportInfo, tagger: Tagger, folder: Path, sounds: np.ndarray) -> ExportInfo:
+def compare(info: ExportInfo, tagger: NetworkTagger, folder: Path, sounds: np.ndarray) -> ExportInfo:
     """Run written files, and Keras at float32, on the same windows.
 
     Args:
@@ -64,7 +63,7 @@ def compare(info: ExportInfo, tagger: Tagger, folder: Path, sounds: np.ndarray) 
 
 
 def _runners(
-    info: ExportInfo, tagger: Tagger, folder: Path
+    info: ExportInfo, tagger: NetworkTagger, folder: Path
 ) -> Iterator[tuple[Callable[[np.ndarray], np.ndarray], str]]:
     """Waveforms to probabilities by the written files, on each runtime that is installed, and its version."""
     for runtime in filter(is_installed, readers(info.format)):
@@ -75,30 +74,3 @@ def _runners(
 
         network, front_end = saved_model.open_folder(folder / "saved_model"), LogMel(tagger.spec)
         yield (lambda x: network(front_end(x) if info.input == "log_mel" else x)), saved_model.version()
-
-
-def auc_change(tagger: Tagger, folder: Path, data: Manifest, dataset: str, progress: bool) -> dict[str, Any]:
-    """Macro ROC-AUC of Keras at float32 and of an export on labelled sounds.
-
-    Args:
-        tagger: what was exported.
-        folder: the export.
-        data: the sounds; the split test, or all if there are no splits.
-        dataset: what they are called.
-        progress: show a bar.
-
-    Returns:
-        `dataset`, `split`, `n`, `float32` and `export`, for `ExportInfo.auc`.
-
-    Raises:
-        EvaluationError: the data cannot be measured on.
-    """
-    from ...evaluation.measuring import score
-
-    split = "test" if any(row.split for row in data) else "all"
-    names = ("float32", "export")
-    exported = ExportedTagger.from_folder(folder)
-    scores = score([tagger, exported], data, dataset=dataset, split=split, names=names, progress=progress)
-    found = {name: scores.evaluate(name, n_bootstrap=0) for name in names}
-    aucs = {name: float(result.roc_auc.value) for name, result in found.items()}
-    return {"dataset": dataset, "split": split, "n": len(scores.rows), **aucs}

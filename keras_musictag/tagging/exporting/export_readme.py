@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from ...models.folder import MODEL_FILES
 from ...models.spec import ModelSpec
-from ..exported import MODEL_FILES, ExportInfo
+from ..exported import ExportInfo
 
 _USE = {
     "onnx": """import numpy as np, onnxruntime

@@ -6,7 +6,7 @@ import dataclasses
 import importlib.util
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
@@ -18,19 +18,22 @@ from ...audio.demo import demo_clip
 from ...errors import CacheError, MissingExtraError
 from ...models import windows
 from ...models.fetching import sha256_of
-from ...models.folder import new_folder
+from ...models.folder import EXPORT_FILE, EXPORT_FILES, new_folder
 from ...models.mel import LogMel
 from ...models.spec import SPEC_FILE, ModelSpec
 from ...models.weights import write_atomically
 from ...utils.fields import require_choice
-from ..exported import EXPORT_FILE, OWN_FILES, ExportError, ExportInfo, Format, Precision, Sound
+from ..exported import ExportError, ExportInfo, Format, Precision, Sound
 from ..runtimes import is_installed, readers, require_installed
-from .checking import auc_change, compare
+from .checking import compare
 from .export_readme import readme
 
 if TYPE_CHECKING:
     from ...datasets import Manifest
-    from ...tagger import Tagger
+    from ..network_tagger import NetworkTagger
+
+# Measures the change of the AUC: (tagger, folder of the export, data, name of the data, progress) -> figures.
+AucChange = Callable[["NetworkTagger", Path, "Manifest", str, bool], dict[str, Any]]
 
 _MOST_EXAMPLES = 32  # windows that are compared, and that int8 is calibrated on, unless there are more sounds
 
@@ -65,7 +68,7 @@ class Export:
 
 
 def export(
-    tagger: Tagger,
+    tagger: NetworkTagger,
     path: str | os.PathLike[str],
     *,
     format: Format = "onnx",
@@ -74,6 +77,7 @@ def export(
     calibration: Sequence[audio.Source] = (),
     data: Manifest | None = None,
     dataset: str = "labelled data",
+    auc_change: AucChange | None = None,
     overwrite: bool = False,
     progress: bool = False,
 ) -> Export:
@@ -96,6 +100,7 @@ def export(
         data: labelled sounds, to measure what the export does to the AUC: the split test, or all without splits. Some
             of the other splits are for calibration too.
         dataset: what they are called.
+        auc_change: function that measures it, usually `evaluation.export_comparison.auc_change`; needed with `data`.
         overwrite: replace an export that is there; other files in its folder stay. Other folders are never replaced.
         progress: show progress bars.
 
@@ -121,7 +126,7 @@ def export(
     examples = [_Excerpt(source) for source in (demo_clip(), *calibration)]
     sounds = _windows(tagger, [*examples, *_unmeasured(data)], progress)
     spec = dataclasses.replace(tagger._described, weights=None, weights_help="This is an export.", root=None)
-    with new_folder(folder, OWN_FILES) as new:
+    with new_folder(folder, EXPORT_FILES) as new:
         files = _write(tagger, spec, new, format, precision, input, sounds)
         write_atomically(new / SPEC_FILE, spec.to_json().encode())
         info = ExportInfo(
@@ -135,7 +140,7 @@ def export(
         )
         write_atomically(new / EXPORT_FILE, info.to_json().encode())
         info = compare(info, tagger, new, sounds)
-        if data is not None:
+        if data is not None and auc_change is not None:
             info = dataclasses.replace(info, auc=auc_change(tagger, new, data, dataset, progress))
         write_atomically(new / EXPORT_FILE, info.to_json().encode())
         write_atomically(new / "README.md", readme(spec, info).encode())
@@ -198,7 +203,7 @@ def _unmeasured(data: Manifest | None) -> list[_Excerpt]:
     return [_Excerpt(row.path, row.start, row.duration) for row in rows[::step][:_MOST_EXAMPLES]]
 
 
-def _windows(tagger: Tagger, examples: Sequence[_Excerpt], progress: bool) -> np.ndarray:
+def _windows(tagger: NetworkTagger, examples: Sequence[_Excerpt], progress: bool) -> np.ndarray:
     """Some windows of every sound, float32 `(windows, window_samples)`, and their like at a quarter of the level."""
     from tqdm.auto import tqdm
 
@@ -226,7 +231,13 @@ def _needed(spec: ModelSpec) -> dict[str, Any]:
 
 
 def _write(
-    tagger: Tagger, spec: ModelSpec, folder: Path, file_format: str, precision: str, sound: str, sounds: np.ndarray
+    tagger: NetworkTagger,
+    spec: ModelSpec,
+    folder: Path,
+    file_format: str,
+    precision: str,
+    sound: str,
+    sounds: np.ndarray,
 ) -> list[str]:
     """Write the model; returns the names of its files."""
     log_mels = LogMel(spec)(sounds) if precision == "int8" else None

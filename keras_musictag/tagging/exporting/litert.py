@@ -19,7 +19,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from ...models.layers import LogMelSpectrogram, _frame
+from ...models.layers import LogMelSpectrogram, frame_signal
 from ...models.spec import ModelSpec
 from ..exported import ExportError
 from . import saved_model
@@ -42,7 +42,7 @@ class _LiteRtLogMel(LogMelSpectrogram):
     def _stft(self, x: Any) -> tuple[Any, Any]:
         if self.impl == "conv":
             return super()._stft(x)
-        frames = _frame(x, self.mel.n_fft, self.mel.hop_length)
+        frames = frame_signal(x, self.mel.n_fft, self.mel.hop_length)
         coarse = self._taper.astype("float16").astype("float32")
         fine = (self._taper - coarse).astype("float32")
         return ops.rfft(frames * coarse + frames * fine)

@@ -14,14 +14,14 @@ from .settings import FineTuneSpec
 
 if TYPE_CHECKING:
     from ...models.spec import ModelSpec
-    from ...tagger import Tagger
+    from ...tagging.network_tagger import NetworkTagger
 
 _SHOWN = 10  # licences that are named
 
 
 def described(
     spec: ModelSpec,
-    base: Tagger,
+    base: NetworkTagger,
     data: FineTuneData,
     settings: FineTuneSpec,
     report: FineTuneReport,

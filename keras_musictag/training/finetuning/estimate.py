@@ -7,8 +7,8 @@ import time
 import numpy as np
 
 from ...audio import reading as audio
-from ...tagger import Tagger
-from ...tagging.runtimes import KerasRuntime
+from ...models.keras_runtime import KerasRuntime
+from ...tagging.network_tagger import NetworkTagger
 from .labelled_data import FineTuneData
 from .settings import FineTuneSpec
 
@@ -17,7 +17,7 @@ _BACKWARD = 2.5  # what a window costs in training, in calls: 2 to 3 on two core
 _BATCH = 8  # windows in a call
 
 
-def seconds_for(base: Tagger, data: FineTuneData, settings: FineTuneSpec) -> tuple[float, float]:
+def seconds_for(base: NetworkTagger, data: FineTuneData, settings: FineTuneSpec) -> tuple[float, float]:
     """Seconds of the first stage with everything before it, and of the second stage if it runs to its end."""
     spec = base.spec
     run = KerasRuntime(base.core)

@@ -22,14 +22,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...apps.recipes.recipe_data import Source
 from ...datasets import Manifest
+from ...datasets.opening import Source
 from ...datasets.splitting import folds
 from ...errors import CacheError
 from ...models import folder as saving
-from ...models.spec import SPEC_FILE
+from ...models.spec import SPEC_FILE, ModelSpec
 from ...models.weights import write_atomically
-from ...tagger import Tagger
+from ...tagging.network_tagger import NetworkTagger
 from ..loop import RunState
 from .description import described
 from .estimate import seconds_for
@@ -61,7 +61,7 @@ class FineTuned:
         folder: that `load` reads, if one was asked for.
     """
 
-    tagger: Tagger
+    tagger: NetworkTagger
     data: FineTuneData
     report: FineTuneReport
     finished: bool
@@ -79,7 +79,7 @@ class FineTunePlan:
         settings: every number.
     """
 
-    base: Tagger
+    base: NetworkTagger
     data: FineTuneData
     settings: FineTuneSpec
 
@@ -94,7 +94,7 @@ class FineTunePlan:
 
 
 def plan(
-    tagger: Tagger,
+    tagger: NetworkTagger,
     data: Source,
     tags: Sequence[str] | None = None,
     *,
@@ -114,7 +114,7 @@ def plan(
 
 
 def fine_tune(
-    tagger: Tagger,
+    tagger: NetworkTagger,
     data: Source,
     tags: Sequence[str] | None = None,
     *,
@@ -217,7 +217,7 @@ class _Run:
             tagger.spec, self.base, self.data, self.settings, report, name=self.name,
             all_clips=all_clips, epochs=outcome.epochs,
         )  # fmt: skip
-        tagger = Tagger(spec, core=tagger.core, impl=self.base.impl)
+        tagger = self.base.like(spec, tagger.core)
         tagger.report = report
         if self.folder is not None:
             tagger = self._save(tagger, report)
@@ -281,7 +281,7 @@ class _Run:
 
     # --- Learning ---
 
-    def _second_stage(self, tagger: Tagger, cache: FeatureCache) -> _Outcome:
+    def _second_stage(self, tagger: NetworkTagger, cache: FeatureCache) -> _Outcome:
         """Train the whole network, and put the first stage's back if validation speaks against the second."""
         if self.settings.stages == "head":
             scores = {} if self.data.validation is None else {"head": float(self._score(tagger, cache).mean())}
@@ -302,7 +302,7 @@ class _Run:
         return _Outcome("head", scores, finished)
 
     def _train(
-        self, tagger: Tagger, data: FineTuneData, settings: FineTuneSpec, folder: Path, cache: FeatureCache
+        self, tagger: NetworkTagger, data: FineTuneData, settings: FineTuneSpec, folder: Path, cache: FeatureCache
     ) -> tuple[RunState, bool]:
         """The second stage on some clips; returns where it ended and whether it came to its end."""
         before = tagger.core.get_weights()
@@ -315,7 +315,7 @@ class _Run:
 
     def _learn_from_all(
         self, embeddings: np.ndarray, cache: FeatureCache, known: FittedHead, outcome: _Outcome
-    ) -> tuple[Tagger, bool]:
+    ) -> tuple[NetworkTagger, bool]:
         """Do it again with the clips that were held out, as it did best without them; and whether that was finished."""
         data, finished = with_all(self.data), True
         tagger = new_tagger(self.base, data)
@@ -325,7 +325,7 @@ class _Run:
             _, finished = self._train(tagger, data, settings, self.run_folder / "all", cache)
         return tagger, finished
 
-    def _score(self, tagger: Tagger, cache: FeatureCache) -> np.ndarray:
+    def _score(self, tagger: NetworkTagger, cache: FeatureCache) -> np.ndarray:
         """Log-likelihood of each validation clip."""
         assert self.data.validation is not None
         said = _said(tagger, self.data.validation, cache)
@@ -333,7 +333,9 @@ class _Run:
 
     # --- After ---
 
-    def _measured(self, tagger: Tagger, cache: FeatureCache, held_out: np.ndarray) -> tuple[np.ndarray, Manifest, str]:
+    def _measured(
+        self, tagger: NetworkTagger, cache: FeatureCache, held_out: np.ndarray
+    ) -> tuple[np.ndarray, Manifest, str]:
         """What was said about the clips to measure on, those clips, and what they are called."""
         if self.data.test is not None:
             return _said(tagger, self.data.test, cache), self.data.test, "test"
@@ -344,10 +346,9 @@ class _Run:
         measured = f"train, {count}-fold, first stage only" if count > 1 else "train, nothing held out: guessed"
         return held_out, self.data.train, measured
 
-    def _save(self, tagger: Tagger, report: FineTuneReport) -> Tagger:
+    def _save(self, tagger: NetworkTagger, report: FineTuneReport) -> NetworkTagger:
         """Write the tagger and the report into the folder; the spec last, so that it is complete or none."""
         from ...errors import MissingExtraError
-        from ...loading import load
         from ...plots import save_figure, save_training
 
         assert self.folder is not None
@@ -362,7 +363,7 @@ class _Run:
         if self.data.validation is not None:  # else there is no score to draw
             save_training(self.run_folder)
         saving.save_into(tagger.core, tagger.spec, self.folder)
-        saved = load(self.folder.resolve(), impl=self.base.impl)
+        saved = self.base.like(ModelSpec.from_folder(self.folder.resolve()))
         saved.report = report
         return saved
 
@@ -388,7 +389,7 @@ def _differences(began: dict[str, Any], about: dict[str, Any]) -> list[str]:
     ]
 
 
-def _said(tagger: Tagger, clips: Manifest, cache: FeatureCache) -> np.ndarray:
+def _said(tagger: NetworkTagger, clips: Manifest, cache: FeatureCache) -> np.ndarray:
     from ...datasets.batches import EvaluationWindows
     from ..supervised import row_outputs
 

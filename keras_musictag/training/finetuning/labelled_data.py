@@ -9,9 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ...apps.recipes.recipe_data import Origin, Source, read
-from ...apps.recipes.recipe_tables import DataSettings
 from ...datasets import SPLITS, DataError, Manifest, Report
+from ...datasets.opening import DataSettings, Origin, Source, open_data
 from ...datasets.splitting import groups_of
 from ...errors import MusicTagError
 from ...tagging.taggram import column_of
@@ -107,12 +106,12 @@ def prepare(
         DataError: the data cannot be read; with `strict`, everything that is wrong with them.
     """
     settings = DataSettings(tags=tuple(tags or ()))
-    manifest, origin = read(data, settings)
+    manifest, origin = open_data(data, settings)
     if tags is not None:
         _require_known(data, manifest)
     share = None
     if isinstance(validation, (Manifest, str, os.PathLike)):
-        given, _ = read(validation, dataclasses.replace(settings, tags=manifest.tags))
+        given, _ = open_data(validation, dataclasses.replace(settings, tags=manifest.tags))
         manifest = _with_validation(manifest, given)
     elif validation is not None:
         share = float(validation)
@@ -178,7 +177,7 @@ def _require_known(data: Source, manifest: Manifest) -> None:
         tag for tag, has in zip(manifest.tags, np.asarray(manifest.targets().any(axis=0)), strict=True) if not has
     ]
     if absent:
-        everything, _ = read(data, DataSettings())
+        everything, _ = open_data(data)
         column_of(absent[0], [tag for tag in everything.tags if tag not in absent])
 
 

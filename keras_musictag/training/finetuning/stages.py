@@ -14,7 +14,7 @@ import numpy as np
 from ...datasets.splitting import folds
 from ...errors import SpecError
 from ...models.taps import STANDARDISE, tap_names
-from ...tagger import Tagger
+from ...tagging.network_tagger import NetworkTagger
 from ..heads import FittedHead, fit_head, weights_of
 from ..loop import RunState, fit
 from ..losses import BalancedCrossentropy
@@ -30,7 +30,7 @@ _LEAST = 1e-6  # probability in a logarithm
 _VALIDATION_BATCH = 8  # windows
 
 
-def new_tagger(base: Tagger, data: FineTuneData) -> Tagger:
+def new_tagger(base: NetworkTagger, data: FineTuneData) -> NetworkTagger:
     """A tagger with the network of another one up to the head, taps, and a fresh head for the tags of the data.
 
     Raises:
@@ -43,7 +43,7 @@ def new_tagger(base: Tagger, data: FineTuneData) -> Tagger:
         config["classifier_activation"] = activation
     spec = base.spec.retrained(tags=data.tags, config=config)
     try:
-        tagger = Tagger(spec, pretrained=False, impl=base.impl)
+        tagger = base.like(spec, pretrained=False)
     except SpecError as error:
         if "classifier_activation" not in str(error):
             raise
@@ -59,7 +59,7 @@ def new_tagger(base: Tagger, data: FineTuneData) -> Tagger:
 
 
 def solve_head(
-    tagger: Tagger,
+    tagger: NetworkTagger,
     data: FineTuneData,
     embeddings: np.ndarray,
     settings: FineTuneSpec,
@@ -79,7 +79,7 @@ def solve_head(
 
 
 def train_all(
-    tagger: Tagger,
+    tagger: NetworkTagger,
     data: FineTuneData,
     settings: FineTuneSpec,
     folder: str | os.PathLike[str],
@@ -127,7 +127,9 @@ def bfloat16_is_fast() -> bool:
     return keras.backend.backend() == "tensorflow" and ("avx512_bf16" in flags or "amx_bf16" in flags)
 
 
-def _validation(data: FineTuneData, tagger: Tagger, cache: FeatureCache) -> Callable[[keras.Model], dict[str, float]]:
+def _validation(
+    data: FineTuneData, tagger: NetworkTagger, cache: FeatureCache
+) -> Callable[[keras.Model], dict[str, float]]:
     from ...datasets.batches import EvaluationWindows
     from ..supervised import row_outputs
 
@@ -144,7 +146,7 @@ def _validation(data: FineTuneData, tagger: Tagger, cache: FeatureCache) -> Call
     return validate
 
 
-def blend(tagger: Tagger, before: list[np.ndarray], share: float) -> None:
+def blend(tagger: NetworkTagger, before: list[np.ndarray], share: float) -> None:
     """Go back part of the way to the weights `before` training.
 
     Between them lie networks that have learned what is new and have not forgotten what was known (Wortsman et al.,

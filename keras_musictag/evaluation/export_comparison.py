@@ -1,0 +1,36 @@
+"""What an export to another runtime changes in the accuracy of a tagger."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ..datasets import Manifest
+from ..tagging.exported import ExportedTagger
+from ..tagging.network_tagger import NetworkTagger
+from .measuring import score
+
+
+def auc_change(tagger: NetworkTagger, folder: Path, data: Manifest, dataset: str, progress: bool) -> dict[str, Any]:
+    """Measure the macro ROC-AUC of a tagger and of its export on labelled recordings.
+
+    Args:
+        tagger: the tagger that was exported.
+        folder: folder of the export.
+        data: labelled recordings; the split test is used, or all if there are no splits.
+        dataset: name of the data.
+        progress: show a bar.
+
+    Returns:
+        `dataset`, `split`, `n`, `float32` and `export`, for `ExportInfo.auc`.
+
+    Raises:
+        EvaluationError: the data have no tag that can be scored.
+    """
+    split = "test" if any(row.split for row in data) else "all"
+    names = ("float32", "export")
+    exported = ExportedTagger.from_folder(folder)
+    scores = score([tagger, exported], data, dataset=dataset, split=split, names=names, progress=progress)
+    found = {name: scores.evaluate(name, n_bootstrap=0) for name in names}
+    aucs = {name: float(result.roc_auc.value) for name, result in found.items()}
+    return {"dataset": dataset, "split": split, "n": len(scores.rows), **aucs}

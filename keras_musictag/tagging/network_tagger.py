@@ -1,0 +1,189 @@
+"""`NetworkTagger`: a tagger with a Keras model. `keras_musictag.Tagger` adds fine-tuning, export and upload.
+
+A tagger *has* two Keras models: `core` maps log-mels `(batch, mels, frames)` to probabilities, `model` maps waveforms
+`(batch, window_samples)` to the same, with the preprocessing inside. Both are ordinary `keras.Model`s that share their
+weights. The tagger adds what a Keras model doesn't know: decoding, windows, tag names, saving.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from ..errors import SpecError
+from ..models import fetching as download
+from ..models import folder as saving
+from ..models import outline, registry, weights
+from ..models.keras_runtime import KerasRuntime
+from ..models.spec import ModelSpec
+from .base import BaseTagger
+
+if TYPE_CHECKING:
+    import keras
+
+    from ..models.layers import Impl
+
+_RANDOM = "nothing that was recorded: the network started from random weights"
+
+
+class NetworkTagger(BaseTagger):
+    """A Keras model with its spec and weights.
+
+    Attributes:
+        spec: the `ModelSpec`.
+        tags: tuple of tag names, in the order of the outputs.
+        core: `keras.Model`, log-mel `(batch, mels, frames)` -> `(batch, tags)`.
+        model: `keras.Model`, waveform `(batch, window_samples)` -> `(batch, tags)`.
+    """
+
+    runtime = "keras"
+    report: Any = None  # what fine-tuning measured, if it has just made this tagger
+
+    def __init__(
+        self, spec: ModelSpec, core: keras.Model | None = None, *, pretrained: bool = True, impl: Impl = "fft"
+    ) -> None:
+        """Build the network, and fetch and assign its weights.
+
+        Args:
+            spec: what to build.
+            core: a network that already has the right weights, e.g. one just trained; nothing is fetched then.
+            pretrained: fetch and assign `spec.weights`; otherwise weights stay random.
+            impl: `LogMelSpectrogram` implementation.
+        """
+        self.spec = spec
+        self.impl = impl
+        self._pretrained = pretrained or core is not None
+        # Weights are fetched before anything is built: what fails should fail early.
+        path = download.fetch_weights(spec) if pretrained and core is None else None
+        if core is None:
+            shape: dict[str, Any] = {"num_tags": len(spec.tags), "input_shape": spec.input_shape}
+            name = spec.name.replace(".", "_")
+            build = functools.partial(registry.build_model, spec.architecture, **shape, name=name, **spec.config)
+            try:
+                outline.check(build, spec, path)
+                core = build()
+            except TypeError as error:  # a config that the builder does not take
+                raise SpecError(
+                    f"{spec.architecture!r} cannot be built with config={dict(spec.config)!r}: {error}."
+                ) from error
+        expected = (None, len(spec.tags))
+        if tuple(core.output_shape) != expected or tuple(core.input_shape[1:]) != spec.input_shape:
+            raise SpecError(
+                f"The network of {spec.name!r} maps {core.input_shape} to {core.output_shape}; its spec says "
+                f"{(None, *spec.input_shape)} to {expected}."
+            )
+        if path is not None and spec.weights is not None:
+            weights.load_weights(core, path, file_format=spec.weights.format, architecture=spec.architecture)
+        self.core = core
+
+    def like(self, spec: ModelSpec, core: keras.Model | None = None, *, pretrained: bool = True) -> Self:
+        """Make a tagger of the same class and front-end implementation with another spec and network.
+
+        Args:
+            spec: the new spec.
+            core: its network; by default one is built and given the weights of `spec`.
+            pretrained: without `core`: fetch and assign the weights; otherwise they stay random.
+        """
+        return type(self)(spec, core, pretrained=pretrained, impl=self.impl)
+
+    @functools.cached_property
+    def model(self) -> keras.Model:
+        """Waveform `(batch, window_samples)` -> probabilities `(batch, tags)`: preprocessing, then `core`."""
+        return self._from_waveform(self.core)
+
+    # --- Saving ---
+
+    def save(self, folder: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
+        """Write `spec.json`, `weights.safetensors` and a model card; `load(folder)` reads them.
+
+        The folder appears complete or not at all. What is saved is the network as it is now: if it came with random
+        weights, the card says so and repeats none of the spec's claims about training.
+
+        Args:
+            folder: where to.
+            overwrite: replace a tagger that is there; other files in its folder stay. Other folders are never replaced.
+
+        Returns:
+            Path of the folder.
+
+        Raises:
+            CacheError: it cannot be written, or something else is there.
+        """
+        return saving.save(self.core, self._described, Path(folder), overwrite=overwrite)
+
+    @property
+    def weights_sha256(self) -> str:
+        """Of the file its weights came from; empty if they came from nowhere, being random or trained in memory."""
+        source = self.spec.weights
+        return source.sha256 if self._pretrained and source is not None else ""
+
+    def __repr__(self) -> str:
+        """One-line summary."""
+        mels, frames = self.spec.input_shape
+        return (
+            f"<{type(self).__name__} {self.spec.name}: {len(self.tags)} tags, {self.core.count_params():,} parameters, "
+            f"{mels}x{frames} log-mel at {self.spec.audio.sr} Hz, {self.spec.window_seconds:.1f} s windows, "
+            f"{'pretrained' if self._pretrained else 'random weights'}>"
+        )
+
+    # --- Internals ---
+
+    def __getstate__(self) -> dict[str, Any]:
+        """State for `copy` and `pickle`: without the compiled functions, which belong to this very network."""
+        compiled = ("model", "_run", "_run_log_mel", "_run_features")
+        return {name: value for name, value in vars(self).items() if name not in compiled}
+
+    @property
+    def _described(self) -> ModelSpec:
+        """The spec, without what is not true of random weights."""
+        return self.spec if self._pretrained else self.spec.retrained(trained_on=_RANDOM, paper="")
+
+    @functools.cached_property
+    def _run(self) -> KerasRuntime:
+        return KerasRuntime(self.model)
+
+    @functools.cached_property
+    def _run_log_mel(self) -> KerasRuntime:
+        return KerasRuntime(self.core)
+
+    @property
+    def _embedding(self) -> Any:
+        """The symbolic tensor `(batch, features)` that enters the classifier.
+
+        Raises:
+            SpecError: the network has no layer named `head`, or what enters it is no vector.
+        """
+        try:
+            vector = self.core.get_layer("head").input
+        except ValueError as error:
+            raise SpecError(
+                f"{self.spec.name!r} has no embeddings: its network has no layer named 'head'. Name its last one so."
+            ) from error
+        if len(vector.shape) != 2:
+            raise SpecError(
+                f"{self.spec.name!r} has no embeddings: what enters its head has the shape {tuple(vector.shape)}, not "
+                "(batch, features). Let the head be a dense layer on a vector."
+            )
+        return vector
+
+    @functools.cached_property
+    def _run_features(self) -> KerasRuntime:
+        import keras
+
+        # Called `head` by every builder: what enters the classifier is the embedding.
+        features = self.core.get_layer("head").input
+        return KerasRuntime(self._from_waveform(keras.Model(self.core.inputs, features, name="features")))
+
+    def _from_waveform(self, network: keras.Model) -> keras.Model:
+        """Put the preprocessing in front of a network that takes log-mels."""
+        import keras
+
+        from ..models.layers import LogMelSpectrogram
+
+        waveform = keras.Input((self.spec.window_samples,), name="waveform")
+        front_end = LogMelSpectrogram.from_spec(
+            self.spec.audio, self.spec.mel, impl=self.impl, name="log_mel_spectrogram"
+        )
+        return keras.Model(waveform, network(front_end(waveform)), name=f"{network.name}_from_waveform")
