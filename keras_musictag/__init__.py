@@ -36,6 +36,8 @@ _EXPORTS = {
     "MusicTagError": "errors",
     "demo_clip": "audio.demo",
     "Recipe": "apps.recipes",
+    "plan_recipe": "apps.recipes",
+    "run_recipe": "apps.recipes",
     "train": "training.supervised",
     "distil": "training.distillation",
     "FineTuneSpec": "training.finetuning",
@@ -75,6 +77,8 @@ if TYPE_CHECKING:  # the same names, for type checkers
     from .apps.library import tag_library as tag_library
     from .apps.probing import probe as probe
     from .apps.recipes import Recipe as Recipe
+    from .apps.recipes import plan_recipe as plan_recipe
+    from .apps.recipes import run_recipe as run_recipe
     from .audio.demo import demo_clip as demo_clip
     from .errors import MusicTagError as MusicTagError
     from .evaluation import metrics as metrics

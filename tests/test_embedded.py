@@ -54,10 +54,10 @@ def test_recipes_are_complete():
 
 
 def test_a_recipe_without_its_data_says_so():
-    from keras_musictag.apps.recipes import Recipe, RecipeError
+    from keras_musictag.apps.recipes import Recipe, RecipeError, plan_recipe
 
     with pytest.raises(RecipeError, match=r"The recipe's data are not there: .*manifest\.csv\. Say where they are"):
-        Recipe.load("musicnet_crnn/recipe").plan()
+        plan_recipe(Recipe.load("musicnet_crnn/recipe"))
 
 
 def test_the_readme_shows_what_the_specs_say():

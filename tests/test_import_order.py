@@ -30,7 +30,7 @@ MODULES = modules()
 
 
 def imports(module):
-    """Every import of this package in a module: target, imported name, line, and whether it is for type checkers only."""
+    """Imports of this package in a module: target, imported name, line, whether for type checkers only."""
     tree = ast.parse(MODULES[module].read_text(encoding="utf-8"))
     checkers = [node for node in ast.walk(tree) if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)]
     typing_only = {id(inner) for node in checkers for statement in node.body for inner in ast.walk(statement)}

@@ -6,7 +6,7 @@ import pytest
 from published_miniatures import gtzan_folder
 
 import keras_musictag.datasets  # noqa: F401 (registers the module that the next line looks up)
-from keras_musictag.apps.recipes import Recipe, RecipeError
+from keras_musictag.apps.recipes import Recipe, RecipeError, plan_recipe
 from keras_musictag.apps.recipes.recipe_data import load, read
 from keras_musictag.datasets import DataError
 
@@ -55,4 +55,4 @@ def test_a_published_data_set_to_validate_on(recipe):
 )
 def test_a_source_that_cannot_be(recipe, source, error, message):
     with pytest.raises(error, match=message):
-        recipe(source=source).plan()
+        plan_recipe(recipe(source=source))

@@ -15,7 +15,8 @@ import pytest
 from two_tags import TAGS, two_tags
 
 import keras_musictag as kmt
-from keras_musictag.apps.recipes import Recipe, RecipeError
+from keras_musictag.apps.recipes import Recipe, RecipeError, plan_recipe, run_recipe
+from keras_musictag.apps.recipes.execution import carry_out
 from keras_musictag.datasets import DataError, Manifest, Row
 from keras_musictag.errors import CacheError, UnknownModelError
 from keras_musictag.models import registry
@@ -157,14 +158,14 @@ def test_the_recipes_of_the_zoo(model):
         assert said in header
     assert not kmt.model_info(model).metrics or "magnatagatune.toml" not in str(kmt.model_info(model).metrics)
     with pytest.raises(RecipeError, match=r"is for MagnaTagATune\. Say which folder it is in: --data FOLDER"):
-        recipe.plan()
+        plan_recipe(recipe)
 
 
 # === Planning ===
 
 
 def test_data_without_splits_are_shared_out_by_artist(folder):
-    plan = Recipe.load(folder / "recipe.toml").plan()
+    plan = plan_recipe(Recipe.load(folder / "recipe.toml"))
     sizes = {name: len(part) for name, part in plan.data.parts.items()}
     assert sizes == {"train": 16, "valid": 2, "test": 2}
     groups = [{row.group for row in part} for part in plan.data.parts.values()]
@@ -188,9 +189,9 @@ def with_splits(manifest, *names):
 def test_splits_that_are_there_are_kept(folder):
     manifest = Manifest.load(folder / "clips.csv")
     recipe = Recipe.from_dict(basic(batches={"batch_size": 4}))
-    plan = recipe.plan(with_splits(manifest, *["train"] * 7, "valid", "valid", "test"))
+    plan = plan_recipe(recipe, with_splits(manifest, *["train"] * 7, "valid", "valid", "test"))
     assert plan.data.report.ok.split_sizes() == {"train": 14, "valid": 4, "test": 2} and plan.data.notes == ()
-    plan = recipe.plan(with_splits(manifest, *["train"] * 10))
+    plan = plan_recipe(recipe, with_splits(manifest, *["train"] * 10))
     assert {name: len(part) for name, part in plan.data.parts.items()} == {"train": 18, "valid": 2}
     assert (
         plan.data.notes
@@ -202,20 +203,20 @@ def test_splits_that_are_there_are_kept(folder):
     with pytest.raises(
         RecipeError, match=r"2 of 20 clips have no split, the others have one\. Give every clip a split"
     ):
-        recipe.plan(with_splits(manifest, *["train"] * 8, "valid", ""))
+        plan_recipe(recipe, with_splits(manifest, *["train"] * 8, "valid", ""))
     with pytest.raises(RecipeError, match=r"No clip is in the split train; clips are: \{'valid': 10, 'test': 10\}"):
-        recipe.plan(with_splits(manifest, *["valid"] * 5, *["test"] * 5))
+        plan_recipe(recipe, with_splits(manifest, *["valid"] * 5, *["test"] * 5))
     mixed = with_splits(manifest, *["train"] * 8, "valid", "test")
     mixed = Manifest(tuple(dataclasses.replace(row, group="one") for row in mixed), mixed.tags)
     with pytest.raises(RecipeError, match=r"train and valid share 1 groups.*or set data\.shared_groups = true"):
-        recipe.plan(mixed)
-    assert recipe.changed({"data.shared_groups": True}).plan(mixed).data.parts["train"][0].group == "one"
+        plan_recipe(recipe, mixed)
+    assert plan_recipe(recipe.changed({"data.shared_groups": True}), mixed).data.parts["train"][0].group == "one"
 
 
 def test_clips_of_their_own_to_validate_on(folder):
     two_tags(folder / "other", 6, seed=1).to_csv(folder / "other.csv")
     recipe = Recipe.load(folder / "recipe.toml").changed({"data.validation": "other.csv", "data.shared_groups": True})
-    assert {name: len(part) for name, part in recipe.plan().data.parts.items()} == {"train": 20, "valid": 6}
+    assert {name: len(part) for name, part in plan_recipe(recipe).data.parts.items()} == {"train": 20, "valid": 6}
 
 
 def test_chosen_tags(folder):
@@ -224,21 +225,23 @@ def test_chosen_tags(folder):
         "file,title,noisy,artist\n" + "".join(f"{r.path},A,{int('noisy' in r.tags)},{r.group}\n" for r in manifest)
     )
     recipe = Recipe.load(folder / "recipe.toml").changed({"data.tags": ["noisy"]})
-    assert recipe.plan(folder / "named.csv").data.train.tags == recipe.plan().data.train.tags == ("noisy",)
-    assert recipe.plan(manifest).data.train.tags == ("noisy",)
+    assert (
+        plan_recipe(recipe, folder / "named.csv").data.train.tags == plan_recipe(recipe).data.train.tags == ("noisy",)
+    )
+    assert plan_recipe(recipe, manifest).data.train.tags == ("noisy",)
 
 
 def test_bad_clips_are_reported_and_left_out(folder):
     manifest = Manifest.load(folder / "clips.csv")
     manifest = manifest.concat(Manifest((Row(path=folder / "nothing.wav", tags=("tonal",)),), manifest.tags))
     recipe = Recipe.from_dict(basic(batches={"batch_size": 4}))
-    plan = recipe.plan(manifest)
+    plan = plan_recipe(recipe, manifest)
     assert "1 missing" in str(plan.data.report) and len(plan.data.report.ok) == 20
     with pytest.raises(DataError, match=r"The manifest has problems\. 21 rows: 20 fine, 1 problems \(1 missing\)"):
-        recipe.plan(manifest, strict=True)
+        plan_recipe(recipe, manifest, strict=True)
     shutil.rmtree(folder / "clips")
     with pytest.raises(RecipeError, match=r"No clip of the split train can be used\. 21 rows: 0 fine"):
-        recipe.plan(manifest)
+        plan_recipe(recipe, manifest)
 
 
 def test_plans_that_cannot_be(folder, monkeypatch):
@@ -246,28 +249,28 @@ def test_plans_that_cannot_be(folder, monkeypatch):
     without = dataclasses.replace(kmt.model_info("musicnet_crnn"), weights=None)
     monkeypatch.setitem(registry._specs, "musicnet_crnn", without)
     with pytest.raises(RecipeError, match=r"The recipe names no data\. Set data\.source, or give some: --data"):
-        Recipe.from_dict(basic()).plan()
+        plan_recipe(Recipe.from_dict(basic()))
     with pytest.raises(RecipeError, match=r"'magnatagatune:' names no folder\. Write magnatagatune:FOLDER"):
-        Recipe.from_dict(basic()).plan("magnatagatune:")
+        plan_recipe(Recipe.from_dict(basic()), "magnatagatune:")
     with pytest.raises(UnknownModelError, match=r"Unknown model 'tine'\. Did you mean 'tiny'"):
-        Recipe.from_dict({"task": "train", "model": "tine"}).plan(manifest)
+        plan_recipe(Recipe.from_dict({"task": "train", "model": "tine"}), manifest)
     with pytest.raises(RecipeError, match=r"The teacher 'musicnet_crnn' has no weights\. Take one of .*musicnn_mtt"):
-        Recipe.from_dict(basic(task="distil", teacher="musicnet_crnn")).plan(manifest)
+        plan_recipe(Recipe.from_dict(basic(task="distil", teacher="musicnet_crnn")), manifest)
     with pytest.raises(RecipeError, match=r"could not be split: 3 splits need .* data\.group_folders = 0 makes each"):
         (folder / "flat").mkdir()
         shutil.copytree(folder / "clips", folder / "flat" / "artist")
-        Recipe.from_dict(basic(task="distil", teacher="tiny")).plan(folder / "flat")
+        plan_recipe(Recipe.from_dict(basic(task="distil", teacher="tiny")), folder / "flat")
     with pytest.raises(RecipeError, match=r"is a correlation over clips; 2 to validate on are too few"):
-        Recipe.from_dict(basic(task="distil", teacher="tiny")).plan(manifest)
+        plan_recipe(Recipe.from_dict(basic(task="distil", teacher="tiny")), manifest)
     with pytest.raises(ValueError, match=r"train has 16 clips, fewer than a batch of 32"):
-        Recipe.from_dict(basic(batches={"batch_size": 32})).plan(manifest)
+        plan_recipe(Recipe.from_dict(basic(batches={"batch_size": 32})), manifest)
 
 
 # === Running ===
 
 
 def run(recipe, data, folder, **options):
-    return recipe.run(data, folder / "out", cache=folder / "mels", progress=False, **options)
+    return run_recipe(recipe, data, folder / "out", cache=folder / "mels", progress=False, **options)
 
 
 def test_a_recipe_makes_a_tagger_that_says_where_it_is_from(folder):
@@ -311,8 +314,8 @@ def test_a_recipe_makes_a_tagger_that_says_where_it_is_from(folder):
 def test_it_stops_and_goes_on(folder, monkeypatch, caplog, ctrl_c):
     """Ctrl-C keeps what there is, and the rest of the run comes to the same as one without a pause."""
     recipe = Recipe.load(folder / "recipe.toml")
-    whole = recipe.run(None, folder / "whole", cache=folder / "mels", progress=False)
-    plan = recipe.plan()
+    whole = run_recipe(recipe, None, folder / "whole", cache=folder / "mels", progress=False)
+    plan = plan_recipe(recipe)
 
     def stopping(outputs, targets, tags, calls=[]):  # noqa: B006 (it counts)
         calls.append(1)
@@ -322,12 +325,12 @@ def test_it_stops_and_goes_on(folder, monkeypatch, caplog, ctrl_c):
 
     scores = supervised._scores
     monkeypatch.setattr(supervised, "_scores", stopping)
-    stopped = plan.run(folder / "out", cache=folder / "mels", progress=False)
+    stopped = carry_out(plan, folder / "out", cache=folder / "mels", progress=False)
     assert not stopped.finished and stopped.state.step == 15 and stopped.evaluation is None
     assert "Stopped at step 15 of 30" in caplog.text
     assert kmt.load(folder / "out").spec.metrics == ()
     caplog.set_level(logging.INFO, "keras_musictag")
-    resumed = plan.run(folder / "out", cache=folder / "mels", progress=False)
+    resumed = carry_out(plan, folder / "out", cache=folder / "mels", progress=False)
     assert "Going on at step 15 of 30" in caplog.text and resumed.finished
     for one, other in zip(resumed.tagger.core.get_weights(), whole.tagger.core.get_weights(), strict=True):
         np.testing.assert_allclose(one, other, atol=1e-4)

@@ -26,9 +26,8 @@ from .completers import complete_file, complete_model, complete_recipe
 from .data_options import DATA_HELP, planned
 
 if TYPE_CHECKING:
-    from ..apps.recipes import Recipe
+    from ..apps.recipes import Plan, Recipe
     from ..apps.recipes.execution import Result
-    from ..apps.recipes.plan import Plan
 
 # Option -> the key of a recipe that it sets.
 _KEYS = {
@@ -116,9 +115,12 @@ def distil(student: str | None, **given: Any) -> None:
 
 
 def _run(task: str, model: str | None, given: dict[str, Any]) -> None:
+    from ..apps.recipes import plan_recipe
+    from ..apps.recipes.execution import carry_out
+
     recipe = _recipe(task, model, given)
     with progress_only():
-        plan = recipe.plan(given["data"], strict=given["strict"])
+        plan = plan_recipe(recipe, given["data"], strict=given["strict"])
     report = plan.data.report
     if not report.passed or report.notes:
         click.echo(str(report), err=True)
@@ -135,7 +137,7 @@ def _run(task: str, model: str | None, given: dict[str, Any]) -> None:
 
         click.echo(f"devices: {data_parallel(recipe.batches.batch_size)}", err=True)
     with progress_only():
-        result = plan.run(out, cache=given["cache"], strict=given["strict"], progress=sys.stderr.isatty())
+        result = carry_out(plan, out, cache=given["cache"], strict=given["strict"], progress=sys.stderr.isatty())
     _tell(plan, result, given["as_json"])
 
 

@@ -7,11 +7,13 @@ tags of the rows that are left.
 from __future__ import annotations
 
 import collections
+import dataclasses
 import os
 import stat
 import unicodedata
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,9 +21,12 @@ from ..audio import reading as audio
 from ..errors import AudioError, AudioTooShortError
 from ..utils.parallel import parallel
 from .copies import copies
-from .manifest import Manifest
 from .report import Problem, Report
 from .rows import DataError, Row
+
+if TYPE_CHECKING:
+    from .manifest import Manifest
+
 
 _Part = tuple[Path, float, float | None]  # file, start, duration
 _Fault = tuple[str, str]  # kind, reason
@@ -53,7 +58,7 @@ def validate(
     left = sorted(set(sound) - {number for number, _ in found})
     found += _listed_twice(manifest, left)
     bad = {number for number, _ in found}
-    ok = Manifest(tuple(row for number, row in enumerate(manifest) if number not in bad), manifest.tags)
+    ok = dataclasses.replace(manifest, rows=tuple(row for number, row in enumerate(manifest) if number not in bad))
     rows = [
         Problem(row=number, path=manifest[number].path, where=manifest[number].where, kind=fault[0], reason=fault[1])
         for number, fault in sorted(found, key=lambda pair: pair[0])

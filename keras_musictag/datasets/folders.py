@@ -1,4 +1,4 @@
-"""A folder per tag, or a folder of untagged sounds -> `Manifest`."""
+"""A folder per tag, or a folder of untagged sounds -> rows and tags."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from .manifest import Manifest
 from .readers import SPLIT_NAMES
-from .rows import DataError, Row
+from .rows import DataError, Row, Table
 
 _log = logging.getLogger(__name__)
 
@@ -19,7 +18,7 @@ SUFFIXES = frozenset(
 )  # fmt: skip
 
 
-def read_folders(root: Path) -> Manifest:
+def read_folders(root: Path) -> Table:
     """See `Manifest.from_folders`."""
     root = Path(os.path.abspath(root))
     if not root.is_dir():
@@ -41,7 +40,7 @@ def read_folders(root: Path) -> Manifest:
             f"{root} has no folders with sound files; it has: {_content(root)}. Put the sounds of each tag into a "
             "folder named like the tag; where no tags are needed, pass untagged=True."
         )
-    return Manifest(tuple(rows), tuple(sorted({folder.name.strip() for folder, _ in classes})))
+    return tuple(rows), tuple(sorted({folder.name.strip() for folder, _ in classes}))
 
 
 def _split_folders(root: Path, folders: list[Path]) -> dict[Path, str]:
@@ -63,7 +62,7 @@ def _warn_of_loose_sounds(folders: Iterable[Path]) -> None:
         _log.warning("Left out, being in no folder of a tag: %d sounds, the first is %s.", len(loose), loose[0])
 
 
-def read_files(root: Path, group_folders: int) -> Manifest:
+def read_files(root: Path, group_folders: int) -> Table:
     """See `Manifest.from_files`."""
     if isinstance(group_folders, bool) or not isinstance(group_folders, int) or group_folders < 0:
         raise DataError(f"group_folders must be a whole number, 0 or more; got {group_folders!r}.")
@@ -76,9 +75,10 @@ def read_files(root: Path, group_folders: int) -> Manifest:
             f"{root} has no sound files; it has: {_content(root)}. Files count that are named like sound: "
             f"{', '.join(sorted(SUFFIXES))}."
         )
-    return Manifest(
-        tuple(Row(path=root / name, group="/".join(name.parts[:-1][:group_folders]), where=str(name)) for name in names)
-    )
+    groups = ("/".join(name.parts[:-1][:group_folders]) for name in names)
+    return tuple(
+        Row(path=root / name, group=group, where=str(name)) for name, group in zip(names, groups, strict=True)
+    ), ()
 
 
 def _content(folder: Path) -> str:

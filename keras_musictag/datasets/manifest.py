@@ -78,7 +78,12 @@ class Manifest(Sequence[Row]):
         """
         from . import readers
 
-        return readers.load(Path(path), **options)
+        path = Path(path)
+        if path.is_dir():
+            untagged = options.pop("untagged", False)
+            return cls.from_files(path, **options) if untagged else cls.from_folders(path, **options)
+        read: Callable[..., Manifest] = getattr(cls, f"from_{readers.kind_of(path)}")
+        return read(path, **options)
 
     @classmethod
     def from_csv(
@@ -111,7 +116,7 @@ class Manifest(Sequence[Row]):
         """
         from . import readers
 
-        return readers.read_csv(Path(path), tags=tags, root=root, encoding=encoding, untagged=untagged)
+        return cls(*readers.read_csv(Path(path), tags=tags, root=root, encoding=encoding, untagged=untagged))
 
     @classmethod
     def from_jsonl(
@@ -131,7 +136,7 @@ class Manifest(Sequence[Row]):
         """
         from . import readers
 
-        return readers.read_jsonl(Path(path), tags=tags, root=root, untagged=untagged)
+        return cls(*readers.read_jsonl(Path(path), tags=tags, root=root, untagged=untagged))
 
     @classmethod
     def from_parquet(
@@ -150,7 +155,7 @@ class Manifest(Sequence[Row]):
         """
         from . import readers
 
-        return readers.read_parquet(Path(path), tags=tags, root=root, untagged=untagged)
+        return cls(*readers.read_parquet(Path(path), tags=tags, root=root, untagged=untagged))
 
     @classmethod
     def from_folders(cls, root: AnyPath) -> Manifest:
@@ -164,7 +169,7 @@ class Manifest(Sequence[Row]):
         """
         from . import folders
 
-        return folders.read_folders(Path(root))
+        return cls(*folders.read_folders(Path(root)))
 
     @classmethod
     def from_files(cls, root: AnyPath, *, group_folders: int = 1) -> Manifest:
@@ -183,7 +188,7 @@ class Manifest(Sequence[Row]):
         """
         from . import folders
 
-        return folders.read_files(Path(root), group_folders)
+        return cls(*folders.read_files(Path(root), group_folders))
 
     def to_csv(self, path: AnyPath) -> None:
         """Write what `from_csv` reads, a column per tag; the file is there in full or not at all.
@@ -353,7 +358,7 @@ class Manifest(Sequence[Row]):
         """
         from . import splitting
 
-        return splitting.grouped_split(self, fractions, seed=seed, by=by)
+        return dataclasses.replace(self, rows=splitting.grouped_split(self, fractions, seed=seed, by=by))
 
     def validate(
         self,

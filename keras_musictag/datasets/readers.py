@@ -1,6 +1,6 @@
-"""Tables and folders -> `Manifest`. What cannot be understood is listed line by line, and then nothing is loaded.
+"""Tables of labelled recordings -> rows and tags. Every line that cannot be read is reported; then nothing is loaded.
 
-A reader turns its format into records (column name -> cell) and `_manifest` does the rest, so that the formats cannot
+A reader turns its format into records (column name -> cell) and `_table` does the rest, so that the formats cannot
 drift apart. The formats are described at `Manifest.from_csv` and its neighbours.
 """
 
@@ -12,13 +12,12 @@ import io
 import json
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from ..errors import MissingExtraError
-from .manifest import Manifest
-from .rows import SPLITS, DataError, Row
+from .rows import SPLITS, DataError, Row, Table
 
 Record = tuple[str, Mapping[str, Any]]  # where it was read, and column -> cell
 _Path = str | os.PathLike[str] | None
@@ -49,29 +48,36 @@ _BOOLEANS = {"true": 1.0, "false": 0.0}  # as pandas and Excel write them
 _SHOWN = 20  # problems listed in a message
 
 
-def load(path: Path, **options: Any) -> Manifest:
-    """Choose the reader by what is there: see `Manifest.load`."""
-    if path.is_dir():
-        untagged = options.pop("untagged", False)
-        return Manifest.from_files(path, **options) if untagged else Manifest.from_folders(path, **options)
-    kinds: dict[str, Callable[..., Manifest]] = {
-        **dict.fromkeys((".csv", ".tsv", ".txt"), Manifest.from_csv),
-        **dict.fromkeys((".jsonl", ".ndjson"), Manifest.from_jsonl),
-        **dict.fromkeys((".parquet", ".pq"), Manifest.from_parquet),
-    }
-    kind = kinds.get(path.suffix.lower())
+_KINDS = {
+    ".csv": "csv",
+    ".tsv": "csv",
+    ".txt": "csv",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".parquet": "parquet",
+    ".pq": "parquet",
+}
+
+
+def kind_of(path: Path) -> str:
+    """`"csv"`, `"jsonl"` or `"parquet"`, by the suffix of a table's file.
+
+    Raises:
+        DataError: another suffix.
+    """
+    kind = _KINDS.get(path.suffix.lower())
     if kind is None:
         raise DataError(
-            f"A manifest is a folder of folders or a file that ends in {', '.join(kinds)}; got {str(path)!r}. Save it "
+            f"A manifest is a folder of folders or a file that ends in {', '.join(_KINDS)}; got {str(path)!r}. Save it "
             "as one of these (a spreadsheet: as CSV UTF-8), or call the from_ method of its format."
         )
-    return kind(path, **options)
+    return kind
 
 
 # === CSV ===
 
 
-def read_csv(path: Path, *, tags: Sequence[str] | None, root: _Path, encoding: str, untagged: bool) -> Manifest:
+def read_csv(path: Path, *, tags: Sequence[str] | None, root: _Path, encoding: str, untagged: bool) -> Table:
     """See `Manifest.from_csv`."""
     text = decode_text(path, encoding)
     first, _, rest = text.partition("\n")
@@ -89,7 +95,7 @@ def read_csv(path: Path, *, tags: Sequence[str] | None, root: _Path, encoding: s
             f"{path} line {reader.line_num + skipped} is not well-formed: {error}. Most often a quotation mark is not "
             "closed; inside a quoted cell it is written twice."
         ) from error
-    return _manifest(path, columns, records, tags, root, untagged, decimal_comma=delimiter != ",")
+    return _table(path, columns, records, tags, root, untagged, decimal_comma=delimiter != ",")
 
 
 def decode_text(path: Path, encoding: str) -> str:
@@ -158,7 +164,7 @@ def _csv_records(reader: Any, columns: list[str], path: Path, skipped: int) -> I
 # === JSON lines and Parquet ===
 
 
-def read_jsonl(path: Path, *, tags: Sequence[str] | None, root: _Path, untagged: bool) -> Manifest:
+def read_jsonl(path: Path, *, tags: Sequence[str] | None, root: _Path, untagged: bool) -> Table:
     """See `Manifest.from_jsonl`."""
     text = decode_text(path, "utf-8-sig")
     records: list[Record] = []
@@ -183,10 +189,10 @@ def read_jsonl(path: Path, *, tags: Sequence[str] | None, root: _Path, untagged:
     _raise(path, problems)
     if not records and tags is None and not untagged:
         raise DataError(f'{path} is empty. Write a line for each sound, e.g. {{"file": "a.wav", "tags": ["rock"]}}.')
-    return _manifest(path, list(columns), records, tags, root, untagged)
+    return _table(path, list(columns), records, tags, root, untagged)
 
 
-def read_parquet(path: Path, *, tags: Sequence[str] | None, root: _Path, untagged: bool) -> Manifest:
+def read_parquet(path: Path, *, tags: Sequence[str] | None, root: _Path, untagged: bool) -> Table:
     """See `Manifest.from_parquet`."""
     try:
         arrow, parquet = (importlib.import_module(name) for name in ("pyarrow", "pyarrow.parquet"))
@@ -198,13 +204,13 @@ def read_parquet(path: Path, *, tags: Sequence[str] | None, root: _Path, untagge
     except (arrow.ArrowInvalid, OSError) as error:
         raise DataError(f"{path} is not a Parquet file: {error}. Write it again.") from error
     records = [(f"{path.name} row {number}", record) for number, record in enumerate(table.to_pylist())]
-    return _manifest(path, list(table.column_names), records, tags, root, untagged)
+    return _table(path, list(table.column_names), records, tags, root, untagged)
 
 
 # === Records -> rows ===
 
 
-def _manifest(
+def _table(
     path: Path,
     columns: list[str],
     records: Iterable[Record],
@@ -213,7 +219,7 @@ def _manifest(
     untagged: bool,
     *,
     decimal_comma: bool = False,
-) -> Manifest:
+) -> Table:
     """Rows of records; `columns` are all that occur."""
     if untagged and tags is not None:
         raise DataError(f"{path} is read either with the tags {list(tags)[:5]!r} or untagged. Leave one out.")
@@ -253,7 +259,7 @@ def _manifest(
         except DataError as error:
             problems.append(f"{row['where']}: {error}")
     _raise(path, problems)
-    return Manifest(tuple(rows), names)
+    return tuple(rows), names
 
 
 def _raise(path: Path, problems: Sequence[str]) -> None:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import collections
 import dataclasses
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from .manifest import Manifest
+if TYPE_CHECKING:
+    from .manifest import Manifest
+
 
 _SHOWN = 20  # problems listed by `str`
 

@@ -100,3 +100,6 @@ def tag_names(tags: Iterable[str]) -> tuple[str, ...]:
     if twice:
         raise DataError(f"Tags come more than once: {', '.join(map(repr, twice))}. Name each once.")
     return names
+
+
+Table = tuple[tuple[Row, ...], tuple[str, ...]]  # rows, and tags in the order of the targets

@@ -10,17 +10,23 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .copies import copies
-from .manifest import Manifest
 from .rows import SPLITS, DataError, Row
+
+if TYPE_CHECKING:
+    from .manifest import Manifest
+
 
 Fractions = Mapping[str, float] | Sequence[float]
 
 
-def grouped_split(manifest: Manifest, fractions: Fractions, *, seed: int, by: Callable[[Row], str] | None) -> Manifest:
+def grouped_split(
+    manifest: Manifest, fractions: Fractions, *, seed: int, by: Callable[[Row], str] | None
+) -> tuple[Row, ...]:
     """See `Manifest.grouped_split`."""
     wanted = _fractions(fractions)
     groups = groups_of(manifest, by)
@@ -34,8 +40,7 @@ def grouped_split(manifest: Manifest, fractions: Fractions, *, seed: int, by: Ca
     chosen = _assign(sums, np.array(list(wanted.values())), np.random.default_rng(seed))
     names = list(wanted)
     split_of = {row: names[choice] for rows, choice in zip(groups, chosen, strict=True) for row in rows}
-    rows = tuple(dataclasses.replace(row, split=split_of[number]) for number, row in enumerate(manifest))
-    return Manifest(rows, manifest.tags)
+    return tuple(dataclasses.replace(row, split=split_of[number]) for number, row in enumerate(manifest))
 
 
 def folds(manifest: Manifest, count: int, *, seed: int = 0) -> np.ndarray:

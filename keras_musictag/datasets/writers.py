@@ -10,11 +10,15 @@ import io
 import json
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..models.weights import write_atomically
-from .manifest import Manifest
 from .readers import RESERVED, TAG_PREFIX
 from .rows import DataError, Row
+
+if TYPE_CHECKING:
+    from .manifest import Manifest
+
 
 _TEXTS = ("split", "group", "source", "licence")
 

@@ -124,7 +124,7 @@ def segment_source(model: keras.Model) -> Any:
     Raises:
         TrainingError: there is none, or time is not the last axis of the input that is pooled.
     """
-    from .loop import TrainingError
+    from .training_spec import TrainingError
 
     kinds = [type(layer).__name__ for layer in model.layers]
     first = kinds.index("MaxPooling2D") if "MaxPooling2D" in kinds else len(kinds)
@@ -141,7 +141,7 @@ def segment_source(model: keras.Model) -> Any:
 
 
 def _scaled(rate: float, factor: float) -> float:
-    from .loop import TrainingError
+    from .training_spec import TrainingError
 
     if not 0 <= rate * factor < 1:
         raise TrainingError(f"dropout={factor!r} turns a rate of {rate:g} into {rate * factor:g}; rates are below 1.")

@@ -1,10 +1,23 @@
-"""Recipes: a tagger from a file of settings and a folder of sound, the same each time.
+"""Recipes: a tagger from a file of settings and a folder of recordings, reproducibly.
 
-`Recipe.load("recipe.toml").run("music/", "out")` is all; `recipe` says what a recipe holds.
+`run_recipe("recipe.toml", "music/", "out")` trains, evaluates and saves; `recipe` documents the file format.
 """
 
 from ...datasets.opening import DataSettings
+from .execution import Result, run_recipe
+from .planning import Plan, plan_recipe
 from .recipe import Recipe
 from .recipe_tables import BatchSettings, DistillationSettings, NetworkSettings, RecipeError
 
-__all__ = ["BatchSettings", "DataSettings", "DistillationSettings", "NetworkSettings", "Recipe", "RecipeError"]
+__all__ = [
+    "BatchSettings",
+    "DataSettings",
+    "DistillationSettings",
+    "NetworkSettings",
+    "Plan",
+    "Recipe",
+    "RecipeError",
+    "Result",
+    "plan_recipe",
+    "run_recipe",
+]

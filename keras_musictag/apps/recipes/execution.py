@@ -19,18 +19,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...datasets import Manifest
+from ...datasets.opening import Source
 from ...errors import AudioError, CacheError
 from ...models import folder as saving
 from ...models.spec import SPEC_FILE, WEIGHTS_FILE, ModelSpec, TrainingData
 from ...models.weights import write_atomically
 from ...training.loop import RunState
+from .planning import Plan, plan_recipe
+from .recipe import Recipe
 from .recipe_tables import RecipeError
 
 if TYPE_CHECKING:
     from ...datasets.features import FeatureCache
     from ...evaluation.results import Agreement, Evaluation
     from ...tagger import Tagger
-    from .plan import Plan
 
 _log = logging.getLogger(__name__)
 
@@ -64,11 +66,44 @@ class Result:
     dropped: int = 0
 
 
-def carry_out(
-    plan: Plan, folder: Path, cache: FeatureCache | str | os.PathLike[str] | None, strict: bool, progress: bool
+def run_recipe(
+    recipe: Recipe | str | os.PathLike[str],
+    data: Source | None,
+    folder: str | os.PathLike[str],
+    *,
+    cache: FeatureCache | str | os.PathLike[str] | None = None,
+    strict: bool = False,
+    progress: bool = True,
 ) -> Result:
-    """See `Recipe.run`."""
-    return _Run(plan, folder, cache, progress).do(strict)
+    """Carry out a recipe: check, train or distil, evaluate on the test split, save.
+
+    Args:
+        recipe: a `Recipe`, or what `Recipe.load` reads.
+        data, strict: as in `plan_recipe`.
+        folder: becomes a tagger that `load` reads; `folder/run` is the run, which resumes if it was interrupted.
+        cache: folder of log-mels, shared between runs; by default in this package's cache.
+        progress: show progress bars.
+
+    Returns:
+        `Result`.
+
+    Raises:
+        RecipeError, DataError, TrainingError: why it cannot be carried out.
+        CacheError: the folder is something else, or cannot be written.
+    """
+    return carry_out(plan_recipe(recipe, data, strict=strict), folder, cache=cache, strict=strict, progress=progress)
+
+
+def carry_out(
+    plan: Plan,
+    folder: str | os.PathLike[str],
+    *,
+    cache: FeatureCache | str | os.PathLike[str] | None = None,
+    strict: bool = False,
+    progress: bool = True,
+) -> Result:
+    """Carry out a plan of `plan_recipe`; arguments and errors as in `run_recipe`."""
+    return _Run(plan, Path(folder), cache, progress).do(strict)
 
 
 class _Run:

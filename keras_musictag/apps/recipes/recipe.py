@@ -19,7 +19,7 @@
     hop_seconds = 1.0             # `DistillationSettings`, to distil only
 
 A key that nobody knows is an error, not a setting that quietly does nothing. What a recipe leaves out has the default
-of its class. `plan` and `run` carry recipes out.
+of its class. `plan_recipe` checks a recipe and `run_recipe` carries it out.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ import tomllib
 import typing
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from ...datasets.augment import Augmentation
 from ...datasets.opening import DataSettings
@@ -49,12 +49,6 @@ from .recipe_tables import (
     require_type,
 )
 from .recipe_tables import RecipeError as RecipeError
-
-if TYPE_CHECKING:
-    from ...datasets import Manifest
-    from ...datasets.features import FeatureCache
-    from .execution import Result
-    from .plan import Plan
 
 # Where a recipe states no steps: passes through the training clips, and steps at least.
 PASSES, LEAST_STEPS = 16, 1000
@@ -165,7 +159,7 @@ class Recipe:
         """
         return Recipe.from_dict(merged(self.to_dict(), changes), root=self.root)
 
-    # --- What it comes to ---
+    # --- Settings derived from it ---
 
     def training_spec(self, clips: int) -> TrainingSpec:
         """Settings of the loop for so many training clips; short runs warm up and validate in proportion.
@@ -192,46 +186,6 @@ class Recipe:
     def augmentation(self, mel: MelSpec) -> Augmentation | None:
         """Augmentation for a model's log-mels; `None` if there is none."""
         return Augmentation(mel=mel, **self.augment) if any(self.augment.values()) else None
-
-    def plan(
-        self, data: Manifest | str | os.PathLike[str] | None = None, *, strict: bool = False, workers: int = 2
-    ) -> Plan:
-        """Load and check the data: everything that can be known before anything is computed.
-
-        Args:
-            data: instead of `data.source`; a manifest, or what `data.load` reads.
-            strict: refuse data with any problem, instead of leaving bad clips out.
-            workers: files looked at at once.
-
-        Raises:
-            RecipeError, DataError, TrainingError: why it cannot be carried out.
-        """
-        from .plan import plan
-
-        return plan(self, data, strict=strict, workers=workers)
-
-    def run(
-        self,
-        data: Manifest | str | os.PathLike[str] | None,
-        folder: str | os.PathLike[str],
-        *,
-        cache: FeatureCache | str | os.PathLike[str] | None = None,
-        strict: bool = False,
-        progress: bool = True,
-    ) -> Result:
-        """Carry it out: `plan`, train or distil, evaluate on the test split, save.
-
-        Args:
-            data, strict: as in `plan`.
-            folder: becomes a tagger that `load` reads; `folder/run` is the run, which goes on if it was interrupted.
-            cache: folder of log-mels, shared between runs; by default in this package's cache.
-            progress: show bars.
-
-        Raises:
-            RecipeError, DataError, TrainingError: why it cannot be carried out.
-            CacheError: the folder is something else, or cannot be written.
-        """
-        return self.plan(data, strict=strict).run(folder, cache=cache, strict=strict, progress=progress)
 
 
 def merged(table: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

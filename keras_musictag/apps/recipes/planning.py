@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ...datasets.opening import Source
 from ...training.loop import TrainingSpec
@@ -15,16 +14,12 @@ from .recipe import Recipe
 from .recipe_data import RecipeData
 from .recipe_tables import RecipeError
 
-if TYPE_CHECKING:
-    from ...datasets.features import FeatureCache
-    from .execution import Result
-
 _SHOWN = 10  # tags that are named
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What will be done. Made by `Recipe.plan`.
+    """What will be done. Made by `plan_recipe`.
 
     Attributes:
         recipe: the recipe.
@@ -59,36 +54,44 @@ class Plan:
             return f"those of {self.recipe.teacher}"
         return f"{len(tags)}: {', '.join(tags[:_SHOWN])}{', ...' if len(tags) > _SHOWN else ''}"
 
-    def run(
-        self,
-        folder: str | os.PathLike[str],
-        *,
-        cache: FeatureCache | str | os.PathLike[str] | None = None,
-        strict: bool = False,
-        progress: bool = True,
-    ) -> Result:
-        """Do it; see `Recipe.run`."""
-        from .execution import carry_out
 
-        return carry_out(self, Path(folder), cache, strict, progress)
+def plan_recipe(
+    recipe: Recipe | str | os.PathLike[str],
+    data: Source | None = None,
+    *,
+    strict: bool = False,
+    workers: int = 2,
+) -> Plan:
+    """Load and check the data of a recipe: everything that can be checked before anything is computed.
 
+    Args:
+        recipe: a `Recipe`, or what `Recipe.load` reads.
+        data: replaces `data.source`: a manifest, or what `datasets.opening.open_data` reads.
+        strict: refuse data with any problem, instead of leaving bad clips out.
+        workers: number of files checked at once.
 
-def plan(recipe: Recipe, source: Source | None, *, strict: bool, workers: int) -> Plan:
-    """See `Recipe.plan`."""
+    Returns:
+        `Plan`, which `str` describes and `execution.carry_out` runs.
+
+    Raises:
+        RecipeError, DataError, TrainingError: why it cannot be carried out.
+    """
+    if not isinstance(recipe, Recipe):
+        recipe = Recipe.load(recipe)
     _require_model(recipe.model)
     distil = recipe.task == "distil"
     if distil:
         _require_model(recipe.teacher, weights=True)
-    data = recipe_data.load(
-        source, recipe.data, untagged=distil, seed=recipe.seed, root=recipe.root, strict=strict, workers=workers
+    clips = recipe_data.load(
+        data, recipe.data, untagged=distil, seed=recipe.seed, root=recipe.root, strict=strict, workers=workers
     )
-    if distil and len(data.valid) < 3:
+    if distil and len(clips.valid) < 3:
         raise RecipeError(
-            f"Agreement with the teacher is a correlation over clips; {len(data.valid)} to validate on are too few."
+            f"Agreement with the teacher is a correlation over clips; {len(clips.valid)} to validate on are too few."
         )
     if not distil:
-        check_labels(data.train.tags, data.train, data.valid, recipe.batches.batch_size)
-    return Plan(recipe=recipe, data=data, training=recipe.training_spec(len(data.train)))
+        check_labels(clips.train.tags, clips.train, clips.valid, recipe.batches.batch_size)
+    return Plan(recipe=recipe, data=clips, training=recipe.training_spec(len(clips.train)))
 
 
 def _require_model(name: str, weights: bool = False) -> None:
