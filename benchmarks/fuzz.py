@@ -41,7 +41,7 @@ from keras_musictag.apps.library import pool, tag_library
 from keras_musictag.apps.library.library_rows import readable
 from keras_musictag.audio import reading as audio
 from keras_musictag.errors import AudioError
-from keras_musictag.models.weights import write_atomically
+from keras_musictag.utils.files import write_atomically
 
 RESULT = Path(__file__).parent / "results" / "fuzz.json"
 MEMORY = 2**29  # bytes that decoding a file may add to what a worker process has when it starts

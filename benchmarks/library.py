@@ -34,8 +34,7 @@ from tqdm import tqdm
 
 from keras_musictag.audio import reading as audio
 from keras_musictag.datasets.folders import SUFFIXES
-from keras_musictag.models.fetching import replacing
-from keras_musictag.models.weights import write_atomically
+from keras_musictag.utils.files import replacing, write_atomically
 
 RESULT = Path(__file__).parent / "results" / "library.json"
 CORES = len(os.sched_getaffinity(0))

@@ -13,7 +13,7 @@ from zoo_table import ORDER, table
 
 import keras_musictag as kmt
 from keras_musictag.models.cards import model_card
-from keras_musictag.models.weights import write_atomically
+from keras_musictag.utils.files import write_atomically
 
 PAGE = Path(__file__).parents[1] / "docs" / "models.md"
 SECTIONS = ("Input", "Training data and licences", "Evaluation", "Limits")

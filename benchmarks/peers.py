@@ -43,9 +43,9 @@ from keras_musictag.apps.benchmarking.job import Job
 from keras_musictag.apps.benchmarking.machine import describe
 from keras_musictag.apps.benchmarking.suite import run_job
 from keras_musictag.models.mel import LogMel
-from keras_musictag.models.weights import write_atomically
 from keras_musictag.tagging.runtimes import is_installed
 from keras_musictag.utils.cores import available_cores
+from keras_musictag.utils.files import write_atomically
 
 ROOT = Path(__file__).parents[1]
 RESULTS, PAGE = ROOT / "benchmarks" / "results" / "peers.json", ROOT / "docs" / "peers.md"

@@ -16,8 +16,8 @@ from pathlib import Path
 import keras_musictag as kmt
 from keras_musictag.apps.benchmarking import BenchmarkRun, benchmark
 from keras_musictag.apps.benchmarking.page import page, plot
-from keras_musictag.models.weights import write_atomically
 from keras_musictag.plots import save_figure
+from keras_musictag.utils.files import write_atomically
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "benchmark.json"

@@ -29,9 +29,8 @@ from keras_musictag.apps.probing.probe_result import measure
 from keras_musictag.apps.probing.runner import probe
 from keras_musictag.datasets import Manifest, Row
 from keras_musictag.evaluation.measuring import score
-from keras_musictag.models.fetching import replacing
-from keras_musictag.models.weights import write_atomically
 from keras_musictag.training.finetuning import FineTuneSpec
+from keras_musictag.utils.files import replacing, write_atomically
 from keras_musictag.utils.tables import Table
 
 ROOT = Path(__file__).parents[1]

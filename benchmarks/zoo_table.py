@@ -16,7 +16,7 @@ from typing import Any
 import keras_musictag as kmt
 from keras_musictag.apps.benchmarking import BenchmarkRun
 from keras_musictag.models.spec import ModelSpec
-from keras_musictag.models.weights import write_atomically
+from keras_musictag.utils.files import write_atomically
 
 ROOT = Path(__file__).parents[1]
 README, RESULTS = ROOT / "README.md", ROOT / "benchmarks" / "results" / "benchmark.json"

@@ -29,6 +29,7 @@ from .tagger import Tagger
 from .tagging.base import BaseTagger
 from .tagging.exported import ExportedTagger, ExportError, Format, is_export
 from .tagging.runtimes import FASTEST_FIRST, RUNTIMES, is_installed, require_installed
+from .utils.files import cache_folder
 
 if TYPE_CHECKING:
     from .models.layers import Impl
@@ -205,7 +206,7 @@ def _on_runtime(spec: ModelSpec, runtime: str, threads: int | None) -> ExportedT
     """From the cache, exported when it is not there yet or damaged."""
     require_installed(runtime)
     file_format = _CACHED_FORMATS[runtime]
-    folder = download.cache_folder() / "exports" / _key(spec, file_format)
+    folder = cache_folder() / "exports" / _key(spec, file_format)
     if is_export(folder):
         try:
             return ExportedTagger.from_folder(folder, runtime, threads, spec=spec)

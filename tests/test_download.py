@@ -22,10 +22,12 @@ from weight_files import CONTENT, NAME, OTHER, files_in, rot, spec_of, wait_unti
 
 from keras_musictag.errors import CacheError, CorruptWeightsError, DownloadError, OfflineError, SpecError
 from keras_musictag.models import fetching as download
+from keras_musictag.utils import files
 
 FETCH = """
 import sys
-from keras_musictag import WeightsSource, download, model_info
+from keras_musictag import WeightsSource, model_info
+from keras_musictag.models import fetching as download
 import dataclasses
 uri, sha256 = sys.argv[1:]
 spec = dataclasses.replace(model_info("tiny"), weights=WeightsSource(uri=uri, sha256=sha256))
@@ -49,7 +51,7 @@ def test_a_download_is_verified_and_made_once(https, cache):
     digest = hashlib.sha256(CONTENT).hexdigest()
     assert files_in(cache) == [f"weights/{digest}/{NAME}"]
     assert https.requests == [f"GET /files/{NAME}"]
-    download._sha256.cache_clear()  # as in another process
+    files._sha256.cache_clear()  # as in another process
     assert download.fetch_weights(spec_of()) == path
     assert len(https.requests) == 1
 
@@ -283,7 +285,7 @@ def test_offline_nothing_is_asked_and_what_is_cached_loads(https, monkeypatch, v
 )
 def test_what_counts_as_offline(monkeypatch, value, offline):
     monkeypatch.setenv("KERAS_MUSICTAG_OFFLINE", value)
-    assert download.is_offline() is offline
+    assert files.is_offline() is offline
 
 
 # === Storage ===
@@ -344,6 +346,6 @@ def test_a_disk_that_runs_full(https, tiny_disk, monkeypatch):
 def test_the_cache_of_the_user(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("KERAS_MUSICTAG_CACHE", "~/weights")
-    assert download.cache_folder() == tmp_path / "weights"
+    assert files.cache_folder() == tmp_path / "weights"
     monkeypatch.delenv("KERAS_MUSICTAG_CACHE")
-    assert download.cache_folder().name == "keras_musictag"
+    assert files.cache_folder().name == "keras_musictag"

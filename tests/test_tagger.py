@@ -233,12 +233,12 @@ def test_save_and_load(tiny, song, tmp_path):
 
 
 def test_a_failed_save_leaves_nothing(tiny, tmp_path, monkeypatch):
-    from keras_musictag import tagger as module
+    from keras_musictag.models import folder as module
 
     def full(path, content):
         raise CacheError(f"{path} cannot be written: no space")
 
-    monkeypatch.setattr(module.weights, "write_atomically", full)
+    monkeypatch.setattr(module, "write_atomically", full)
     with pytest.raises(CacheError, match="no space"):
         tiny.save(tmp_path / "mine")
     assert [path for path in tmp_path.iterdir() if path.name != "cache"] == []

@@ -19,6 +19,7 @@ from weight_files import files_in
 import keras_musictag as kmt
 from keras_musictag.errors import CacheError, CorruptWeightsError, WeightsMismatchError
 from keras_musictag.models import weights
+from keras_musictag.utils import files
 
 
 def build(seed=None):
@@ -355,7 +356,7 @@ def test_no_folder_to_write_to(model, tmp_path):
 def test_the_umask_is_respected(tmp_path):
     before = os.umask(0o027)
     try:
-        weights.write_atomically(tmp_path / "file", b"content")
+        files.write_atomically(tmp_path / "file", b"content")
     finally:
         os.umask(before)
     assert (tmp_path / "file").stat().st_mode & 0o777 == 0o640

@@ -15,10 +15,10 @@ from safetensors.numpy import load_file, save
 import keras_musictag as kmt
 from keras_musictag.audio import reading as audio
 from keras_musictag.models.cards import update_zoo
-from keras_musictag.models.fetching import sha256_of
 from keras_musictag.models.registry import zoo_folder
 from keras_musictag.models.spec import WEIGHTS_FILE, WeightsSource
-from keras_musictag.models.weights import load_weights, write_atomically
+from keras_musictag.models.weights import load_weights
+from keras_musictag.utils.files import sha256_of, write_atomically
 
 TOLERANCE = 2e-3
 

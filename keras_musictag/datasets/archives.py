@@ -22,7 +22,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ..errors import CacheError, DownloadError, OfflineError
-from ..models.fetching import is_offline, replacing, sha256_of
+from ..utils.files import is_offline, replacing, sha256_of
 from .rows import DataError
 
 _log = logging.getLogger(__name__)

@@ -14,7 +14,7 @@ import stat
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from pathlib import Path
 
-from ..models.fetching import sha256_of
+from ..utils.files import sha256_of
 from ..utils.parallel import parallel
 
 _SAMPLE = 16_384  # bytes at the beginning, in the middle and at the end

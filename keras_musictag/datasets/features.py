@@ -29,10 +29,10 @@ import numpy as np
 from ..audio import reading as audio
 from ..errors import AudioNotFoundError, CacheError
 from ..models import windows
-from ..models.fetching import replacing
 from ..models.keras_runtime import KerasRuntime
 from ..models.layers import LogMelSpectrogram
 from ..models.spec import ModelSpec, WindowSpec
+from ..utils.files import replacing
 
 _LAYOUT = 1  # part of the key: raise it when cached values or their layout change
 _CHUNK = WindowSpec(frames=512, remainder="align", short="pad")  # frames computed at a time, 4 chunks per call

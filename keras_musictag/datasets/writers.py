@@ -12,7 +12,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..models.weights import write_atomically
+from ..utils.files import write_atomically
 from .readers import RESERVED, TAG_PREFIX
 from .rows import DataError, Row
 

@@ -384,7 +384,7 @@ def write_csv(path: str | os.PathLike[str], rows: list[dict[str, Any]]) -> Path:
 
 def _write(path: str | os.PathLike[str], text: str) -> Path:
     """All of it or nothing; bytes of a file name that are no UTF-8 become question marks."""
-    from ..models.weights import write_atomically
+    from ..utils.files import write_atomically
 
     path = Path(path)
     write_atomically(path, text.encode("utf-8", "replace"))

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..models.weights import write_atomically
+from ..utils.files import write_atomically
 from .metrics import compare_scores, evaluate_scores
 from .results import Comparison, Evaluation, EvaluationError, Failure, require
 

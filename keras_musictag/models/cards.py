@@ -107,7 +107,7 @@ def write_cards() -> list[str]:
     Raises:
         CacheError: the zoo cannot be written.
     """
-    from .weights import write_atomically
+    from ..utils.files import write_atomically
 
     changed = []
     for spec in _zoo():
@@ -131,8 +131,8 @@ def update_zoo(name: str, **changes: Any) -> None:
         SpecError: there is no such entry, or the changes do not make a valid spec.
         CacheError: the zoo cannot be written.
     """
+    from ..utils.files import write_atomically
     from .registry import zoo_folder
-    from .weights import write_atomically
 
     folder = zoo_folder() / name
     spec = dataclasses.replace(ModelSpec.from_folder(folder), **changes)

@@ -20,14 +20,11 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
-import functools
 import hashlib
 import logging
 import os
 import re
 import time
-import uuid
-from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -40,16 +37,15 @@ from ..errors import (
     WeightsError,
     WeightsUnavailableError,
 )
+from ..utils.files import PART, cache_folder, is_offline, replacing, sha256_of
 from .spec import SPEC_FILE, WEIGHTS_FILE, ModelSpec, WeightsSource, parse_hub_uri
 
 _log = logging.getLogger(__name__)
 
 _TIMEOUT = 30  # seconds without a byte before a connection counts as dead
 _CHUNK = 1 << 16  # bytes
-_PART = ".part"  # last letters of a file that is still being written
 _ABANDONED = 3600  # seconds; a live download writes a chunk far more often, so an older part belongs to no process
 _COMMIT = re.compile("[0-9a-f]{40}")  # a full one; anything else may move
-_TRUE = {"1", "true", "yes", "on"}
 
 
 # === Public ===
@@ -108,58 +104,6 @@ def fetch_hub_spec(uri: str) -> ModelSpec:
     return dataclasses.replace(spec, weights=dataclasses.replace(spec.weights, uri=pinned))
 
 
-def cache_folder() -> Path:
-    """Where downloads by URL are kept."""
-    configured = os.environ.get("KERAS_MUSICTAG_CACHE")
-    if configured:
-        return Path(os.path.expanduser(configured))
-    import platformdirs
-
-    return Path(platformdirs.user_cache_dir("keras_musictag", appauthor=False))
-
-
-def is_offline() -> bool:
-    """Whether the user has forbidden network access."""
-    return any(os.environ.get(name, "").lower() in _TRUE for name in ("KERAS_MUSICTAG_OFFLINE", "HF_HUB_OFFLINE"))
-
-
-@contextlib.contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
-    """Open a file for writing that takes its name when the block ends without an exception, and vanishes otherwise.
-
-    Raises:
-        OSError: it cannot be written; what was at `path` before is untouched.
-    """
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}{_PART}")
-    try:
-        with temporary.open("xb") as file:
-            yield file
-        temporary.replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
-
-
-# === Checksums ===
-
-
-def sha256_of(path: Path) -> str:
-    """Hexadecimal sha256 of a file; remembered until the file is written again.
-
-    Raises:
-        OSError: the file cannot be read.
-    """
-    status = path.stat()
-    return _sha256(path, status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
-
-
-@functools.lru_cache(maxsize=256)
-def _sha256(path: Path, *state: int) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _check(path: Path, source: WeightsSource, advice: str) -> Path:
     actual = sha256_of(path)
     if actual != source.sha256:
@@ -187,7 +131,7 @@ def _cache_path(source: WeightsSource) -> Path:
 def _from_cache(source: WeightsSource) -> Path | None:
     path = _cache_path(source)
     with contextlib.suppress(OSError):  # not there or not readable: fetching it will say why
-        for part in path.parent.glob(f".*{_PART}"):
+        for part in path.parent.glob(f".*{PART}"):
             if time.time() - part.stat().st_mtime > _ABANDONED:
                 part.unlink()
     with contextlib.suppress(OSError):

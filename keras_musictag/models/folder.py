@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import CacheError, MusicTagError
+from ..utils.files import write_atomically
 from . import cards, weights
 from .spec import SPEC_FILE, WEIGHTS_FILE, ModelSpec
 
@@ -106,5 +107,5 @@ def _write(core: keras.Model, spec: ModelSpec, folder: Path, name: str) -> None:
     """The three files in an empty folder; `name` is what the card calls the folder."""
     source = weights.save_weights(core, folder / WEIGHTS_FILE)
     spec = dataclasses.replace(spec, weights=source, root=None)
-    weights.write_atomically(folder / SPEC_FILE, spec.to_json().encode())
-    weights.write_atomically(folder / _CARD, cards.model_card(spec, name).encode())
+    write_atomically(folder / SPEC_FILE, spec.to_json().encode())
+    write_atomically(folder / _CARD, cards.model_card(spec, name).encode())

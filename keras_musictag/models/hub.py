@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from ..errors import MusicTagError, SpecError
+from ..utils.files import is_offline
 from . import cards
-from .fetching import is_offline
 from .spec import SPEC_FILE, WEIGHTS_FILE, ModelSpec, parse_hub_uri
 
 if TYPE_CHECKING:

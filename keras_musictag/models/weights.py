@@ -8,7 +8,6 @@ before all values are known to be good.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import CacheError, CorruptWeightsError, WeightsError, WeightsMismatchError
-from .fetching import replacing, sha256_of
+from ..errors import CorruptWeightsError, WeightsError, WeightsMismatchError
+from ..utils.files import sha256_of, write_atomically
 from .spec import WeightsSource
 
 if TYPE_CHECKING:
@@ -87,21 +86,6 @@ def save_weights(model: keras.Model, path: Path) -> WeightsSource:
     )
     write_atomically(path, save(arrays, metadata={"format": "keras_musictag"}))
     return WeightsSource(uri=path.name, sha256=sha256_of(path), size=path.stat().st_size)
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that it is either there in full or not at all.
-
-    Raises:
-        CacheError: the folder cannot be written or the disk is full.
-    """
-    try:
-        with replacing(path) as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())  # else a power cut could leave the new name on an empty file
-    except OSError as error:
-        raise CacheError(f"{path} cannot be written: {error}. Nothing was changed.") from error
 
 
 # === Checks ===

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import MissingExtraError, MusicTagError
-from ..models.weights import write_atomically
+from ..utils.files import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

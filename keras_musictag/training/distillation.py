@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from ..errors import AudioError
-from ..models.weights import write_atomically
 from ..tagging.network_tagger import NetworkTagger
+from ..utils.files import write_atomically
 from .loop import RunState, TrainingError, TrainingSpec, fit, set_prior
 from .training_graph import segment_frames
 
@@ -105,7 +105,7 @@ class TeacherTargets:
     def _windows(self, path: Path) -> tuple[np.ndarray, np.ndarray]:
         """Beginnings `(t,)` in seconds and probabilities `(t, tags)` of the teacher's windows of a track."""
         if path not in self._known:
-            from ..models.fetching import sha256_of
+            from ..utils.files import sha256_of
 
             # What is no file has no digest; the teacher says what is wrong with it.
             file = self.folder / f"{sha256_of(path)}.npy" if path.is_file() else None

@@ -28,7 +28,7 @@ from ..datasets.manifest import Manifest
 from ..errors import AudioError, CacheError
 from ..models.keras_runtime import KerasRuntime
 from ..models.registry import DEFAULT_MODEL, model_info
-from ..models.weights import write_atomically
+from ..utils.files import write_atomically
 
 if TYPE_CHECKING:
     import keras

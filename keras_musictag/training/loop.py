@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from ..errors import CacheError
-from ..models.weights import write_atomically
+from ..utils.files import write_atomically
 from .training_spec import PRECISIONS as PRECISIONS
 from .training_spec import RunState as RunState
 from .training_spec import TrainingError as TrainingError

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from ...errors import MusicTagError
-from ...models.weights import write_atomically
+from ...utils.files import write_atomically
 from ...utils.tables import Block, Table, plain
 
 FORMAT = 1  # of the JSON file

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Protocol, Self
 
-from ...models.fetching import replacing
+from ...utils.files import replacing
 from .library_rows import LibraryError, LibraryRow, Revision
 
 if sys.platform == "win32":

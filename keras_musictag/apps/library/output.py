@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from ...errors import MissingExtraError
-from ...models.fetching import replacing
+from ...utils.files import replacing
 from .library_rows import COLUMNS, LibraryError, LibraryRow
 
 SUFFIXES = (".jsonl", ".csv", ".parquet")
@@ -53,7 +53,7 @@ def journal_path(out: Path) -> Path:
 
 def sweep(path: Path) -> None:
     """Remove what killed runs have left of a file that they were writing to replace it; only under its lock."""
-    unfinished = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{32}}\.part")  # as `download.replacing` calls it
+    unfinished = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{32}}\.part")  # as `files.replacing` calls it
     for name in os.listdir(path.parent):
         if unfinished.fullmatch(name):
             with contextlib.suppress(OSError):

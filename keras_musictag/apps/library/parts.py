@@ -29,7 +29,7 @@ _ROWS = 5_000  # rows of a part, all of which are in memory while it grows
 _SECONDS = 30.0  # between two writes
 
 _NAME = re.compile(r"part-(\d{5})-[0-9a-f]{8}-\d{5}\.parquet")  # number of the run, its random name, number of the part
-_UNFINISHED = re.compile(r"\.part-.*\.parquet\.[0-9a-f]{32}\.part")  # as `download.replacing` calls it
+_UNFINISHED = re.compile(r"\.part-.*\.parquet\.[0-9a-f]{32}\.part")  # as `files.replacing` calls it
 
 # What says whether a row has to be made again.
 _ABOUT = ("path", "sha256", "size", "mtime", "model", "weights_sha256", "spec_digest", "tags_kept", "error_kind")

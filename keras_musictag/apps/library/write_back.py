@@ -18,7 +18,7 @@ from typing import Any
 
 from ...audio import reading as audio
 from ...errors import AudioError, MissingExtraError
-from ...models.fetching import replacing
+from ...utils.files import replacing
 from .journal import Journal
 from .library_rows import LibraryRow, readable
 from .listing import Listing

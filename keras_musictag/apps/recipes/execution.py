@@ -23,8 +23,8 @@ from ...datasets.opening import Source
 from ...errors import AudioError, CacheError
 from ...models import folder as saving
 from ...models.spec import SPEC_FILE, WEIGHTS_FILE, ModelSpec, TrainingData
-from ...models.weights import write_atomically
 from ...training.loop import RunState
+from ...utils.files import write_atomically
 from .planning import Plan, plan_recipe
 from .recipe import Recipe
 from .recipe_tables import RecipeError
@@ -154,7 +154,7 @@ class _Run:
 
     def _cache(self) -> FeatureCache:
         from ...datasets.features import FeatureCache
-        from ...models.fetching import cache_folder
+        from ...utils.files import cache_folder
 
         if isinstance(self.given_cache, FeatureCache):
             return self.given_cache

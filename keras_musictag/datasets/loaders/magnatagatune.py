@@ -23,8 +23,7 @@ from pathlib import Path
 from typing import Literal
 
 from ...errors import CacheError
-from ...models.fetching import is_offline, sha256_of
-from ...models.weights import write_atomically
+from ...utils.files import is_offline, sha256_of, write_atomically
 from ..archives import fetch, remote_size, unzip
 from ..info import DatasetInfo
 from ..manifest import Manifest

@@ -17,12 +17,11 @@ from ...audio import reading as audio
 from ...audio.demo import demo_clip
 from ...errors import CacheError, MissingExtraError
 from ...models import windows
-from ...models.fetching import sha256_of
 from ...models.folder import EXPORT_FILE, EXPORT_FILES, new_folder
 from ...models.mel import LogMel
 from ...models.spec import SPEC_FILE, ModelSpec
-from ...models.weights import write_atomically
 from ...utils.fields import require_choice
+from ...utils.files import sha256_of, write_atomically
 from ..exported import ExportError, ExportInfo, Format, Precision, Sound
 from ..runtimes import is_installed, readers, require_installed
 from .checking import compare

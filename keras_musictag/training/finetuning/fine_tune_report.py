@@ -15,7 +15,7 @@ from ...datasets import Manifest
 from ...evaluation.bootstrap import group_ids
 from ...evaluation.metrics import evaluate_scores
 from ...evaluation.results import Estimate, Evaluation, EvaluationError, flat
-from ...models.weights import write_atomically
+from ...utils.files import write_atomically
 from ...utils.tables import Block, Table, plain
 from .labelled_data import FineTuneData
 

@@ -28,8 +28,8 @@ from ...datasets.splitting import folds
 from ...errors import CacheError
 from ...models import folder as saving
 from ...models.spec import SPEC_FILE, ModelSpec
-from ...models.weights import write_atomically
 from ...tagging.network_tagger import NetworkTagger
+from ...utils.files import write_atomically
 from ..loop import RunState
 from .description import described
 from .estimate import seconds_for
@@ -180,7 +180,7 @@ class _Run:
     def __init__(
         self, prepared: FineTunePlan, folder: Path | None, cache: str | os.PathLike[str] | None, progress: bool
     ) -> None:
-        from ...models.fetching import cache_folder
+        from ...utils.files import cache_folder
 
         self.base, self.data, self.settings = prepared.base, prepared.data, prepared.settings
         self.folder, self.progress = folder, progress
