@@ -15,6 +15,8 @@ from keras_musictag.audio import containers as _headers
 from keras_musictag.audio import reading as audio
 from keras_musictag.errors import AudioError, AudioTooShortError, TruncatedAudioError, UnsupportedAudioError
 
+pytestmark = pytest.mark.smoke
+
 load = functools.partial(audio.load, target_sr=16000)
 
 

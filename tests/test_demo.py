@@ -14,6 +14,8 @@ import soundfile
 import keras_musictag as kmt
 from keras_musictag.audio.demo import SECTIONS
 
+pytestmark = pytest.mark.smoke
+
 NAMES = [section.name for section in SECTIONS]
 ZOO = Path(__file__).parents[1] / "zoo"
 

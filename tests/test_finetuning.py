@@ -196,6 +196,7 @@ def test_musicnet_crnn(three, tune, folder):
 # === Stages ===
 
 
+@pytest.mark.smoke
 def test_the_head_alone(tiny, three, tune):
     result = tune(tiny, three, settings=HEAD)
     assert result.report.kept == "head" and list(result.report.log_likelihood) == ["head"]

@@ -7,6 +7,8 @@ import time
 
 import pytest
 
+pytestmark = pytest.mark.smoke
+
 HEAVY = ("tensorflow", "keras", "jax", "torch", "librosa", "matplotlib", "sklearn", "huggingface_hub", "requests")
 
 

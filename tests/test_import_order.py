@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.smoke
+
 PACKAGE = "keras_musictag"
 ROOT = Path(__file__).parents[1] / PACKAGE
 # Lowest first: each imports only from itself and those before it.

@@ -11,7 +11,7 @@ from keras import ops
 from keras_musictag.errors import InvalidSamplesError, SpecError
 from keras_musictag.models.layers import LogMelSpectrogram, mel_filterbank, mel_frequencies, window_function
 
-pytestmark = pytest.mark.contract
+pytestmark = [pytest.mark.contract, pytest.mark.smoke]
 
 SR = 12_000
 ZOO_12K = {"sr": 12_000, "n_fft": 512, "hop_length": 256, "n_mels": 96}

@@ -25,7 +25,7 @@ from keras_musictag.errors import (
     WeightsUnavailableError,
 )
 
-pytestmark = pytest.mark.contract
+pytestmark = [pytest.mark.contract, pytest.mark.smoke]
 
 
 @pytest.fixture(scope="module")

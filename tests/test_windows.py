@@ -14,6 +14,8 @@ from keras_musictag.models.layers import LogMelSpectrogram
 from keras_musictag.models.spec import AudioSpec, MelSpec, ModelSpec, WindowSpec
 from keras_musictag.models.windows import cut
 
+pytestmark = pytest.mark.smoke
+
 
 def make_spec(frames=187, remainder="align", short="repeat", sr=16000, n_fft=512, hop_length=256, n_mels=96):
     return ModelSpec(
