@@ -206,7 +206,7 @@ def test_stays_float32_under_mixed_precision():
 def test_bad_options_are_named():
     with pytest.raises(ValueError, match="impl must be 'fft' or 'conv'; got 'fast'"):
         LogMelSpectrogram(impl="fast")
-    with pytest.raises(ValueError, match="pad_mode must be 'constant' or 'reflect'; got 'edge'"):
+    with pytest.raises(ValueError, match="pad_mode must be one of 'constant', 'reflect'; got 'edge'"):
         LogMelSpectrogram(pad_mode="edge")
     with pytest.raises(ValueError, match=r"window must be one of 'hann'.*got 'kaiser'"):
         LogMelSpectrogram(window="kaiser")

@@ -17,7 +17,10 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
+from ..models.mel import decibels_per_decade
 from ..models.spec import MelSpec
+
+DECIBELS = ("db", "amplitude_to_db")  # scalings
 
 Domain = Literal["power", "log"]
 Targets = Literal["max", "weighted"]
@@ -45,10 +48,12 @@ def to_power(x: np.ndarray, mel: MelSpec) -> np.ndarray:
         array([[ 0.1,  1. , 10. ]])
     """
     x = np.asarray(x, "float64")
-    if mel.scaling == "db":
-        return max(mel.amin, mel.ref) * 10.0 ** (x / 10.0)
+    if mel.scaling in DECIBELS:
+        return max(mel.amin, mel.ref) * 10.0 ** (x / decibels_per_decade(mel))
     if mel.scaling == "log10":
         return np.maximum(np.expm1(x * math.log(10.0)), 0.0) / mel.gain
+    if mel.scaling == "log":
+        return np.maximum(np.exp(x * mel.std + mel.mean) - mel.log_offset, 0.0)
     return x
 
 
@@ -67,11 +72,14 @@ def from_power(power: np.ndarray, mel: MelSpec) -> np.ndarray:
         array([[ -10.,    0., -100.]], dtype=float32)
     """
     power = np.asarray(power, "float64")
-    if mel.scaling == "db":
-        db = 10.0 * np.log10(np.maximum(power, mel.amin)) - 10.0 * math.log10(max(mel.amin, mel.ref))
+    if mel.scaling in DECIBELS:
+        factor = decibels_per_decade(mel)
+        db = factor * np.log10(np.maximum(power, mel.amin)) - factor * math.log10(max(mel.amin, mel.ref))
         return limit_range(db.astype("float32"), mel)
     if mel.scaling == "log10":
         return (np.log1p(mel.gain * power) / math.log(10.0)).astype("float32")
+    if mel.scaling == "log":
+        return ((np.log(power + mel.log_offset) - mel.mean) / mel.std).astype("float32")
     return power.astype("float32")
 
 
@@ -82,7 +90,7 @@ def limit_range(x: np.ndarray, mel: MelSpec) -> np.ndarray:
         >>> limit_range(np.array([[0.0, -50.0, -90.0]]), MelSpec(top_db=80.0))
         array([[  0., -50., -80.]])
     """
-    if mel.scaling != "db" or mel.top_db is None:
+    if mel.scaling not in DECIBELS or mel.top_db is None:
         return x
     return np.maximum(x, x.max(axis=(-2, -1), keepdims=True) - x.dtype.type(mel.top_db))
 
@@ -132,9 +140,10 @@ def tilt(x: np.ndarray, db: np.ndarray | float, mel: MelSpec) -> np.ndarray:
 def _add_db(x: np.ndarray, db: np.ndarray, mel: MelSpec) -> np.ndarray:
     if not db.any():
         return x  # exactly, without the rounding of a way through powers
-    if mel.scaling == "db":  # without that way, which is 20 times slower
-        floor = 10.0 * math.log10(mel.amin / max(mel.amin, mel.ref))
-        return limit_range(np.maximum(x + db.astype("float32"), np.float32(floor)), mel)
+    if mel.scaling in DECIBELS:  # without that way, which is 20 times slower
+        factor = decibels_per_decade(mel)
+        floor = factor * math.log10(mel.amin / max(mel.amin, mel.ref))
+        return limit_range(np.maximum(x + (factor / 10.0 * db).astype("float32"), np.float32(floor)), mel)
     return from_power(to_power(x, mel) * 10.0 ** (db / 10.0), mel)
 
 

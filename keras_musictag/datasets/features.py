@@ -3,6 +3,10 @@
 Conventions: a cached spectrogram is `(frames, mels)`, so that a window of frames is one contiguous read. Frame `t` is
 centred on second `t * hop_length / sr` of its file; the whole spectrogram is exactly what `windows.cut` and
 `LogMelSpectrogram` make of the file, up to the rounding to float16.
+
+Of models whose windows are centred one by one (`spec.mel.center`), whole tracks are kept as of the others: padded once.
+A window that is read has its neighbours' sound in the first and last `n_fft / 2` samples, where the model would pad.
+Sounds shorter than a window are exact.
 """
 
 from __future__ import annotations
@@ -31,6 +35,7 @@ from ..errors import AudioNotFoundError, CacheError
 from ..models import windows
 from ..models.keras_runtime import KerasRuntime
 from ..models.layers import LogMelSpectrogram
+from ..models.mel import decibels_per_decade
 from ..models.spec import ModelSpec, WindowSpec
 from ..utils.files import replacing
 
@@ -72,12 +77,12 @@ class FeatureCache:
         self.dtype = np.dtype("<f2" if _fits_float16(spec) else "<f4")
         self._index_path = Path(folder) / "index.jsonl"
         self._index: dict[str, tuple[int, int, str]] | None = None
-        self._runtime: KerasRuntime | None = None
+        self._runtimes: dict[bool, KerasRuntime] = {}  # by whether windows are centred one by one
         self._lock = threading.RLock()
 
     def __getstate__(self) -> dict[str, Any]:
         """What another process needs: neither the lock nor the compiled front end."""
-        return {**self.__dict__, "_lock": None, "_runtime": None, "_index": None}
+        return {**self.__dict__, "_lock": None, "_runtimes": {}, "_index": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Come with a lock of one's own."""
@@ -182,7 +187,9 @@ class FeatureCache:
 
     def _write(self, out: BinaryIO, path: str | os.PathLike[str], window: WindowSpec | None) -> None:
         """Header, frames and checksum, a few chunks in memory at a time."""
-        spec = dataclasses.replace(self.spec, window=window or _CHUNK)
+        spec = self.spec if window is None else dataclasses.replace(self.spec, window=window)
+        if window is None:
+            spec = dataclasses.replace(spec, mel=dataclasses.replace(spec.mel, center=False), window=_CHUNK)
         samples = frames = crc = 0
 
         def counted() -> Iterator[np.ndarray]:
@@ -193,10 +200,9 @@ class FeatureCache:
 
         out.write(bytes(_HEADER_BYTES))
         for batch in windows.cut(counted(), spec, batch_size=4, name=repr(os.fspath(path))):
-            log_mels = self._log_mel(batch.samples).transpose(0, 2, 1)
+            log_mels = self._log_mel(batch.samples, spec.mel.center).transpose(0, 2, 1)
             # A track shorter than a chunk came padded: its own frames are those that its two pads complete.
-            padded = samples + 2 * (spec.mel.n_fft // 2)
-            whole = 1 + (padded - spec.mel.n_fft) // spec.mel.hop_length if window is None else spec.window.frames
+            whole = spec.mel.frames(samples + 2 * (spec.mel.n_fft // 2)) if window is None else spec.window.frames
             for start, log_mel in zip(batch.starts.tolist(), log_mels, strict=True):
                 # The last chunk ends with the track and overlaps the one before.
                 new = log_mel[frames - start : whole - start].astype(self.dtype).tobytes()
@@ -207,15 +213,15 @@ class FeatureCache:
         out.seek(0)
         out.write(self._header(frames))
 
-    def _log_mel(self, samples: np.ndarray) -> np.ndarray:
+    def _log_mel(self, samples: np.ndarray, center: bool) -> np.ndarray:
         """`(windows, samples)` -> float32 `(windows, mels, frames)`."""
         with self._lock:  # backends use all cores for one call; decoding goes on beside it
-            if self._runtime is None:
-                mel = dataclasses.replace(self.spec.mel, top_db=None)
+            if center not in self._runtimes:
+                mel = dataclasses.replace(self.spec.mel, top_db=None, center=center)
                 waveform = keras.Input((None,))
                 layer = LogMelSpectrogram.from_spec(self.spec.audio, mel)
-                self._runtime = KerasRuntime(keras.Model(waveform, layer(waveform)))
-            return self._runtime.predict(samples)
+                self._runtimes[center] = KerasRuntime(keras.Model(waveform, layer(waveform)))
+            return self._runtimes[center].predict(samples)
 
     # --- Index: which content a path had ---
 
@@ -268,9 +274,10 @@ def front_end_digest(spec: ModelSpec) -> str:
 
 def _fits_float16(spec: ModelSpec) -> bool:
     """Within +-128, neighbouring float16 numbers are at most 1/16 apart."""
-    if spec.mel.scaling == "db":
-        return 10 * math.log10(spec.mel.amin / max(spec.mel.amin, spec.mel.ref)) >= -128
-    return spec.mel.scaling == "log10"
+    if spec.mel.scaling in ("db", "amplitude_to_db"):
+        floor = decibels_per_decade(spec.mel) * math.log10(spec.mel.amin / max(spec.mel.amin, spec.mel.ref))
+        return floor >= -128
+    return spec.mel.scaling in ("log10", "log")
 
 
 def _read_index(path: Path) -> dict[str, tuple[int, int, str]]:

@@ -11,6 +11,7 @@ the features of published weights cannot change with a dependency.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import importlib
 from typing import Any, Literal, get_args
 
@@ -19,11 +20,12 @@ import numpy as np
 from keras import ops
 
 from ..errors import InvalidSamplesError
+from .front_end import AudioSpec, MelBanks, MelSpec, PadMode, Scaling
+from .mel import decibels_per_decade
 from .mel import dft_kernels as dft_kernels
 from .mel import mel_filterbank as mel_filterbank
 from .mel import mel_frequencies as mel_frequencies
 from .mel import window_function as window_function
-from .spec import AudioSpec, MelSpec, Scaling
 
 Impl = Literal["fft", "conv"]
 
@@ -42,19 +44,25 @@ class LogMelSpectrogram(keras.layers.Layer):
         hop_length: samples between frames.
         win_length: window length in samples, `None` for `n_fft`.
         window: `"hann"`, `"hamming"`, `"blackman"` or `"boxcar"`.
+        periodic: whether the window is periodic or symmetric.
         center: pad `n_fft // 2` samples on both sides so that frame `t` is centred on sample `t * hop_length`.
         pad_mode: how `center` pads: `"constant"` (zeros) or `"reflect"`.
+        preemphasis_coefficient: `x[t] - coefficient * x[t - 1]` takes the place of `x[t]` and the first sample is
+            dropped, before anything is padded; 0 leaves the sound as it is.
         power: exponent of the magnitude.
         n_mels: mel bands.
         fmin: lowest frequency in Hz.
         fmax: highest frequency in Hz, `None` for `sr / 2`.
         htk: HTK's mel formula instead of Slaney's.
         norm: `"slaney"` or `None`.
-        scaling: `"db"` for `librosa.power_to_db`, `"log10"` for `log10(1 + gain * mel)`, `None` for mel power.
+        mel_banks: `"librosa"`, which are torchaudio's too, or `"kaldi"`, see `mel_filterbank`.
+        scaling: `"db"` for `librosa.power_to_db`, `"amplitude_to_db"` for `librosa.amplitude_to_db`, `"log10"` for
+            `log10(1 + gain * mel)`, `"log"` for `(ln(mel + log_offset) - mean) / std`, `None` for mel power.
         ref: 0 dB.
-        amin: floor of the `"db"` scaling, in mel power.
+        amin: floor of the dB scalings, in mel power.
         top_db: range kept below each clip's own maximum, `None` for all of it.
         gain: factor of the `"log10"` scaling.
+        log_offset, mean, std: numbers of the `"log"` scaling.
         impl: `"fft"` is fastest; `"conv"` is a strided convolution with DFT kernels, for runtimes that have no usable
             FFT.
 
@@ -79,19 +87,25 @@ class LogMelSpectrogram(keras.layers.Layer):
         hop_length: int = 512,
         win_length: int | None = None,
         window: str = "hann",
+        periodic: bool = True,
         center: bool = True,
-        pad_mode: Literal["constant", "reflect"] = "constant",
+        pad_mode: PadMode = "constant",
+        preemphasis_coefficient: float = 0.0,
         power: float = 2.0,
         n_mels: int = 128,
         fmin: float = 0.0,
         fmax: float | None = None,
         htk: bool = False,
         norm: Literal["slaney"] | None = "slaney",
+        mel_banks: MelBanks = "librosa",
         scaling: Scaling | None = "db",
         ref: float = 1.0,
         amin: float = 1e-10,
         top_db: float | None = 80.0,
         gain: float = 10_000.0,
+        log_offset: float = 1e-5,
+        mean: float = 0.0,
+        std: float = 1.0,
         impl: Impl = "fft",
         **kwargs: Any,
     ) -> None:
@@ -100,20 +114,20 @@ class LogMelSpectrogram(keras.layers.Layer):
         super().__init__(trainable=False, **{k: v for k, v in kwargs.items() if k != "trainable"})
         if impl not in get_args(Impl):
             raise ValueError(f"impl must be 'fft' or 'conv'; got {impl!r}.")
-        if pad_mode not in ("constant", "reflect"):
-            raise ValueError(f"pad_mode must be 'constant' or 'reflect'; got {pad_mode!r}.")
         # MelSpec checks the numbers, so that the rules stand in one place.
         self.mel = MelSpec(
-            n_fft=n_fft, hop_length=hop_length, n_mels=n_mels, win_length=win_length, window=window, fmin=fmin,
-            fmax=fmax, htk=htk, norm=norm, power=power, scaling=scaling, ref=ref, amin=amin, top_db=top_db, gain=gain,
+            n_fft=n_fft, hop_length=hop_length, n_mels=n_mels, win_length=win_length, window=window, periodic=periodic,
+            center=center, pad_mode=pad_mode, preemphasis_coefficient=preemphasis_coefficient, fmin=fmin, fmax=fmax,
+            htk=htk, norm=norm, mel_banks=mel_banks, power=power, scaling=scaling, ref=ref, amin=amin, top_db=top_db,
+            gain=gain, log_offset=log_offset, mean=mean, std=std,
         )  # fmt: skip
         self.sr = sr
-        self.center = center
-        self.pad_mode = pad_mode
         self.impl = impl
 
-        taper = window_function(window, win_length or n_fft, n_fft)
-        filters = mel_filterbank(sr=sr, n_fft=n_fft, n_mels=n_mels, fmin=fmin, fmax=fmax, htk=htk, norm=norm)
+        taper = window_function(window, win_length or n_fft, n_fft, periodic)
+        filters = mel_filterbank(
+            sr=sr, n_fft=n_fft, n_mels=n_mels, fmin=fmin, fmax=fmax, htk=htk, norm=norm, mel_banks=mel_banks
+        )
         self._filters = filters.T.astype("float32")
         if impl == "fft":
             self._taper = taper
@@ -122,17 +136,17 @@ class LogMelSpectrogram(keras.layers.Layer):
 
     @classmethod
     def from_spec(cls, audio: AudioSpec, mel: MelSpec, *, impl: Impl = "fft", **kwargs: Any) -> LogMelSpectrogram:
-        """The layer for a model's spec. `center` is off: tracks are padded once, as a whole, before windows are cut."""
-        numbers = {name: getattr(mel, name) for name in mel.__dataclass_fields__}
-        return cls(sr=audio.sr, center=False, impl=impl, **numbers, **kwargs)
+        """The layer for a model's spec."""
+        return cls(sr=audio.sr, impl=impl, **_numbers(mel), **kwargs)
 
     def call(self, waveform: Any) -> Any:
         """Transform `(batch, samples)` to `(batch, n_mels, frames)`."""
         self._check_shape(waveform.shape)
         x = ops.cast(waveform, "float32")
-        if self.center:
-            half = self.mel.n_fft // 2
-            x = ops.pad(x, [[0, 0], [half, half]], mode=self.pad_mode)
+        if self.mel.preemphasis_coefficient:
+            x = x[:, 1:] - self.mel.preemphasis_coefficient * x[:, :-1]
+        if self.mel.center:
+            x = ops.pad(x, [[0, 0], [self.mel.padding, self.mel.padding]], mode=self.mel.pad_mode)
         real, imag = self._stft(x)
         power = real * real + imag * imag
         if self.mel.power != 2.0:
@@ -159,7 +173,10 @@ class LogMelSpectrogram(keras.layers.Layer):
             return ops.log10(1.0 + self.mel.gain * mel)
         if self.mel.scaling is None:
             return mel
-        db = 10.0 * ops.log10(ops.maximum(mel, self.mel.amin)) - 10.0 * np.log10(max(self.mel.amin, self.mel.ref))
+        if self.mel.scaling == "log":
+            return (ops.log(mel + self.mel.log_offset) - self.mel.mean) / self.mel.std
+        factor = decibels_per_decade(self.mel)
+        db = factor * ops.log10(ops.maximum(mel, self.mel.amin)) - factor * np.log10(max(self.mel.amin, self.mel.ref))
         if self.mel.top_db is not None:
             loudest = ops.max(db, axis=(1, 2), keepdims=True)
             db = ops.maximum(db, loudest - self.mel.top_db)
@@ -170,7 +187,7 @@ class LogMelSpectrogram(keras.layers.Layer):
             raise InvalidSamplesError(
                 f"{type(self).__name__} takes waveforms of shape (batch, samples); got shape {tuple(shape)}."
             )
-        least = 1 if self.center else self.mel.n_fft
+        least = (1 if self.mel.center else self.mel.n_fft) + self.mel.lost_samples
         if shape[1] is not None and shape[1] < least:
             raise InvalidSamplesError(f"{type(self).__name__} needs at least {least} samples; got {shape[1]}.")
 
@@ -180,14 +197,15 @@ class LogMelSpectrogram(keras.layers.Layer):
         batch, samples = input_shape
         if samples is None:
             return batch, self.mel.n_mels, None
-        padded = samples + 2 * (self.mel.n_fft // 2) * self.center
-        return batch, self.mel.n_mels, 1 + (padded - self.mel.n_fft) // self.mel.hop_length
+        return batch, self.mel.n_mels, self.mel.frames(samples)
 
     def get_config(self) -> dict[str, Any]:
         """All arguments, for serialisation."""
-        numbers = {name: getattr(self.mel, name) for name in self.mel.__dataclass_fields__}
-        own = {"sr": self.sr, "center": self.center, "pad_mode": self.pad_mode, "impl": self.impl}
-        return {**super().get_config(), **numbers, **own}
+        return {**super().get_config(), **_numbers(self.mel), "sr": self.sr, "impl": self.impl}
+
+
+def _numbers(mel: MelSpec) -> dict[str, Any]:
+    return {field.name: getattr(mel, field.name) for field in dataclasses.fields(mel)}
 
 
 def _float64_scope() -> contextlib.AbstractContextManager[Any]:

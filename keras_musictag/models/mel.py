@@ -12,6 +12,7 @@ from typing import Literal
 
 import numpy as np
 
+from .front_end import MelBanks, MelSpec
 from .spec import ModelSpec
 
 # === Constants ===
@@ -25,8 +26,14 @@ _WINDOWS = {
 }
 
 
-def window_function(window: str, win_length: int, n_fft: int) -> np.ndarray:
-    """Periodic window of `win_length` samples, zero-padded on both sides to `n_fft`.
+def window_function(window: str, win_length: int, n_fft: int, periodic: bool = True) -> np.ndarray:
+    """Window of `win_length` samples, zero-padded on both sides to `n_fft`.
+
+    Args:
+        window: its name.
+        win_length: samples.
+        n_fft: samples with the zeros.
+        periodic: whether its period is `win_length` samples; else it is symmetric, and its period one sample less.
 
     Returns:
         float64 array `(n_fft,)`.
@@ -40,7 +47,7 @@ def window_function(window: str, win_length: int, n_fft: int) -> np.ndarray:
     """
     if window not in _WINDOWS:
         raise ValueError(f"window must be one of {', '.join(_WINDOWS)}; got {window!r}.")
-    phase = 2 * np.pi * np.arange(win_length) / win_length
+    phase = 2 * np.pi * np.arange(win_length) / max(1, win_length - (not periodic))
     values = sum((-1) ** k * a * np.cos(k * phase) for k, a in enumerate(_WINDOWS[window]))
     left = (n_fft - win_length) // 2
     return np.pad(values, (left, n_fft - win_length - left))
@@ -78,12 +85,25 @@ def mel_filterbank(
     fmax: float | None = None,
     htk: bool = False,
     norm: Literal["slaney"] | None = "slaney",
+    mel_banks: MelBanks = "librosa",
 ) -> np.ndarray:
-    """Triangular mel filters, as `librosa.filters.mel`.
+    """Triangular mel filters, as `librosa.filters.mel`; HTK's without norm are torchaudio's default too.
+
+    Args:
+        sr: sample rate in Hz.
+        n_fft: FFT length in samples.
+        n_mels: number of filters.
+        fmin, fmax: where the first one begins and the last one ends, in Hz; `None` for `sr / 2`.
+        htk: HTK's mel formula instead of Slaney's.
+        norm: `"slaney"` or `None`.
+        mel_banks: `"kaldi"` for Kaldi's: straight over mels, not over Hz, on HTK's scale, without norm and without the
+            bin at `sr / 2`.
 
     Returns:
         float64 array `(n_mels, 1 + n_fft // 2)`. A row of zeros means a band narrower than one FFT bin.
     """
+    if mel_banks == "kaldi":
+        return _kaldi_filterbank(sr, n_fft, n_mels, fmin, sr / 2 if fmax is None else fmax)
     edges = mel_frequencies(n_mels + 2, fmin, sr / 2 if fmax is None else fmax, htk)
     bins = np.linspace(0.0, sr / 2, 1 + n_fft // 2) if n_fft % 2 == 0 else np.arange(1 + n_fft // 2) * sr / n_fft
     widths = np.diff(edges)
@@ -93,6 +113,17 @@ def mel_filterbank(
     filters = np.maximum(0.0, np.minimum(rising, falling))
     if norm == "slaney":  # unit area per Hz, so that a wide band does not count more than a narrow one
         filters *= (2.0 / (edges[2:] - edges[:-2]))[:, None]
+    return filters
+
+
+def _kaldi_filterbank(sr: float, n_fft: int, n_mels: int, fmin: float, fmax: float) -> np.ndarray:
+    bins = 1 + n_fft // 2
+    mels = 2595.0 * np.log10(1.0 + np.arange(bins) * (sr / n_fft) / 700.0)
+    lowest, highest = 2595.0 * np.log10(1.0 + np.array([fmin, fmax]) / 700.0)
+    width = (highest - lowest) / (n_mels + 1)  # from the foot of a triangle to its peak
+    peaks = lowest + width * np.arange(1, n_mels + 1)
+    filters = np.maximum(0.0, 1.0 - np.abs(mels[None] - peaks[:, None]) / width)
+    filters[:, n_fft // 2 :] = 0.0
     return filters
 
 
@@ -132,7 +163,7 @@ class LogMel:
     def __init__(self, spec: ModelSpec) -> None:
         """Compute the constants."""
         mel = self.mel = spec.mel
-        self._taper = window_function(mel.window, mel.win_length or mel.n_fft, mel.n_fft)
+        self._taper = window_function(mel.window, mel.win_length or mel.n_fft, mel.n_fft, mel.periodic)
         filters = filters_of(spec).T.astype("float32")
         band, self._bins = np.nonzero(filters)
         self._weights = filters[band, self._bins][:, None]
@@ -141,6 +172,10 @@ class LogMel:
     def __call__(self, samples: np.ndarray) -> np.ndarray:
         """Transform float32 `(batch, samples)` to float32 `(batch, mels, frames)`."""
         mel = self.mel
+        if mel.preemphasis_coefficient:
+            samples = samples[:, 1:] - np.float32(mel.preemphasis_coefficient) * samples[:, :-1]
+        if mel.center:
+            samples = np.pad(samples, [(0, 0), (mel.padding, mel.padding)], mode=mel.pad_mode)
         frames = np.lib.stride_tricks.sliding_window_view(samples, mel.n_fft, axis=1)[:, :: mel.hop_length]
         values = np.zeros((len(frames), mel.n_mels, frames.shape[1]), "float32")
         for clip, result in zip(frames, values, strict=True):
@@ -161,8 +196,11 @@ class LogMel:
             return values
         if mel.scaling == "log10":
             return np.log10(np.float32(1.0) + np.float32(mel.gain) * values)
-        db = np.float32(10.0) * np.log10(np.maximum(values, np.float32(mel.amin)))
-        db -= np.float32(10.0 * np.log10(max(mel.amin, mel.ref)))
+        if mel.scaling == "log":
+            return (np.log(values + np.float32(mel.log_offset)) - np.float32(mel.mean)) / np.float32(mel.std)
+        factor = decibels_per_decade(mel)
+        db = np.float32(factor) * np.log10(np.maximum(values, np.float32(mel.amin)))
+        db -= np.float32(factor * np.log10(max(mel.amin, mel.ref)))
         if mel.top_db is not None:
             np.maximum(db, db.max(axis=(1, 2), keepdims=True) - np.float32(mel.top_db), out=db)
         return db
@@ -172,5 +210,11 @@ def filters_of(spec: ModelSpec) -> np.ndarray:
     """The mel matrix of a spec, as spectra are multiplied by it: float64 array `(1 + n_fft // 2, n_mels)`."""
     mel = spec.mel
     return mel_filterbank(
-        sr=spec.audio.sr, n_fft=mel.n_fft, n_mels=mel.n_mels, fmin=mel.fmin, fmax=mel.fmax, htk=mel.htk, norm=mel.norm
-    ).T
+        sr=spec.audio.sr, n_fft=mel.n_fft, n_mels=mel.n_mels, fmin=mel.fmin, fmax=mel.fmax, htk=mel.htk, norm=mel.norm,
+        mel_banks=mel.mel_banks,
+    ).T  # fmt: skip
+
+
+def decibels_per_decade(mel: MelSpec) -> float:
+    """What ten times the mel power adds in the dB scalings: 10, and 20 where the power is squared first."""
+    return 20.0 if mel.scaling == "amplitude_to_db" else 10.0

@@ -1,9 +1,9 @@
 """What a model is, as data: frozen dataclasses that read and write `spec.json`.
 
-A spec says everything the weights depend on (sample rate, mel numbers, window, tag order), where the weights are
-and what their bytes hash to (`sources`), and what is known and claimed of them (licence, training data, metrics:
-`facts`). Nothing is parsed from a name and nothing here imports Keras, so listing models costs no more than reading
-some JSON.
+A spec says everything the weights depend on (`front_end`: sample rate, mel numbers, window; the order of the tags),
+where the weights are and what their bytes hash to (`sources`), and what is known and claimed of them (licence, training
+data, metrics: `facts`). Nothing is parsed from a name and nothing here imports Keras, so listing models costs no more
+than reading some JSON.
 
 Units: rates in Hz, lengths of STFT windows in samples, lengths of model windows in frames of `hop_length` samples.
 """
@@ -16,133 +16,25 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, Self, get_args
+from typing import Any, Self
 
 from ..errors import SpecError
-from ..utils.fields import build, read_json, require, require_choice, require_count, require_most
+from ..utils.fields import build, read_json, require, require_most
 from .facts import Latency as Latency
 from .facts import TrainingData as TrainingData
 from .facts import check_example, check_metric
+from .front_end import AudioSpec as AudioSpec
+from .front_end import MelSpec as MelSpec
+from .front_end import WindowSpec as WindowSpec
+from .front_end import check_together
 from .sources import WEIGHTS_FILE as WEIGHTS_FILE
 from .sources import WeightsSource as WeightsSource
 from .sources import parse_hub_uri as parse_hub_uri
-
-Scaling = Literal["db", "log10"]
-Remainder = Literal["drop", "align"]
-Short = Literal["repeat", "pad"]
-WINDOWS = ("hann", "hamming", "blackman", "boxcar")
 
 SPEC_VERSION = 1
 SPEC_FILE = "spec.json"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
-
-
-# === Front end ===
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class AudioSpec:
-    """How a sound becomes samples.
-
-    Attributes:
-        sr: sample rate in Hz that the model was trained at.
-        resampler: soxr quality, in librosa's words. The choice is audible to a model: it moves the top mel bands
-            by up to 1.9 log10 units.
-    """
-
-    sr: int
-    resampler: str = "soxr_hq"
-
-    def __post_init__(self) -> None:
-        """Reject rates and resamplers that cannot be."""
-        require_count("audio.sr", self.sr, 1000, 1_000_000)
-        require_choice("audio.resampler", self.resampler, ("soxr_vhq", "soxr_hq", "soxr_mq", "soxr_lq", "soxr_qq"))
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class MelSpec:
-    """The numbers of a log-mel spectrogram: librosa's names, and librosa's defaults but for `top_db`.
-
-    Attributes:
-        n_fft: FFT length in samples.
-        hop_length: samples from one frame to the next.
-        n_mels: mel bands.
-        win_length: window length in samples, `None` for `n_fft`.
-        window: window function (`scipy.signal.get_window` name).
-        fmin: lowest frequency in Hz.
-        fmax: highest frequency in Hz, `None` for half the sample rate.
-        htk: HTK's mel formula instead of Slaney's.
-        norm: `"slaney"` divides each filter by its bandwidth in Hz, `None` leaves peaks at 1.
-        power: exponent of the magnitude, 2.0 for power.
-        scaling: `"db"` is `librosa.power_to_db`, `"log10"` is `log10(1 + gain * mel)`, `None` leaves power.
-        ref: 0 dB in the `"db"` scaling.
-        amin: floor of the `"db"` scaling.
-        top_db: dynamic range kept by the `"db"` scaling, per clip; `None` keeps all.
-        gain: factor in the `"log10"` scaling.
-    """
-
-    n_fft: int = 2048
-    hop_length: int = 512
-    n_mels: int = 128
-    win_length: int | None = None
-    window: str = "hann"
-    fmin: float = 0.0
-    fmax: float | None = None
-    htk: bool = False
-    norm: Literal["slaney"] | None = "slaney"
-    power: float = 2.0
-    scaling: Scaling | None = "db"
-    ref: float = 1.0
-    amin: float = 1e-10
-    top_db: float | None = None
-    gain: float = 10_000.0
-
-    def __post_init__(self) -> None:
-        """Reject numbers that no spectrogram can have."""
-        require_count("mel.n_fft", self.n_fft, 2, 2**16)
-        require_count("mel.hop_length", self.hop_length, 1, 2**16)
-        require_count("mel.n_mels", self.n_mels, 1, 2**12)
-        require_most("mel.n_mels times mel.n_fft", self.n_mels * self.n_fft, 2**26)
-        if self.win_length is not None:
-            require_count("mel.win_length", self.win_length)
-            require(
-                self.win_length <= self.n_fft, f"mel.win_length {self.win_length} is longer than n_fft {self.n_fft}."
-            )
-        require_choice("mel.window", self.window, WINDOWS)
-        require_choice("mel.htk", self.htk, (True, False))
-        require(self.gain > 0, f"mel.gain must be positive; got {self.gain!r}.")
-        require_choice("mel.norm", self.norm, ("slaney", None))
-        require_choice("mel.scaling", self.scaling, (*get_args(Scaling), None))
-        require(self.power > 0, f"mel.power must be positive; got {self.power!r}.")
-        require(
-            self.amin > 0 and self.ref > 0, f"mel.amin and mel.ref must be positive; got {self.amin!r}, {self.ref!r}."
-        )
-        require(self.top_db is None or self.top_db >= 0, f"mel.top_db must not be negative; got {self.top_db!r}.")
-        require(self.fmin >= 0, f"mel.fmin must not be negative; got {self.fmin!r}.")
-        require(self.fmax is None or self.fmax > self.fmin, f"mel.fmax {self.fmax!r} is not above fmin {self.fmin!r}.")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class WindowSpec:
-    """How a track is cut into the windows the network sees.
-
-    Attributes:
-        frames: spectrogram frames per window.
-        remainder: what a track leaves over after whole windows: `"drop"` it (as musicnn was published) or `"align"`
-            one more window with the track's end.
-        short: what becomes of a track shorter than a window: `"repeat"` it until it fills one, or `"pad"` with zeros.
-    """
-
-    frames: int
-    remainder: Remainder = "align"
-    short: Short = "repeat"
-
-    def __post_init__(self) -> None:
-        """Reject unknown policies."""
-        require_count("window.frames", self.frames, 1, 2**20)
-        require_choice("window.remainder", self.remainder, get_args(Remainder))
-        require_choice("window.short", self.short, get_args(Short))
 
 
 # === The whole ===
@@ -224,10 +116,7 @@ class ModelSpec:
             require(
                 isinstance(getattr(self, field), Mapping), f"{field} must be an object; got {getattr(self, field)!r}."
             )
-        require(
-            self.mel.fmax is None or self.mel.fmax <= self.audio.sr / 2,
-            f"mel.fmax {self.mel.fmax!r} is above half the sample rate {self.audio.sr}.",
-        )
+        check_together(self.audio, self.mel, self.window)
         require_most("mel.n_mels times window.frames", self.mel.n_mels * self.window.frames, 2**24)
         require_most("Samples of a window", self.window_samples, 2**26)
         for field, value in self.config.items():
@@ -254,13 +143,18 @@ class ModelSpec:
 
     @property
     def window_samples(self) -> int:
-        """Samples one window needs, including the part of the last frame beyond its hop."""
-        return (self.window.frames - 1) * self.mel.hop_length + self.mel.n_fft
+        """Samples of one window. Of one that is not centred, they include the part of the last frame beyond its hop."""
+        return self.window.samples or self.mel.least_samples(self.window.frames)
+
+    @property
+    def window_step(self) -> int:
+        """Samples from one window's start to the next, in whole-window cutting."""
+        return self.window.samples or self.window.frames * self.mel.hop_length
 
     @property
     def window_seconds(self) -> float:
         """Seconds from one window's start to the next, in whole-window cutting."""
-        return self.window.frames * self.mel.hop_length / self.audio.sr
+        return self.window_step / self.audio.sr
 
     # --- other weights ---
 

@@ -3,6 +3,9 @@
 The whole track is padded once with `n_fft // 2` zeros at each end, and every window is `(frames - 1) * hop_length +
 n_fft` samples of that. A log-mel layer with `center=False` then gives exactly the patches of librosa's spectrogram of
 the whole track; centring each window on its own would move the frames at its edges by up to 2.3 log10 units.
+
+Models that were trained on windows that are centred one by one (`spec.mel.center`) get windows of `spec.window.samples`
+samples, side by side and without padding: the log-mel layer pads each of them.
 """
 
 from __future__ import annotations
@@ -26,10 +29,12 @@ class WindowBatch:
 
     Attributes:
         samples: float32 array `(windows, window_samples)`.
-        starts: int64 array `(windows,)`: the spectrogram frame each window begins at.
+        offsets: int64 array `(windows,)`: the sample of the track that the window's first frame is centred on.
+        starts: int64 array `(windows,)`: the spectrogram frame each window begins at, in full.
     """
 
     samples: np.ndarray
+    offsets: np.ndarray
     starts: np.ndarray
 
 
@@ -38,6 +43,7 @@ def cut(
     spec: ModelSpec,
     *,
     hop_frames: int | None = None,
+    hop_samples: int | None = None,
     batch_size: int = 32,
     name: str = "The sound",
 ) -> Iterator[WindowBatch]:
@@ -51,6 +57,7 @@ def cut(
         spec: front end and window policy.
         hop_frames: frames from one window to the next; `None` for whole windows, side by side, with the spec's policy
             for what is left over. With a hop of one's own the windows stay on that grid and nothing is added.
+        hop_samples: the same in samples; whole frames, unless windows are centred one by one.
         batch_size: windows per batch at most.
         name: what to call the track in messages.
 
@@ -60,7 +67,7 @@ def cut(
     Raises:
         AudioTooShortError: fewer samples than one STFT window.
         SilentAudioError: at the end, when no sample reached one 16-bit step.
-        ValueError: a hop or a batch size below 1.
+        ValueError: a hop or a batch size below 1, two hops, or one that is no whole number of frames.
 
     Example:
         >>> import numpy as np, keras_musictag as kmt
@@ -70,18 +77,41 @@ def cut(
         [(3, 48128)]
     """
     _check_count("batch_size", batch_size)
+    windows: list[np.ndarray] = []
+    offsets: list[int] = []
+    for offset, window in _windows(blocks, spec, _hop(spec, hop_frames, hop_samples), name):
+        windows.append(window.copy())  # a view would keep its whole block in memory
+        offsets.append(offset)
+        if len(windows) == batch_size:
+            yield _batch(windows, offsets, spec)
+            windows, offsets = [], []
+    if windows:
+        yield _batch(windows, offsets, spec)
+
+
+def _batch(windows: list[np.ndarray], offsets: list[int], spec: ModelSpec) -> WindowBatch:
+    samples = np.asarray(offsets, "int64")
+    return WindowBatch(np.stack(windows), samples, samples // spec.mel.hop_length)
+
+
+def _hop(spec: ModelSpec, hop_frames: int | None, hop_samples: int | None) -> int | None:
+    """Samples from one window to the next, if they are asked for."""
     if hop_frames is not None:
         _check_count("hop_frames", hop_frames)
-    windows: list[np.ndarray] = []
-    starts: list[int] = []
-    for start, window in _windows(blocks, spec, hop_frames, name):
-        windows.append(window.copy())  # a view would keep its whole block in memory
-        starts.append(start)
-        if len(windows) == batch_size:
-            yield WindowBatch(np.stack(windows), np.asarray(starts, "int64"))
-            windows, starts = [], []
-    if windows:
-        yield WindowBatch(np.stack(windows), np.asarray(starts, "int64"))
+        if hop_samples is not None:
+            raise ValueError(f"Give hop_frames or hop_samples, not both; got {hop_frames!r} and {hop_samples!r}.")
+        return int(hop_frames) * spec.mel.hop_length
+    if hop_samples is None:
+        return None
+    _check_count("hop_samples", hop_samples)
+    if hop_samples % _grid(spec):
+        raise ValueError(f"hop_samples must be a multiple of {spec.mel.hop_length}, a frame; got {hop_samples!r}.")
+    return int(hop_samples)
+
+
+def _grid(spec: ModelSpec) -> int:
+    """Windows begin at multiples of so many samples."""
+    return 1 if spec.mel.center else spec.mel.hop_length
 
 
 def _check_count(what: str, value: Any) -> None:
@@ -90,11 +120,11 @@ def _check_count(what: str, value: Any) -> None:
 
 
 def _windows(
-    blocks: Iterable[np.ndarray], spec: ModelSpec, hop_frames: int | None, name: str
+    blocks: Iterable[np.ndarray], spec: ModelSpec, asked: int | None, name: str
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """The frame each window begins at and its samples, as soon as they are all there."""
-    align = hop_frames is None and spec.window.remainder == "align"
-    hop = hop_frames or spec.window.frames
+    """The sample each window begins at and its samples, as soon as they are all there."""
+    align = asked is None and spec.window.remainder == "align"
+    hop = asked or spec.window_step
     track = _Track(spec)
     start, peak = 0, 0.0
     for block in blocks:
@@ -136,15 +166,16 @@ class _Track:
     def __init__(self, spec: ModelSpec) -> None:
         self.samples = 0
         self._spec = spec
-        self._pad = np.zeros(spec.mel.n_fft // 2, "float32")
+        self._pad = np.zeros(0 if spec.mel.center else spec.mel.n_fft // 2, "float32")
         self._pieces = [self._pad]
         self._held = len(self._pad)  # samples in the pieces
-        self._first = 0  # frame at which they begin
+        self._first = 0  # sample of the padded track at which they begin
 
     @property
     def last_start(self) -> int:
-        """The last frame at which a window that is all there can begin; negative if there is none."""
-        return self._first + (self._held - self._spec.window_samples) // self._spec.mel.hop_length
+        """The last sample at which a window that is all there can begin; negative if there is none."""
+        grid = _grid(self._spec)
+        return (self._first + self._held - self._spec.window_samples) // grid * grid
 
     def append(self, block: np.ndarray) -> None:
         """Add the next samples."""
@@ -153,17 +184,16 @@ class _Track:
         self.samples += len(block)
 
     def window(self, start: int) -> np.ndarray:
-        """The window that begins at a frame, a view."""
-        return self._joined()[(start - self._first) * self._spec.mel.hop_length :][: self._spec.window_samples]
+        """The window that begins at a sample, a view."""
+        return self._joined()[start - self._first :][: self._spec.window_samples]
 
     def forget(self, start: int) -> None:
-        """Drop what no window from frame `start` on needs."""
-        hop = self._spec.mel.hop_length
-        frames = min(start - self._first, self._held // hop)
-        if frames > 0:
-            self._pieces = [self._joined()[frames * hop :].copy()]
-            self._held -= frames * hop
-            self._first += frames
+        """Drop what no window from sample `start` on needs."""
+        samples = min(start - self._first, self._held)
+        if samples > 0:
+            self._pieces = [self._joined()[samples:].copy()]
+            self._held -= samples
+            self._first += samples
 
     def finish(self) -> None:
         """Bring a short track up to one window, and pad the end."""

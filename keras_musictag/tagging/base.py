@@ -209,7 +209,8 @@ class BaseTagger(abc.ABC):
 
         Args:
             source, sr, offset, duration: as in `tag`.
-            hop_seconds: from one window to the next; rounded to whole spectrogram frames.
+            hop_seconds: from one window to the next; rounded to whole spectrogram frames, or to samples if the model's
+                windows are centred one by one.
 
         Returns:
             `Taggram` with `times` `(t,)` in seconds of the source and `probabilities` `(t, tags)`.
@@ -218,20 +219,20 @@ class BaseTagger(abc.ABC):
             AudioError: the sound cannot be tagged.
             ValueError: `hop_seconds` is not positive.
         """
-        frame_seconds = self.spec.mel.hop_length / self.spec.audio.sr
+        rate, grid = self.spec.audio.sr, 1 if self.spec.mel.center else self.spec.mel.hop_length
         if not hop_seconds > 0 or hop_seconds > 86_400:
             raise ValueError(f"hop_seconds must be positive and at most a day; got {hop_seconds!r}.")
-        hop_frames = max(1, round(hop_seconds / frame_seconds))
+        hop_samples = max(1, round(hop_seconds * rate / grid)) * grid
         starts, rows = [], []
-        for batch in self._windows(source, sr, offset, duration, hop_frames=hop_frames):
-            starts.append(batch.starts)
+        for batch in self._windows(source, sr, offset, duration, hop_samples=hop_samples):
+            starts.append(batch.offsets)
             rows.append(self._run.predict(batch.samples))
         return Taggram(
             tags=self.tags,
-            starts=offset + np.concatenate(starts) * frame_seconds,
+            starts=offset + np.concatenate(starts) / rate,
             probabilities=np.concatenate(rows),
             window_seconds=self.spec.window_seconds,
-            hop_seconds=hop_frames * frame_seconds,
+            hop_seconds=hop_samples / rate,
             model=self.spec.name,
         )
 
@@ -264,7 +265,7 @@ class BaseTagger(abc.ABC):
         sr: float | None,
         offset: float,
         duration: float | None,
-        hop_frames: int | None = None,
+        hop_samples: int | None = None,
     ) -> Iterator[windows.WindowBatch]:
         blocks = audio.stream(
             source,
@@ -275,7 +276,8 @@ class BaseTagger(abc.ABC):
             duration=duration,
         )
         batch_size = windows_per_batch(self.spec)
-        return windows.cut(blocks, self.spec, hop_frames=hop_frames, batch_size=batch_size, name=audio.describe(source))
+        name = audio.describe(source)
+        return windows.cut(blocks, self.spec, hop_samples=hop_samples, batch_size=batch_size, name=name)
 
     @staticmethod
     def _mean(run: Runtime, batches: Iterable[windows.WindowBatch]) -> np.ndarray:

@@ -20,6 +20,7 @@ import numpy as np
 from keras import ops
 
 from ...models.layers import LogMelSpectrogram, frame_signal
+from ...models.mel import decibels_per_decade
 from ...models.spec import ModelSpec
 from ..exported import ExportError
 from . import saved_model
@@ -48,10 +49,11 @@ class _LiteRtLogMel(LogMelSpectrogram):
         return ops.rfft(frames * coarse + frames * fine)
 
     def _scale(self, mel: Any) -> Any:
-        if self.mel.scaling != "db":
+        if self.mel.scaling not in ("db", "amplitude_to_db"):
             return super()._scale(mel)
-        floor, ref = (10.0 * math.log10(value) for value in (self.mel.amin, max(self.mel.amin, self.mel.ref)))
-        db = ops.maximum(10.0 * ops.log10(mel), floor) - ref
+        factor = decibels_per_decade(self.mel)
+        floor, ref = (factor * math.log10(value) for value in (self.mel.amin, max(self.mel.amin, self.mel.ref)))
+        db = ops.maximum(factor * ops.log10(mel), floor) - ref
         if self.mel.top_db is None:
             return db
         return ops.maximum(db, ops.max(db, axis=(1, 2), keepdims=True) - self.mel.top_db)

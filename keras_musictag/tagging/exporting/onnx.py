@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...errors import MissingExtraError
-from ...models.mel import mel_frequencies, window_function
+from ...models.mel import decibels_per_decade, filters_of, mel_frequencies, window_function
 from ...models.spec import ModelSpec
 from ..exported import EMBEDDING, PROBABILITIES
 from .network_graph import add_network
@@ -140,7 +140,7 @@ def _add_front_end(graph: Graph, spec: ModelSpec) -> None:
         return graph.constant(np.float32(value), name)
 
     one = graph.constant(np.array([1], "int64"), "axis")
-    signal = graph.add("Unsqueeze", ["waveform", one], "signal")
+    signal = graph.add("Unsqueeze", [_padded(graph, spec), one], "signal")
     stft = graph.add("Conv", [signal, _kernels(graph, spec, one)], "stft", strides=[mel.hop_length])
     square = graph.add("Mul", [stft, stft], "square")
     halves = graph.constant(np.array([bins, bins], "int64"), "bins")
@@ -155,15 +155,44 @@ def _add_front_end(graph: Graph, spec: ModelSpec) -> None:
         scaled = graph.add("Mul", [x, number(mel.gain, "gain")], "amplified")
         x = graph.add("Log", [graph.add("Add", [scaled, number(1.0, "one")], "plus_one")], "log")
         x = graph.add("Mul", [x, number(1.0 / np.log(10.0), "per_decade")], "decades")
-    elif mel.scaling == "db":
+    elif mel.scaling == "log":
+        x = graph.add("Log", [graph.add("Add", [x, number(mel.log_offset, "log_offset")], "plus_offset")], "log")
+        x = graph.add("Sub", [x, number(mel.mean, "mean")], "centred")
+        x = graph.add("Mul", [x, number(1.0 / mel.std, "per_std")], "standardised")
+    elif mel.scaling is not None:
+        factor = decibels_per_decade(mel)
         floor = graph.add("Max", [x, number(mel.amin, "amin")], "floored")
-        x = graph.add("Mul", [graph.add("Log", [floor], "log"), number(10.0 / np.log(10.0), "per_db")], "db")
-        x = graph.add("Sub", [x, number(10.0 * np.log10(max(mel.amin, mel.ref)), "reference")], "relative")
+        x = graph.add("Mul", [graph.add("Log", [floor], "log"), number(factor / np.log(10.0), "per_db")], "db")
+        x = graph.add("Sub", [x, number(factor * np.log10(max(mel.amin, mel.ref)), "reference")], "relative")
         if mel.top_db is not None:
             loudest = graph.add("ReduceMax", [x], "loudest", axes=[1, 2], keepdims=1)
             least = graph.add("Sub", [loudest, number(mel.top_db, "top_db")], "least")
             x = graph.add("Max", [x, least], "ranged")
     graph.nodes.append(helper.make_node("Identity", [x], ["log_mel"], name="front_end/log_mel"))
+
+
+def _padded(graph: Graph, spec: ModelSpec) -> str:
+    """The waveform `(batch, samples)` after pre-emphasis, padded if windows are centred one by one."""
+    mel, x, samples = spec.mel, "waveform", spec.window_samples
+
+    def part(x: str, start: int, stop: int, name: str, step: int = 1) -> str:
+        limits = (("start", start), ("stop", stop), ("axes", 1), ("step", step))
+        names = [graph.constant(np.array([value], "int64"), f"{name}_{what}") for what, value in limits]
+        return graph.add("Slice", [x, *names], name)
+
+    if mel.preemphasis_coefficient:
+        coefficient = graph.constant(np.float32(mel.preemphasis_coefficient), "preemphasis_coefficient")
+        before = graph.add("Mul", [part(x, 0, samples - 1, "before"), coefficient], "expected")
+        x, samples = graph.add("Sub", [part(x, 1, samples, "after"), before], "emphasised"), samples - 1
+    if not mel.center:
+        return x
+    if mel.pad_mode == "constant":
+        pads = graph.constant(np.array([0, mel.padding, 0, mel.padding], "int64"), "pads")
+        return graph.add("Pad", [x, pads], "padded")
+    # Written out: runtimes reflect slowly, or only images.
+    left = part(x, mel.padding, 0, "reflected_start", -1)
+    right = part(x, samples - 2, samples - 2 - mel.padding, "reflected_end", -1)
+    return graph.add("Concat", [left, x, right], "padded", axis=1)
 
 
 def _kernels(graph: Graph, spec: ModelSpec, one: str) -> str:
@@ -174,7 +203,7 @@ def _kernels(graph: Graph, spec: ModelSpec, one: str) -> str:
     period = graph.constant(np.int64(mel.n_fft), "period")
     phase = graph.add("Mod", [graph.add("Mul", [frequency, time], "product"), period], "phase")
     angle = 2 * np.pi * np.arange(mel.n_fft) / mel.n_fft
-    taper = window_function(mel.window, mel.win_length or mel.n_fft, mel.n_fft)
+    taper = window_function(mel.window, mel.win_length or mel.n_fft, mel.n_fft, mel.periodic)
     taper_name = graph.constant(taper.astype("float32"), "window")
     parts = []
     for name, table in (("cosine", np.cos(angle)), ("sine", -np.sin(angle))):
@@ -186,6 +215,8 @@ def _kernels(graph: Graph, spec: ModelSpec, one: str) -> str:
 def _filters(graph: Graph, spec: ModelSpec) -> str:
     """The mel matrix `(mels, bins)`: triangles, from the bin nearest to each peak so that float32 is precise enough."""
     mel, width = spec.mel, spec.audio.sr / spec.mel.n_fft
+    if mel.mel_banks != "librosa":  # not straight over frequencies
+        return graph.constant(filters_of(spec).T.astype("float32"), "filters")
     edges = mel_frequencies(mel.n_mels + 2, mel.fmin, spec.audio.sr / 2 if mel.fmax is None else mel.fmax, mel.htk)
     low, peak, high = edges[:-2], edges[1:-1], edges[2:]
     nearest = np.round(peak / width)
