@@ -1,5 +1,7 @@
 """Networks as ONNX nodes: the same numbers as Keras, whatever the layers."""
 
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ import keras_musictag as kmt
 from keras_musictag.models.layers import LogMelSpectrogram
 from keras_musictag.models.mel import LogMel, filters_of
 from keras_musictag.models.registry import build_model
+from keras_musictag.models.spec import MelSpec, WindowSpec
 from keras_musictag.tagging.exported import ExportError
 from keras_musictag.tagging.exporting import onnx
 from keras_musictag.tagging.runtimes import OnnxRuntime
@@ -19,6 +22,7 @@ pytestmark = pytest.mark.contract
 
 SPEC = kmt.model_info("tiny")
 SHAPE = SPEC.input_shape
+PUBLISHED = ["won_fcn", "won_crnn", "won_musicnn", "choi_crnn", "mobilenet_v3"]
 
 
 def randomise(model):
@@ -66,6 +70,14 @@ def network(*body, shape=SHAPE, units=5):
         [layers.Reshape((32, 63)), layers.Conv1D(4, 3, padding="same"), layers.MaxPooling1D(2), layers.GRU(5)],
         [layers.Reshape((32, 63)), layers.GRU(4, return_sequences=True), layers.GRU(3), layers.Activation("softmax")],
         [layers.Reshape((32, 63)), layers.ZeroPadding1D(2), layers.Dense(7), layers.GlobalAveragePooling1D()],
+        [layers.Conv2D(4, 3), layers.DepthwiseConv2D(3, strides=2, use_bias=False), layers.BatchNormalization()],
+        [layers.DepthwiseConv2D((2, 3), depth_multiplier=3), layers.ELU(0.5), layers.Activation("elu")],
+        [layers.Activation("hard_silu"), layers.Dense(3, activation="hard_sigmoid"), layers.Identity()],
+        [
+            layers.Reshape((32, 63)),
+            layers.GRU(4, return_sequences=True, reset_after=False, recurrent_activation="hard_sigmoid"),
+            layers.GRU(3, reset_after=False, use_bias=False),
+        ],
         [layers.Conv2D(3, 3), layers.GlobalMaxPooling2D(), layers.Dense(4), layers.BatchNormalization()],
         [layers.Conv2D(3, 3), keras.Sequential([layers.ReLU(), layers.Conv2D(2, 3)]), layers.GlobalAveragePooling2D()],
     ],
@@ -100,13 +112,13 @@ def test_batch_norms_vanish_into_the_convolutions_before_them():
     assert "Mul" in check(network(layers.Conv2D(3, 3, activation="relu"), layers.BatchNormalization()))
 
 
-@pytest.mark.parametrize("name", ["musicnet_crnn", "musicnn", "tiny", "vgg", "baseline_cnn"])
+@pytest.mark.parametrize("name", ["musicnet_crnn", "musicnn", "tiny", "vgg", "baseline_cnn", *PUBLISHED])
 def test_architectures_and_their_embeddings(name):
     model = randomise(build_model(name))
     x = np.random.default_rng(0).normal(0, 1, (2, *model.input_shape[1:])).astype("float32")
     both = keras.Model(model.inputs[0], [model.output, model.get_layer("head").input])
     expected = [ops.convert_to_numpy(y) for y in both(x, training=False)]
-    spec = SPEC if name == "tiny" else next(s for s in map(kmt.model_info, kmt.list_models()) if s.architecture == name)
+    spec = dataclasses.replace(SPEC, mel=MelSpec(n_mels=x.shape[1]), window=WindowSpec(frames=x.shape[2]))
     _, outputs = on_onnxruntime(model, x, spec)
     assert list(outputs) == ["probabilities", "embedding"]
     for found, wanted in zip(outputs.values(), expected, strict=True):

@@ -12,13 +12,22 @@ from keras_musictag.errors import SpecError
 
 pytestmark = pytest.mark.contract
 
-ARCHITECTURES = ("baseline_cnn", "large_cnn", "musicnet_crnn", "musicnn", "tiny", "vgg")
+ARCHITECTURES = (
+    "baseline_cnn", "choi_crnn", "large_cnn", "mobilenet_v3", "musicnet_crnn", "musicnn", "tiny", "vgg", "won_crnn",
+    "won_fcn", "won_musicnn",
+)  # fmt: skip
 # (all, trainable) at the default number of tags; from the papers' layouts, worked out by hand in docs/architecture.md.
 PARAMETERS = {
     "baseline_cnn": (864_690, 863_218),
     "large_cnn": (1_201_922, 1_200_178),
     "musicnet_crnn": (398_530, 397_818),
     "musicnn": (792_079, 787_159),
+    # Published counts: of what is trained.
+    "choi_crnn": (400_562, 396_786),
+    "mobilenet_v3": (993_439, 983_599),
+    "won_crnn": (394_998, 394_100),
+    "won_fcn": (448_758, 447_732),
+    "won_musicnn": (786_208, 784_300),
     "vgg": (607_030, 605_748),
 }
 ZOO = [
@@ -170,6 +179,6 @@ def test_specs_are_complete(name):
 def test_tag_order_is_the_contract(names, file):
     from importlib import resources
 
-    tags = tuple((resources.files("keras_musictag") / "tags" / f"{file}.txt").read_text().splitlines())
+    tags = tuple((resources.files("keras_musictag") / "models" / "tags" / f"{file}.txt").read_text().splitlines())
     for name in names:
         assert kmt.model_info(name).tags == tags

@@ -40,6 +40,11 @@ _BUILT_IN = {
     "large_cnn": "fcn",
     "musicnn": "musicnn",
     "vgg": "vgg",
+    "won_fcn": "fcn",
+    "won_crnn": "won_crnn",
+    "won_musicnn": "won_musicnn",
+    "choi_crnn": "choi_crnn",
+    "mobilenet_v3": "mobilenet_v3",
     "tiny": "tiny",
 }
 

@@ -10,6 +10,7 @@ taken. The taps and the network's own features, side by side and standardised, e
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -88,8 +89,9 @@ def is_tap(layer: Any) -> bool:
 def tap_names(model: keras.Model) -> tuple[str, ...]:
     """The stages of a network that are worth tapping.
 
-    Where features are pooled over all of time (musicnn), it is what is pooled. Else it is every max-pooling but the
-    first, whose maps are hardly more than the spectrogram, and every recurrent layer that gives a sequence.
+    Where features are pooled over all of time (musicnn), it is what is pooled. Where a network says where its stages
+    end (layers named `stage1`, `stage2`, ...), it is those, else every max-pooling; but not the first, whose maps are
+    hardly more than the spectrogram. Recurrent layers that give a sequence are worth it too.
 
     Example:
         >>> import keras_musictag as kmt
@@ -99,11 +101,9 @@ def tap_names(model: keras.Model) -> tuple[str, ...]:
     for layer in model.layers:
         if isinstance(layer, (layers.GlobalMaxPooling1D, layers.GlobalAveragePooling1D)):
             return (layer.input._keras_history.operation.name,)
-    pools = [
-        layer.name
-        for layer in model.layers
-        if isinstance(layer, layers.MaxPooling2D) and layer.output.shape[1:3] != (1, 1)  # the head has those anyway
-    ]
+    stages = [layer for layer in model.layers if re.fullmatch(r"stage\d+", layer.name)]
+    stages = stages or [layer for layer in model.layers if isinstance(layer, layers.MaxPooling2D)]
+    pools = [layer.name for layer in stages if layer.output.shape[1:3] != (1, 1)]  # the head has those anyway
     sequences = [layer.name for layer in model.layers if isinstance(layer, layers.RNN) and len(layer.output.shape) == 3]
     return (*pools[1:], *sequences)
 

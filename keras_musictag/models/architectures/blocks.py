@@ -27,7 +27,13 @@ def check_input(architecture: str, input_shape: tuple[int, int], least: tuple[in
         )
 
 
-def conv_block(x: Any, index: int, filters: int, pool: tuple[int, int], dropout: float = 0.0) -> Any:
+# Of batch norms of networks that come from PyTorch; its momentum of 0.1 is 0.9 in Keras.
+TORCH_NORM = {"epsilon": 1e-5, "momentum": 0.9}
+
+
+def conv_block(
+    x: Any, index: int, filters: int, pool: tuple[int, int], dropout: float = 0.0, **norm_options: float
+) -> Any:
     """3x3 convolution, batch norm, ReLU, max-pooling over (mels, frames), dropout: `conv<index>`, `bn<index>`, ..."""
     x = layers.Conv2D(
         filters,
@@ -39,7 +45,7 @@ def conv_block(x: Any, index: int, filters: int, pool: tuple[int, int], dropout:
         kernel_initializer="he_normal",
         name=f"conv{index}",
     )(x)
-    x = layers.BatchNormalization(name=f"bn{index}")(x)
+    x = layers.BatchNormalization(**norm_options, name=f"bn{index}")(x)
     x = layers.ReLU(name=f"relu{index}")(x)
     x = layers.MaxPooling2D(pool, data_format="channels_last", name=f"pool{index}")(x)
     return layers.Dropout(dropout, name=f"dropout{index}")(x) if dropout else x

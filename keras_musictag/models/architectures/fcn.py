@@ -1,7 +1,8 @@
-"""Baseline CNNs: fully convolutional networks of five layers in two widths.
+"""Fully convolutional networks of five layers: the baseline CNNs in two widths, and Won's.
 
 After FCN-5 of Choi, Fazekas & Sandler, "Automatic tagging using deep convolutional neural networks", ISMIR 2016
-(https://arxiv.org/abs/1606.00298).
+(https://arxiv.org/abs/1606.00298). `won_fcn` is the one that was trained by Won, Ferraro, Bogdanov & Serra, "Evaluation
+of CNN-based automatic music tagging models", SMC 2020 (https://arxiv.org/abs/2006.00751).
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import keras
 from keras import layers
 
 from ..registry import register_model
-from .blocks import as_image, check_input, conv_block, tag_head
+from .blocks import TORCH_NORM, as_image, check_input, conv_block, tag_head
 
 # Together they pool 96 mels x 1366 frames to 1 x 1.
 _POOL = ((2, 4), (2, 4), (2, 4), (3, 5), (4, 4))
@@ -79,3 +80,39 @@ def large_cnn(
         1201922
     """
     return _fcn("large_cnn", (40, 152, 152, 224, 304), num_tags, input_shape, classifier_activation, name)
+
+
+@register_model
+def won_fcn(
+    num_tags: int = 50,
+    *,
+    input_shape: tuple[int, int] = (96, 1813),
+    classifier_activation: str | None = "sigmoid",
+    name: str = "won_fcn",
+) -> keras.Model:
+    """FCN-5 with 64-128-128-128-64 filters and a batch norm on its input: 447,732 trainable parameters at 50 tags.
+
+    Args:
+        num_tags: outputs.
+        input_shape: `(mels, frames)`; the default is 29 s at 16 kHz.
+        classifier_activation: `"sigmoid"`, `"softmax"` or `None` for logits.
+        name: of the model.
+
+    Returns:
+        `keras.Model`: log-mel `(batch, mels, frames)` to `(batch, num_tags)`.
+
+    Raises:
+        SpecError: `input_shape` too small for the pooling.
+
+    Example:
+        >>> won_fcn().count_params()
+        448758
+    """
+    check_input("won_fcn", input_shape, (96, 1280))
+    log_mel = keras.Input(input_shape, name="log_mel")
+    x = layers.BatchNormalization(**TORCH_NORM, name="bn_input")(as_image(log_mel))
+    for index, (filters, pool) in enumerate(zip((64, 128, 128, 128, 64), _POOL, strict=True), start=1):
+        x = conv_block(x, index, filters, pool, **TORCH_NORM)
+    x = layers.Flatten(name="flatten")(x)
+    x = layers.Dropout(0.5, name="dropout")(x)
+    return keras.Model(log_mel, tag_head(x, num_tags, classifier_activation), name=name)

@@ -22,7 +22,15 @@ if TYPE_CHECKING:
     from ..spec import ModelSpec
 
 # Importer -> module in this folder, imported when it is needed.
-_BUILT_IN = {"musicnn": "musicnn", "vgg": "musicnn"}
+_BUILT_IN = {
+    "musicnn": "musicnn",
+    "vgg": "musicnn",
+    "won_fcn": "won",
+    "won_crnn": "won",
+    "won_musicnn": "won",
+    "choi_crnn": "choi",
+    "mobilenet_v3": "efficientat",
+}
 
 _FLOATS = ("float16", "float32", "float64")
 

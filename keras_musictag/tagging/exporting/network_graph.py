@@ -130,6 +130,22 @@ def _conv(graph: Graph, layer: Any, value: Value) -> Value:
     return _activated(graph, layer, Value(name, value.shape, True), weights, bias, 0)
 
 
+def _depthwise_conv(graph: Graph, layer: Any, value: Value) -> Value:
+    _require(layer, data_format="channels_last")
+    x = graph.first(value)
+    kernel = _array(layer.kernel)  # (height, width, channels, multiplier)
+    channels = kernel.shape[2]
+    weights = graph.constant(kernel.transpose(2, 3, 0, 1).reshape(-1, 1, *kernel.shape[:2]), f"{layer.name}/kernel")
+    bias = graph.constant(
+        _array(layer.bias) if layer.use_bias else np.zeros(channels * kernel.shape[3], "float32"), f"{layer.name}/bias"
+    )
+    name = graph.add(
+        "Conv", [x.name, weights, bias], layer.name, strides=list(layer.strides), dilations=list(layer.dilation_rate),
+        pads=_pads(layer, value.shape[:-1], layer.kernel_size, layer.dilation_rate), group=channels,
+    )  # fmt: skip
+    return _activated(graph, layer, Value(name, value.shape, True), weights, bias, 0)
+
+
 def _pads(layer: Any, sizes: Sequence[int], kernel: Sequence[int], dilation: Sequence[int]) -> list[int]:
     """What `padding="same"` adds before each axis, then after each: Keras puts the odd one after."""
     if layer.padding == "valid":
@@ -185,19 +201,26 @@ def _batch_norm(graph: Graph, layer: Any, value: Value, *, fold: bool) -> Value:
 
 def _gru(graph: Graph, layer: Any, value: Value) -> Value:
     """Keras' gates are in ONNX' order: update, reset, hidden."""
-    _require(layer, return_state=False, stateful=False, go_backwards=False, reset_after=True)
-    if layer.activation.__name__ != "tanh" or layer.recurrent_activation.__name__ != "sigmoid":
+    _require(layer, return_state=False, stateful=False, go_backwards=False)
+    gates = layer.recurrent_activation.__name__
+    if layer.activation.__name__ != "tanh" or gates not in ("sigmoid", "hard_sigmoid"):
         _require(layer, activation="tanh", recurrent_activation="sigmoid")
     cell = layer.cell
     kernel, recurrent = _array(cell.kernel), _array(cell.recurrent_kernel)  # (inputs, 3 units), (units, 3 units)
-    bias = _array(cell.bias) if layer.use_bias else np.zeros((2, kernel.shape[1]), "float32")
+    bias = np.zeros((2, kernel.shape[1]), "float32")  # of inputs, of the state
+    if layer.use_bias and layer.reset_after:
+        bias = _array(cell.bias)
+    elif layer.use_bias:
+        bias[0] = _array(cell.bias)
     names = [
         graph.constant(array, f"{layer.name}/{kind}")
         for kind, array in (("kernel", kernel.T[None]), ("recurrent", recurrent.T[None]), ("bias", bias.reshape(1, -1)))
     ]
     # (batch, time, inputs) -> (time, batch, inputs)
     x = graph.add("Transpose", [graph.last(value).name], f"{layer.name}/time_first", perm=[1, 0, 2])
-    options = {"hidden_size": layer.units, "linear_before_reset": 1}
+    options: dict[str, Any] = {"hidden_size": layer.units, "linear_before_reset": int(layer.reset_after)}
+    if gates == "hard_sigmoid":
+        options |= {"activations": ["HardSigmoid", "Tanh"], "activation_alpha": [_SIXTH], "activation_beta": [0.5]}
     if not layer.return_sequences:
         state = graph.add("GRU", [x, *names], f"{layer.name}/state", outputs=2, **options)
         axes = graph.constant(np.array([0], "int64"), f"{layer.name}/direction")
@@ -210,7 +233,16 @@ def _gru(graph: Graph, layer: Any, value: Value) -> Value:
 
 # === Activations and pooling ===
 
-_ACTIVATIONS = {"relu": "Relu", "sigmoid": "Sigmoid", "tanh": "Tanh", "softmax": "Softmax"}
+_SIXTH = float(np.float32(1 / 6))  # slope of Keras' hard sigmoid
+_ACTIVATIONS: dict[str, tuple[str, dict[str, Any]]] = {
+    "relu": ("Relu", {}),
+    "sigmoid": ("Sigmoid", {}),
+    "tanh": ("Tanh", {}),
+    "softmax": ("Softmax", {}),
+    "elu": ("Elu", {"alpha": 1.0}),
+    "hard_sigmoid": ("HardSigmoid", {"alpha": _SIXTH, "beta": 0.5}),
+    "hard_silu": ("HardSwish", {}),
+}
 
 
 def _activation(graph: Graph, layer: Any, value: Value) -> Value:
@@ -225,12 +257,17 @@ def _activation(graph: Graph, layer: Any, value: Value) -> Value:
     if name == "softmax":
         value = graph.last(value)
         return dataclasses.replace(value, name=graph.add("Softmax", [value.name], f"{layer.name}/softmax", axis=-1))
-    return dataclasses.replace(value, name=graph.add(_ACTIVATIONS[name], [value.name], f"{layer.name}/{name}"))
+    kind, options = _ACTIVATIONS[name]
+    return dataclasses.replace(value, name=graph.add(kind, [value.name], f"{layer.name}/{name}", **options))
 
 
 def _relu(graph: Graph, layer: Any, value: Value) -> Value:
     _require(layer, max_value=None, negative_slope=0.0, threshold=0.0)
     return dataclasses.replace(value, name=graph.add("Relu", [value.name], layer.name))
+
+
+def _elu(graph: Graph, layer: Any, value: Value) -> Value:
+    return dataclasses.replace(value, name=graph.add("Elu", [value.name], layer.name, alpha=float(layer.alpha)))
 
 
 def _pool(kind: str) -> Callable[[Graph, Any, Value], Value]:
@@ -328,10 +365,12 @@ _MERGES = {"Add": _merge("Add"), "Multiply": _merge("Mul"), "Concatenate": _conc
 _LAYERS: dict[str, Callable[[Graph, Any, Value], Value]] = {
     "Conv1D": _conv,
     "Conv2D": _conv,
+    "DepthwiseConv2D": _depthwise_conv,
     "Dense": _dense,
     "GRU": _gru,
     "Activation": _activation,
     "ReLU": _relu,
+    "ELU": _elu,
     "MaxPooling1D": _pool("MaxPool"),
     "MaxPooling2D": _pool("MaxPool"),
     "AveragePooling1D": _pool("AveragePool"),
