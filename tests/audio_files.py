@@ -2,7 +2,9 @@
 
 import io
 import os
+import shutil
 import struct
+import subprocess
 
 import numpy as np
 import pytest
@@ -53,6 +55,46 @@ def av_encode(y, rate=44100, container="ipod", codec="alac", options=None, conta
 def m4a(y, rate=44100, codec="alac"):
     """An m4a file; AAC without the noise that its decoder would make up differently each time."""
     return av_encode(y, rate, "ipod", codec, {"aac_pns": "0"} if codec == "aac" else None)
+
+
+def ffmpeg(path, *options, source=None):
+    """A file made by the ffmpeg program, from another one or from what `options` say."""
+    if shutil.which("ffmpeg") is None:
+        pytest.skip("needs the ffmpeg program")
+    given = [] if source is None else ["-i", os.fspath(source)]
+    command = ["ffmpeg", "-v", "error", "-y", *given, *options, os.fspath(path)]
+    subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
+    return path
+
+
+def dsd(y, rate=64 * 44100):
+    """Bits `(channels, samples)` of a sound, `(channels, samples)` at any rate, by a first-order modulator."""
+    y = np.atleast_2d(y)
+    at = np.arange(y.shape[1] * (rate // 44100) // 32768 * 32768) / (rate // 44100)
+    density = [(np.interp(at, np.arange(y.shape[1]), channel) + 1) / 2 for channel in y]
+    return np.stack([np.diff(np.floor(np.cumsum(channel)), prepend=0).astype("uint8") for channel in density])
+
+
+def dsf(bits, rate=64 * 44100):
+    """A DSF file of bits `(channels, samples)`: blocks of 4096 bytes, one channel after another, lowest bit first."""
+    packed = np.packbits(bits, axis=1, bitorder="little")
+    data = packed.reshape(len(bits), -1, 4096).transpose(1, 0, 2).tobytes()
+    fmt = struct.pack("<QIIIIIIQII", 52, 1, 0, len(bits), len(bits), rate, 1, bits.shape[1], 4096, 0)
+    head = b"DSD " + struct.pack("<QQQ", 28, 92 + len(data), 0) + b"fmt " + fmt
+    return head + b"data" + struct.pack("<Q", 12 + len(data)) + data
+
+
+def dff(bits, rate=64 * 44100):
+    """A DSDIFF file of two channels of bits: bytes of the channels in turn, highest bit first."""
+
+    def chunk(name, content):
+        return name + struct.pack(">Q", len(content)) + content
+
+    properties = b"SND " + chunk(b"FS  ", struct.pack(">I", rate)) + chunk(b"CHNL", b"\0\2SLFTSRGT")
+    properties += chunk(b"CMPR", b"DSD \x0enot compressed\0")
+    data = np.packbits(bits, axis=1).T.tobytes()
+    form = b"DSD " + chunk(b"FVER", b"\1\5\0\0") + chunk(b"PROP", properties) + chunk(b"DSD ", data)
+    return chunk(b"FRM8", form)
 
 
 def index_first(data):

@@ -17,7 +17,7 @@ from audio_files import CountingFile, av_encode, encode, index_first, m4a, posix
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from keras_musictag.audio import decoders as _decoders
+from keras_musictag.audio import decoding, pyav_decoder
 from keras_musictag.audio import reading as audio
 from keras_musictag.errors import UnsupportedAudioError
 
@@ -241,8 +241,8 @@ def test_block_size_changes_nothing(monkeypatch, file_format, target):
         file_format, lambda: io.BytesIO(encode(y, file_format=file_format))
     )()
     whole = load(source, target_sr=target)
-    monkeypatch.setattr(_decoders, "BLOCK_VALUES", 20_000)
-    monkeypatch.setattr(_decoders, "_HELD_FRAMES", 3)
+    monkeypatch.setattr(decoding, "BLOCK_VALUES", 20_000)
+    monkeypatch.setattr(pyav_decoder, "_HELD_FRAMES", 3)
     monkeypatch.setattr(audio, "BLOCK_VALUES", 20_000)
     monkeypatch.setattr(audio, "_SOXR_SAMPLES", 1000)
     blocks = list(audio.stream(source, target_sr=target))

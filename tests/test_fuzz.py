@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from keras_musictag.apps.library import pool
 from keras_musictag.audio import containers as _headers
-from keras_musictag.audio import decoders as _decoders
+from keras_musictag.audio import pyav_decoder
 from keras_musictag.audio import reading as audio
 from keras_musictag.errors import AudioError, TruncatedAudioError, UnsupportedAudioError
 
@@ -177,13 +177,13 @@ def test_zeros_for_headers(tmp_path, capfd):
     os.truncate(path, 10**10)
     begun = time.monotonic()
     with pytest.MonkeyPatch.context() as patch, pytest.raises(UnsupportedAudioError, match="headers without an end"):
-        patch.setattr(_decoders._Bounded, "left", 2**20)
+        patch.setattr(pyav_decoder._Bounded, "left", 2**20)
         audio.load(path, target_sr=16_000)
     assert time.monotonic() - begun < 10  # measured: 0.5 s
     assert capfd.readouterr().err == ""
     long = save(tmp_path / "long.mka", av_encode(signal(20.0), container="matroska", codec="pcm_s16le"))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_decoders._Bounded, "left", 2**18)  # only the way to the first sound counts
+        patch.setattr(pyav_decoder._Bounded, "left", 2**18)  # only the way to the first sound counts
         assert len(audio.load(long, target_sr=44_100)) == 20 * 44_100
 
 

@@ -38,7 +38,7 @@ def opus(rate=16000, channels=1):
 @pytest.mark.parametrize("wrong", WRONG)
 @pytest.mark.parametrize("as_file", [False, True])
 def test_the_whole_sound_is_decoded(tmp_path, monkeypatch, wrong, as_file):
-    monkeypatch.setattr("keras_musictag.audio.decoders.BLOCK_VALUES", 10_000)
+    monkeypatch.setattr("keras_musictag.audio.decoding.BLOCK_VALUES", 10_000)
     data = misdate(opus(), WRONG[wrong])
     path = save(tmp_path / "a.opus", data)
     for part in ({}, {"offset": 1.234}, {"offset": 3.9, "duration": 0.7}):

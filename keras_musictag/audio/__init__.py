@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from ..utils.lazy import lazy_attributes
 
 if TYPE_CHECKING:  # the same names, for type checkers
-    from .decoders import describe as describe
+    from .decoding import describe as describe
     from .reading import Source as Source
     from .reading import duration_of as duration_of
     from .reading import load as load
@@ -19,5 +19,5 @@ if TYPE_CHECKING:  # the same names, for type checkers
 __all__ = ["Source", "describe", "duration_of", "load", "stream"]
 
 __getattr__, __dir__ = lazy_attributes(
-    __name__, {"describe": ".decoders", **dict.fromkeys(("Source", "duration_of", "load", "stream"), ".reading")}
+    __name__, {"describe": ".decoding", **dict.fromkeys(("Source", "duration_of", "load", "stream"), ".reading")}
 )

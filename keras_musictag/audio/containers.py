@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from typing import IO, Any, NamedTuple
 
 _ID3 = b"ID3"
+_ID3V1, _ID3V1_MORE = 128, 227  # bytes at the end of a file: "TAG", and before it, now and then, "TAG+"
 _EBML = b"\x1aE\xdf\xa3"  # which Matroska files begin with
 _MP3_SEARCH = 400  # bytes from the first frame on; Xing's and VBRI's names stand within the first 40
 
@@ -41,17 +42,65 @@ def opened(path: Any) -> Iterator[IO[bytes]]:
 
 def mp3_states_length(file: IO[bytes]) -> bool:
     """Whether an MP3 counts its frames (Xing, Info or VBRI header); without, a length is guessed from the bit rate."""
+    _, head = _first_mp3_frame(file)
+    if b"VBRI" in head:
+        return True
+    at = _xing(head)
+    return at >= 0 and bool(head[at + 7] & 1)  # lowest flag: the number of frames follows
+
+
+def mp3_bytes_missing(file: IO[bytes], end: int) -> tuple[int, int] | None:
+    """How many bytes of an MP3 are not there before position `end`, and how many there are to be.
+
+    Negative if there are more than there should be; `None` if its header (Xing, Info or VBRI) does not count bytes.
+    """
+    position, head = _first_mp3_frame(file)
+    at = head.find(b"VBRI")
+    if at >= 0:
+        number = head[at + 10 : at + 14]
+    else:
+        at = _xing(head)
+        if at < 0 or not head[at + 7] & 2:
+            return None
+        begin = at + 8 + 4 * (head[at + 7] & 1)  # behind the number of frames, if there is one
+        number = head[begin : begin + 4]
+    stated = int.from_bytes(number, "big")
+    return (position + stated - end, stated) if len(number) == 4 and stated else None
+
+
+def _first_mp3_frame(file: IO[bytes]) -> tuple[int, bytes]:
+    """Position behind the ID3v2 tags that come first, and the first bytes from there on."""
     position = 0
     head = file.read(10)
-    while head[:3] == _ID3 and len(head) == 10:  # ID3v2 tags come first; seven bits a byte of their size count
+    while head[:3] == _ID3 and len(head) == 10:  # seven bits a byte of their size count
         position += 10 + sum((byte & 0x7F) << shift for byte, shift in zip(head[6:], (21, 14, 7, 0), strict=True))
         file.seek(position)
         head = file.read(10)
-    head += file.read(_MP3_SEARCH)
-    if b"VBRI" in head:
-        return True
+    return position, head + file.read(_MP3_SEARCH)
+
+
+def _xing(head: bytes) -> int:
+    """Where a Xing or Info header begins; -1 if there is none whose flags are there."""
     at = max(head.find(b"Xing"), head.find(b"Info"))
-    return at >= 0 and len(head) >= at + 8 and bool(head[at + 7] & 1)  # lowest flag: the number of frames follows
+    return at if len(head) >= at + 8 else -1
+
+
+def end_before_tags(file: IO[bytes]) -> int | None:
+    """Where the tags at the end of a file (ID3v1, APEv2, Lyrics3) begin; `None` if there are none."""
+    size = end = _size(file)
+    while True:
+        tail = _at(file, max(0, end - _ID3V1 - _ID3V1_MORE), min(end, _ID3V1 + _ID3V1_MORE))
+        if tail[-_ID3V1:].startswith(b"TAG") and len(tail) >= _ID3V1:
+            end -= _ID3V1 + (_ID3V1_MORE if tail.startswith(b"TAG+") else 0)
+        elif tail[-32:-24] == b"APETAGEX":
+            flags = int.from_bytes(tail[-12:-8], "little")
+            end -= int.from_bytes(tail[-20:-16], "little") + (32 if flags >> 31 else 0)  # a header is not counted
+        elif tail[-9:] == b"LYRICS200" and tail[-15:-9].isdigit():
+            end -= int(tail[-15:-9]) + 15
+        else:
+            return end if 0 <= end < size else None
+        if end <= 0:
+            return None
 
 
 def unclosed_wav(file: IO[bytes]) -> int | None:
@@ -254,13 +303,18 @@ def _dated(page: _Page, time: int) -> bytes:
 class Patched:
     """A binary file without a name, and with a few bytes seen as others; as much of the protocol as decoders need."""
 
-    def __init__(self, file: IO[bytes], patches: Mapping[int, bytes] | None = None) -> None:
-        """Show `patches`, by their positions, instead of what `file` has there. They do not overlap."""
-        self._file = file
+    def __init__(self, file: IO[bytes], patches: Mapping[int, bytes] | None = None, end: int | None = None) -> None:
+        """Show `patches`, by their positions, instead of what `file` has there, and nothing from `end` on.
+
+        Patches do not overlap.
+        """
+        self._file, self._end = file, end
         self._patches = sorted((patches or {}).items())
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         """As `io.IOBase.seek`."""
+        if whence == os.SEEK_END and self._end is not None:
+            offset, whence = offset + self._end, os.SEEK_SET
         return self._file.seek(offset, whence)
 
     def tell(self) -> int:
@@ -269,6 +323,9 @@ class Patched:
 
     def read(self, size: int = -1) -> bytes:
         """As `io.RawIOBase.read`."""
+        if self._end is not None:
+            left = max(0, self._end - self._file.tell())
+            size = left if size < 0 else min(size, left)
         if not self._patches:
             return self._file.read(size)
         first = self._file.tell()

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import math
 import os
 import stat
@@ -28,25 +29,19 @@ from ..errors import (
     TruncatedAudioError,
     UnsupportedAudioError,
 )
-from .containers import breaks_off, mp4_breaks_off, opened
-from .decoders import (
-    BLOCK_VALUES,
-    UNKNOWN_FRAMES,
-    Blocks,
-    DecodeFailed,
-    frames_in,
-    mono,
-    native_path,
-    pyav_decoder,
-    soundfile_decoder,
-    truncated,
-    wanted_frames,
-)
-from .decoders import describe as describe
+from .containers import breaks_off, mp3_states_length, mp4_breaks_off, opened
+from .decoding import BLOCK_VALUES, Blocks, DecodeFailed, frames_in, truncated, wanted_frames
+from .decoding import describe as describe
+from .mixing import mix
+from .pyav_decoder import mp3_length, pyav_decoder
+from .soundfile_decoder import UNKNOWN_FRAMES, native_path, soundfile_decoder
+
+_log = logging.getLogger(__name__)
 
 Source = str | os.PathLike[str] | IO[bytes] | np.ndarray | tuple[np.ndarray, float]
 
 MIN_SR, MAX_SR = 1_000, 1_000_000
+_MAX_FILE_SR = 4_000_000  # FFmpeg decodes DSD to an eighth of its rate: 2.8 MHz for DSD512
 _MAX_SECONDS = 1e9  # 32 years
 _MAX_CHANNELS = 32  # of an array; with more, and fewer samples than channels, its axes are the wrong way round
 _SOXR_SAMPLES = 2**17  # per call of soxr; it is fastest while its input and output stay in the cache
@@ -64,6 +59,7 @@ def load(
     resampler: str = "soxr_hq",
     offset: float = 0.0,
     duration: float | None = None,
+    notes: list[str] | None = None,
 ) -> np.ndarray:
     """Decode a whole sound, or the part from `offset` on for `duration` seconds.
 
@@ -76,6 +72,8 @@ def load(
         resampler: soxr quality.
         offset: seconds to skip.
         duration: seconds to decode, `None` for all.
+        notes: list that gets a sentence for each thing one should know of a sound that can be used: damage that was
+            passed over, channels that cancel each other out. Without a list they are logged as warnings.
 
     Returns:
         float32 array `(samples,)`, never a view of `source`.
@@ -88,7 +86,9 @@ def load(
         (16000,)
     """
     return np.concatenate(
-        list(stream(source, sr, target_sr=target_sr, resampler=resampler, offset=offset, duration=duration))
+        list(
+            stream(source, sr, target_sr=target_sr, resampler=resampler, offset=offset, duration=duration, notes=notes)
+        )
     )
 
 
@@ -100,6 +100,7 @@ def stream(
     resampler: str = "soxr_hq",
     offset: float = 0.0,
     duration: float | None = None,
+    notes: list[str] | None = None,
 ) -> Blocks:
     """Like `load`, as an iterator over consecutive blocks: memory is bounded whatever the length.
 
@@ -115,12 +116,18 @@ def stream(
         _check_seconds("duration", duration)
         if duration == 0:
             raise InvalidSamplesError("duration must be more than 0 seconds, or None for all; got 0.")
+    said: list[str] = []
     with contextlib.ExitStack() as stack:
-        rate, blocks = _decode(stack, source, sr, offset, duration)
+        rate, blocks = _decode(stack, source, sr, offset, duration, said)
         empty = True
-        for block in _resample(_checked(blocks, source, frames_in(offset, rate)), rate, target_sr, resampler):
+        blocks = _checked(mix(blocks, rate, said), source, frames_in(offset, rate))
+        for block in _resample(blocks, rate, target_sr, resampler):
             empty = False
             yield block
+    if notes is not None:
+        notes += said
+    for note in said if notes is None else ():
+        _log.warning("%s: %s", describe(source), note)
     if empty:
         part = f" from {offset} s on" if offset else ""
         part += f" for {duration} s" if duration is not None else ""
@@ -129,7 +136,9 @@ def stream(
 
 
 def duration_of(path: str | os.PathLike[str]) -> float | None:
-    """Seconds a sound file declares, `None` where libsndfile cannot tell. Cheap: only the header is read.
+    """Seconds a sound file declares, `None` where libsndfile cannot tell.
+
+    Cheap: only the header is read. An MP3 whose header states no length is read to its end, but not decoded.
 
     Example:
         >>> duration_of("no_such_file.wav") is None
@@ -139,16 +148,31 @@ def duration_of(path: str | os.PathLike[str]) -> float | None:
         info = soundfile.info(native_path(path))
     except (soundfile.LibsndfileError, OSError, TypeError, ValueError):
         return None
-    return float(info.duration) if info.frames < UNKNOWN_FRAMES and info.format != "RAW" else None
+    if info.format == "RAW" or info.frames >= UNKNOWN_FRAMES:
+        return None
+    if info.format == "MP3":
+        with open(path, "rb") as file:
+            stated = mp3_states_length(file)
+        counted = 0 if stated else mp3_length(path, info.samplerate)
+        return counted / info.samplerate if counted else float(info.duration)
+    return float(info.duration)
 
 
 # === Files ===
 
 
 def _decode(
-    stack: contextlib.ExitStack, source: Source, sr: float | None, offset: float, duration: float | None
+    stack: contextlib.ExitStack,
+    source: Source,
+    sr: float | None,
+    offset: float,
+    duration: float | None,
+    notes: list[str],
 ) -> tuple[int, Blocks]:
-    """Sample rate of the source, and its mono float32 blocks from `offset` on. What needs closing goes on the stack."""
+    """Sample rate of the source, and its blocks `(channels, samples)` from `offset` on, as the decoders give them.
+
+    What needs closing goes on the stack.
+    """
     given: Any = source
     if isinstance(given, tuple):
         if len(given) != 2 or sr is not None:
@@ -170,7 +194,7 @@ def _decode(
         stack.enter_context(opened(given))
     else:
         _check_path(given)
-    return _from_file(stack, given, offset, duration)
+    return _from_file(stack, given, offset, duration, notes)
 
 
 def _check_path(path: str | os.PathLike[str]) -> None:
@@ -223,16 +247,18 @@ def _empty(source: Any) -> AudioTooShortError:
     return AudioTooShortError(f"{describe(source)} is empty (0 bytes). Get a complete copy.")
 
 
-def _from_file(stack: contextlib.ExitStack, path: Any, offset: float, duration: float | None) -> tuple[int, Blocks]:
+def _from_file(
+    stack: contextlib.ExitStack, path: Any, offset: float, duration: float | None, notes: list[str]
+) -> tuple[int, Blocks]:
     """Try the decoders in turn; the first that recognises the file gets it."""
     reasons = []
     for name, decoder in (("libsndfile", soundfile_decoder), ("PyAV", pyav_decoder)):
         try:
-            rate, blocks = stack.enter_context(decoder(path, offset, duration))
+            rate, blocks = stack.enter_context(decoder(path, offset, duration, notes))
         except DecodeFailed as error:
             reasons.append(f"{name}: {error}")
         else:
-            return _check_sr(rate, describe(path)), _whole(blocks, path, rate, offset, duration)
+            return _check_sr(rate, describe(path), _MAX_FILE_SR), _whole(blocks, path, rate, offset, duration)
     with opened(path) as file:
         why = "the MP4 file ends before its index" if mp4_breaks_off(file) else breaks_off(file)
     if why:
@@ -250,7 +276,7 @@ def _whole(blocks: Blocks, path: Any, rate: int, offset: float, duration: float 
     """Pass blocks on, and raise where they end before what was asked for and the file shows that there was more."""
     decoded = 0
     for block in blocks:
-        decoded += len(block)
+        decoded += block.shape[1]
         yield block
     if decoded < wanted_frames(duration, rate):
         with opened(path) as file:
@@ -284,9 +310,9 @@ def _from_array(y: np.ndarray, sr: float | None, offset: float, duration: float 
     if y.size == 0:
         raise AudioTooShortError(f"The array of shape {y.shape} has no samples.")
     start = frames_in(offset, rate)
-    y = y[..., start : None if duration is None else start + frames_in(duration, rate)]
-    step = max(1, BLOCK_VALUES // (y.shape[0] if y.ndim == 2 else 1))
-    return rate, (mono(y[..., first : first + step]) for first in range(0, y.shape[-1], step))
+    y = np.atleast_2d(y)[:, start : None if duration is None else start + frames_in(duration, rate)]
+    step = max(1, BLOCK_VALUES // y.shape[0])
+    return rate, (y[:, first : first + step] for first in range(0, y.shape[1], step))
 
 
 # === Checks and resampling ===
@@ -296,11 +322,11 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
 
 
-def _check_sr(sr: Any, what: str) -> int:
-    if not _is_number(sr) or not MIN_SR <= sr <= MAX_SR or sr != int(sr):
+def _check_sr(sr: Any, what: str, most: int = MAX_SR) -> int:
+    if not _is_number(sr) or not MIN_SR <= sr <= most or sr != int(sr):
         khz = f" That looks like kHz: use {round(1000 * sr)}." if _is_number(sr) and 4 <= sr <= 400 else ""
         raise InvalidSamplesError(
-            f"{what}: the sample rate must be a whole number of Hz from {MIN_SR} to {MAX_SR}; got {sr!r}.{khz}"
+            f"{what}: the sample rate must be a whole number of Hz from {MIN_SR} to {most}; got {sr!r}.{khz}"
         )
     return int(sr)
 

@@ -145,6 +145,7 @@ def taggram(
     tagger = load_tagger_on(model, runtime, threads)
     with stderr_on_failure(expected=AudioError):
         result = tagger.taggram(file, hop_seconds=hop, offset=offset, duration=duration)
+    _echo_notes(printable(file), result.notes)
     if plot is not None:
         from ..plots import save_figure
 
@@ -185,8 +186,11 @@ def _print_results(results: Iterator[TagResult], total: int, model: str, output:
         if error is not None:
             failed += 1
             click.echo(f"error: {error}", err=True)
+        _echo_notes(name, result.notes)
         if output == "json":
-            body = {"tags": _rounded(result.tags)} if result.tags is not None else {"error": error}
+            body: dict[str, Any] = {"tags": _rounded(result.tags)} if result.tags is not None else {"error": error}
+            if result.notes:
+                body["notes"] = result.notes
             print_json({"file": name, "model": model, **body})
         elif rows is not None:
             for label, p in (result.tags or {}).items():
@@ -209,6 +213,11 @@ def _with_progress(results: Iterator[TagResult], total: int) -> Iterator[TagResu
                 result = next(results)
             yield result
             bar.update()
+
+
+def _echo_notes(name: str, notes: tuple[str, ...]) -> None:
+    for note in notes:
+        click.echo(f"note: {name}: {note}", err=True)
 
 
 def _rounded(tags: dict[str, float]) -> dict[str, float]:

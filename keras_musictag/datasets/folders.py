@@ -13,8 +13,10 @@ from .rows import DataError, Row, Table
 _log = logging.getLogger(__name__)
 
 SUFFIXES = frozenset(
-    (".aac", ".aif", ".aifc", ".aiff", ".alac", ".ape", ".au", ".caf", ".flac", ".m4a", ".m4b", ".mka", ".mp2", ".mp3",
-     ".mp4", ".mpc", ".oga", ".ogg", ".opus", ".w64", ".wav", ".webm", ".wma", ".wv")
+    (".3ga", ".aac", ".ac3", ".aif", ".aifc", ".aiff", ".alac", ".amr", ".ape", ".au", ".bwf", ".caf", ".dff", ".dsf",
+     ".dts", ".eac3", ".flac", ".it", ".m4a", ".m4b", ".m4r", ".mka", ".mod", ".mp2", ".mp3", ".mp4", ".mpc", ".mpga",
+     ".oga", ".ogg", ".opus", ".ra", ".rf64", ".s3m", ".shn", ".snd", ".spx", ".tak", ".tta", ".voc", ".w64", ".wav",
+     ".weba", ".webm", ".wma", ".wv", ".xm")
 )  # fmt: skip
 
 
@@ -57,7 +59,7 @@ def _split_folders(root: Path, folders: list[Path]) -> dict[Path, str]:
 
 
 def _warn_of_loose_sounds(folders: Iterable[Path]) -> None:
-    loose = [path for folder in folders for path in sorted(folder.iterdir()) if path.is_file() and _is_sound(path.name)]
+    loose = [path for folder in folders for path in sorted(folder.iterdir()) if path.is_file() and is_sound(path.name)]
     if loose:
         _log.warning("Left out, being in no folder of a tag: %d sounds, the first is %s.", len(loose), loose[0])
 
@@ -93,9 +95,20 @@ def _sounds(folder: Path) -> list[Path]:
     found = []
     for parent, names, files in os.walk(folder):
         names[:] = [name for name in names if not name.startswith(".")]
-        found += [Path(parent, name) for name in files if _is_sound(name)]
+        found += [Path(parent, name) for name in files if is_sound(name)]
     return sorted(found)
 
 
-def _is_sound(name: str) -> bool:
-    return not name.startswith(".") and os.path.splitext(name)[1].lower() in SUFFIXES
+def is_sound(name: str) -> bool:
+    """Whether a file is named like a sound, and not hidden."""
+    return not name.startswith(".") and ending(name) in SUFFIXES
+
+
+def ending(name: str) -> str:
+    """The ending of a file name, in lower case, with its dot; empty if there is none.
+
+    Example:
+        >>> ending("Cover.JPG")
+        '.jpg'
+    """
+    return os.path.splitext(name)[1].lower()

@@ -109,6 +109,7 @@ class BaseTagger(abc.ABC):
         tags: Sequence[str] | None = None,
         offset: float = 0.0,
         duration: float | None = None,
+        notes: list[str] | None = None,
     ) -> dict[str, float]:
         """Probabilities of the tags, averaged over the windows of the sound.
 
@@ -120,6 +121,8 @@ class BaseTagger(abc.ABC):
             tags: keep these tags only.
             offset: seconds to skip.
             duration: seconds to use; nothing beyond is decoded.
+            notes: list that gets a sentence for each thing to know of a sound that could be tagged, e.g. that it is
+                damaged; without a list they are logged as warnings.
 
         Returns:
             Tag -> probability, most probable first.
@@ -137,7 +140,7 @@ class BaseTagger(abc.ABC):
         wanted = self._columns(tags)
         if top is not None and (isinstance(top, bool) or not isinstance(top, int) or top < 1):
             raise ValueError(f"top must be a whole number of at least 1; got {top!r}.")
-        mean = self._mean(self._run, self._windows(source, sr, offset, duration))
+        mean = self._mean(self._run, self._windows(source, sr, offset, duration, notes=notes))
         order = sorted(wanted, key=lambda column: -mean[column])[:top]
         return {self.tags[column]: float(mean[column]) for column in order if mean[column] >= threshold}
 
@@ -181,8 +184,9 @@ class BaseTagger(abc.ABC):
         self, sources: Iterable[audio.Source], options: dict[str, Any], workers: int, progress: bool
     ) -> Iterator[TagResult]:
         def tag_one(source: audio.Source) -> TagResult:
+            notes: list[str] = []
             try:
-                return TagResult(source, tags=self.tag(source, **options))
+                return TagResult(source, tags=self.tag(source, **options, notes=notes), notes=tuple(notes))
             except MusicTagError as error:
                 _log.info("%s", error)
                 return TagResult(source, error=error)
@@ -224,7 +228,8 @@ class BaseTagger(abc.ABC):
             raise ValueError(f"hop_seconds must be positive and at most a day; got {hop_seconds!r}.")
         hop_samples = max(1, round(hop_seconds * rate / grid)) * grid
         starts, rows = [], []
-        for batch in self._windows(source, sr, offset, duration, hop_samples=hop_samples):
+        notes: list[str] = []
+        for batch in self._windows(source, sr, offset, duration, hop_samples=hop_samples, notes=notes):
             starts.append(batch.offsets)
             rows.append(self._run.predict(batch.samples))
         return Taggram(
@@ -234,6 +239,7 @@ class BaseTagger(abc.ABC):
             window_seconds=self.spec.window_seconds,
             hop_seconds=hop_samples / rate,
             model=self.spec.name,
+            notes=tuple(notes),
         )
 
     def embed(
@@ -266,6 +272,7 @@ class BaseTagger(abc.ABC):
         offset: float,
         duration: float | None,
         hop_samples: int | None = None,
+        notes: list[str] | None = None,
     ) -> Iterator[windows.WindowBatch]:
         blocks = audio.stream(
             source,
@@ -274,6 +281,7 @@ class BaseTagger(abc.ABC):
             resampler=self.spec.audio.resampler,
             offset=offset,
             duration=duration,
+            notes=notes,
         )
         batch_size = windows_per_batch(self.spec)
         name = audio.describe(source)

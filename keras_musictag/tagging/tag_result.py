@@ -16,8 +16,11 @@ class TagResult:
         source: what was given.
         tags: tag -> probability, most probable first; `None` after an error.
         error: the reason, `None` if all went well.
+        notes: what to know of a sound that could be tagged, a sentence each: damage that was passed over, channels that
+            cancel each other out.
     """
 
     source: Any
     tags: dict[str, float] | None = None
     error: MusicTagError | None = None
+    notes: tuple[str, ...] = ()

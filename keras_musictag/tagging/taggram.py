@@ -26,6 +26,7 @@ class Taggram:
         window_seconds: length of a window.
         hop_seconds: from one window to the next.
         model: name of the model.
+        notes: what to know of the sound, as in `TagResult`.
     """
 
     tags: tuple[str, ...]
@@ -34,6 +35,7 @@ class Taggram:
     window_seconds: float
     hop_seconds: float
     model: str = ""
+    notes: tuple[str, ...] = ()
 
     @property
     def times(self) -> np.ndarray:
@@ -61,6 +63,7 @@ class Taggram:
             "times": [round(float(time), 4) for time in self.times],
             "tags": list(self.tags),
             "probabilities": [[round(float(p), 6) for p in row] for row in self.probabilities],
+            **({"notes": list(self.notes)} if self.notes else {}),
         }
 
     def plot(self, ax: Axes | None = None, *, top: int = 12) -> Axes:

@@ -82,12 +82,14 @@ class Ended:
         outcome: `"decoded"`, `"same"` as known, `"other"` than known and not to be replaced, or `"failed"`.
         duration_s: seconds of sound, if decoded.
         error, kind: as in `LibraryRow`, if failed.
+        notes: as in `LibraryRow`, if decoded.
     """
 
     outcome: str
     duration_s: float | None = None
     error: str = ""
     kind: str = ""
+    notes: str = ""
 
 
 Message = Opened | Ended | np.ndarray
@@ -140,10 +142,11 @@ def _open(path: str) -> Opened:
 
 def _decoded(path: str, opened: Opened, spec: ModelSpec, stream: Stream) -> Iterator[Message]:
     samples = 0
+    notes: list[str] = []
 
     def counted() -> Iterator[np.ndarray]:
         nonlocal samples
-        for block in stream(path, target_sr=spec.audio.sr, resampler=spec.audio.resampler):
+        for block in stream(path, target_sr=spec.audio.sr, resampler=spec.audio.resampler, notes=notes):
             samples += len(block)
             yield block
 
@@ -154,7 +157,7 @@ def _decoded(path: str, opened: Opened, spec: ModelSpec, stream: Stream) -> Iter
         _check_unchanged(path, opened)
         raise
     _check_unchanged(path, opened)
-    yield Ended("decoded", duration_s=round(samples / spec.audio.sr, 3))
+    yield Ended("decoded", duration_s=round(samples / spec.audio.sr, 3), notes=" ".join(notes))
 
 
 def _check_unchanged(path: str, opened: Opened) -> None:

@@ -40,6 +40,8 @@ class LibraryRow:
         tags_kept: which tags there are: `"all"`, `"top 10"`, `">= 0.2"`, `"top 10, >= 0.2"`.
         tags: tag -> probability, most probable first; `None` after an error.
         embedding: what enters the classifier, averaged over windows, if it was asked for.
+        notes: what to know of a sound that could be tagged, a sentence each: it is damaged, or its channels cancel
+            each other out.
         error: the reason in one sentence, empty if all went well.
         error_kind: `"truncated"`, `"timeout"`, ...; see docs/library.md.
         tagged_at: ISO 8601, UTC.
@@ -56,6 +58,7 @@ class LibraryRow:
     tags_kept: str
     tags: dict[str, float] | None = None
     embedding: list[float] | None = None
+    notes: str = ""
     error: str = ""
     error_kind: str = ""
     tagged_at: str

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import errno
 import os
 import stat
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
-from ...datasets.folders import SUFFIXES
+from ...datasets.folders import ending, is_sound
+from . import lists
 from .library_rows import LibraryError
 
 if TYPE_CHECKING:
@@ -44,18 +46,20 @@ class Listing:
     Attributes:
         files: each once, in the order of sources and names.
         folders: those that were walked through as a whole.
+        passed_over: ending of a name, in lower case -> files in the folders that are not named like sounds.
     """
 
     files: tuple[Listed, ...]
     folders: tuple[str, ...]
+    passed_over: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
 
 def find(sources: Sources, *, progress: bool = False) -> Listing:
     """Find the files of a library.
 
     Folders are walked through; of the files in them, those count that are named like sounds, but no hidden ones. Links
-    are followed, but no folder is entered twice, and a link to a folder above is reported. Lists (`.txt`, `.m3u`,
-    `.m3u8`: a path per line, relative to the list) and tables (`.csv`, `.tsv`, `.jsonl`, `.parquet`, see `Manifest`)
+    are followed, but no folder is entered twice, and a link to a folder above is reported. Others are counted. Lists
+    (`.txt`, `.m3u`, `.m3u8`: see `lists`) and tables (`.csv`, `.tsv`, `.jsonl`, `.parquet`, see `Manifest`)
     give the files they name; any other file stands for itself.
 
     Args:
@@ -77,26 +81,28 @@ def find(sources: Sources, *, progress: bool = False) -> Listing:
         return Listing(once(_of_manifest(sources, "The manifest")), ())
     if isinstance(sources, (str, os.PathLike)):
         sources = [sources]
+    lists.forget_folders()
     found: list[Listed] = []
     folders = []
+    passed_over: collections.Counter[str] = collections.Counter()
     for source in sources:
         path = os.path.abspath(os.fspath(source))
         suffix = os.path.splitext(path)[1].lower()
         if os.path.isdir(path):
             folders.append(path)
             with tqdm(desc="listing", unit="file", delay=2, disable=not progress) as bar:
-                for some in _walk(path):
+                for some in _walk(path, passed_over):
                     found += some
                     bar.update(len(some))
         elif not os.path.lexists(path):
             raise LibraryError(f"{os.fspath(source)!r} does not exist. Give folders, sound files, lists or tables.")
         elif suffix in _LISTS and os.path.isfile(path):
-            found += _of_list(path, comments=suffix != ".txt")
+            found += map(Listed, lists.read(path))
         elif suffix in _TABLES and os.path.isfile(path):
             found += _of_manifest(Manifest.load(path, untagged=True), path)
         else:
             found.append(Listed(path))
-    return Listing(once(found), tuple(folders))
+    return Listing(once(found), tuple(folders), passed_over)
 
 
 def once(found: Iterable[Listed]) -> tuple[Listed, ...]:
@@ -104,21 +110,7 @@ def once(found: Iterable[Listed]) -> tuple[Listed, ...]:
     return tuple({listed.path: listed for listed in found}.values())
 
 
-# === Lists ===
-
-
-def _of_list(path: str, comments: bool) -> Iterator[Listed]:
-    try:
-        with open(path, "rb") as file:
-            lines = file.read().removeprefix(b"\xef\xbb\xbf").splitlines()
-    except OSError as error:
-        raise LibraryError(f"The list {path!r} cannot be read ({error.strerror}). Check its permissions.") from error
-    for number, line in enumerate(lines, 1):
-        if b"\0" in line:
-            raise LibraryError(f"Line {number} of {path!r} is no path: it has null characters. Save the list as UTF-8.")
-        if line.strip() and not (comments and line.startswith(b"#")):
-            name = os.fsdecode(line.strip())
-            yield Listed(os.path.normpath(os.path.join(os.path.dirname(path), name)))
+# === Tables ===
 
 
 def _of_manifest(manifest: Manifest, name: str) -> Iterator[Listed]:
@@ -128,13 +120,13 @@ def _of_manifest(manifest: Manifest, name: str) -> Iterator[Listed]:
                 f"{name} lists a part of {str(row.path)!r} (start {row.start:g} s); a library has whole files. Leave "
                 "out start and duration, or use tag() with offset and duration."
             )
-        yield Listed(os.path.abspath(row.path))
+        yield Listed(lists.existing(os.path.abspath(row.path)))
 
 
 # === Folders ===
 
 
-def _walk(root: str) -> Iterator[list[Listed]]:
+def _walk(root: str, passed_over: collections.Counter[str]) -> Iterator[list[Listed]]:
     """The sounds of a folder and of each one below.
 
     Linked folders come last: what is also there without a link is listed without it.
@@ -168,8 +160,10 @@ def _walk(root: str) -> Iterator[list[Listed]]:
                 found.append(Listed(entry.path, reason, "link loop"))
             elif kind == "link":
                 links.append(entry.path)
-            elif os.path.splitext(entry.name)[1].lower() in SUFFIXES:
+            elif is_sound(entry.name):
                 found.append(Listed(entry.path))
+            else:
+                passed_over[ending(entry.name)] += 1
         ahead += reversed(below)
         yield found
 

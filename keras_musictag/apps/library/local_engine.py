@@ -203,7 +203,7 @@ class Run:
         """Nothing is done yet."""
         self._journal, self._tags, self._revision = journal, tags, revision
         self._top, self._threshold, self._update = top, threshold, update
-        self._tagged = self._skipped = self._changed = 0
+        self._tagged = self._skipped = self._changed = self._noted = 0
         self._sound_seconds = 0.0
 
     def go(self, found: Listing, work: Callable[[list[Job]], Iterable[list[Done]]], progress: bool) -> None:
@@ -253,6 +253,8 @@ class Run:
             tagged=self._tagged,
             skipped=self._skipped,
             changed=self._changed,
+            noted=self._noted,
+            passed_over=found.passed_over,
             failures=collections.Counter(kind for kind in kinds if kind),
             sound_seconds=self._sound_seconds,
             seconds=seconds,
@@ -304,7 +306,8 @@ class Run:
         }
         features = outputs[len(tags) :]
         embedding = [float(f"{value:.6g}") for value in features] if self._revision.embeddings else None
-        self._append(path, done.opened, duration_s=duration, tags=kept, embedding=embedding)
+        self._append(path, done.opened, duration_s=duration, tags=kept, embedding=embedding, notes=done.ended.notes)
+        self._noted += bool(done.ended.notes)
         self._tagged += 1
         self._sound_seconds += duration or 0.0
 

@@ -21,7 +21,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Self
 
-from ...datasets.folders import SUFFIXES
+from ...datasets.folders import SUFFIXES, ending
 from ...errors import MissingExtraError
 from . import listing
 from .decoding import Ended, Job
@@ -86,7 +86,8 @@ def find(sources: Sources, *, progress: bool = False) -> Listing:
         _find(os.fspath(source)) if is_url(source) else listing.find(source, progress=progress) for source in sources
     ]
     files = itertools.chain.from_iterable(one.files for one in found)
-    return Listing(listing.once(files), tuple(folder for one in found for folder in one.folders))
+    passed_over = sum((collections.Counter(one.passed_over) for one in found), collections.Counter[str]())
+    return Listing(listing.once(files), tuple(folder for one in found for folder in one.folders), passed_over)
 
 
 def _find(url: str) -> Listing:
@@ -99,12 +100,10 @@ def _find(url: str) -> Listing:
         raise LibraryError(f"{url!r} does not exist or has no files. Give folders or sound files.")
     if list(infos) == [root]:
         return Listing((_listed(filesystem, root, infos[root]),), ())
-    files = [
-        _listed(filesystem, path, info)
-        for path, info in infos.items()
-        if os.path.splitext(path)[1].lower() in SUFFIXES and "/." not in path.removeprefix(root)
-    ]
-    return Listing(tuple(files), (filesystem.unstrip_protocol(root),))
+    shown = {path: info for path, info in infos.items() if "/." not in path.removeprefix(root)}
+    files = [_listed(filesystem, path, info) for path, info in shown.items() if ending(path) in SUFFIXES]
+    passed_over = collections.Counter(ending(path) for path in shown if ending(path) not in SUFFIXES)
+    return Listing(tuple(files), (filesystem.unstrip_protocol(root),), passed_over)
 
 
 def _listed(filesystem: Any, path: str, info: Mapping[str, Any]) -> Listed:
@@ -195,7 +194,7 @@ class Copies:
         So decoders and messages are spared whatever a URL may hold.
         """
         self._folder = self._folder or tempfile.mkdtemp(prefix="keras_musictag-")
-        suffix = os.path.splitext(url)[1].lower()
+        suffix = ending(url)
         copy = os.path.join(self._folder, f"{next(self._names)}{suffix if suffix in SUFFIXES else ''}")
         return self._threads.submit(_copy, url, copy)
 

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from .write_back import WriteBack
 
+_NAMED = 12  # endings of files that were passed over, the most frequent ones
+
 
 @dataclasses.dataclass(frozen=True)
 class LibrarySummary:
@@ -19,9 +21,11 @@ class LibrarySummary:
         tagged: files tagged by this run.
         skipped: files that the output had rows for, whose content is the same.
         changed: files whose content is another than that of their row, which stays: only `update` replaces it.
+        noted: files tagged by this run whose row has notes.
         failures: kind of error -> files of this listing whose row is an error, by this run or an earlier one.
         sound_seconds: duration of what this run tagged.
         seconds: how long it took.
+        passed_over: ending of a name -> files in the folders that are not named like sounds, hidden ones apart.
         written: what became of the files' own metadata, if tags were to be written there.
     """
 
@@ -33,6 +37,8 @@ class LibrarySummary:
     failures: Mapping[str, int]
     sound_seconds: float
     seconds: float
+    noted: int = 0
+    passed_over: Mapping[str, int] = dataclasses.field(default_factory=dict)
     written: WriteBack | None = None
 
     @property
@@ -50,6 +56,13 @@ class LibrarySummary:
         if self.failures:
             kinds = sorted(self.failures.items(), key=lambda item: (-item[1], item[0]))
             lines.append("Failed: " + ", ".join(f"{count:,} {kind}" for kind, count in kinds) + ".")
+        if self.passed_over:
+            counts = sorted(self.passed_over.items(), key=lambda item: (-item[1], item[0]))
+            named = [f"{count:,} {ending or 'without an ending'}" for ending, count in counts[:_NAMED]]
+            others = sum(count for _, count in counts[_NAMED:])
+            lines.append("Passed over: " + ", ".join(named) + (f", {others:,} others" if others else "") + ".")
+        if self.noted:
+            lines.append(f"{self.noted:,} of the files tagged now have notes: see the column notes.")
         if self.changed:
             lines.append(f"{self.changed:,} files have changed since they were tagged: update to tag them again.")
         if self.written is not None:
