@@ -210,7 +210,9 @@ def test_bad_options_are_named():
         LogMelSpectrogram(pad_mode="edge")
     with pytest.raises(ValueError, match=r"window must be one of 'hann'.*got 'kaiser'"):
         LogMelSpectrogram(window="kaiser")
-    with pytest.raises(SpecError, match=r"mel\.scaling must be one of 'db', 'amplitude_to_db', 'log10', 'log', None; got 'ln'"):
+    with pytest.raises(
+        SpecError, match=r"mel\.scaling must be one of 'db', 'amplitude_to_db', 'log10', 'log', None; got 'ln'"
+    ):
         LogMelSpectrogram(scaling="ln")
     with pytest.raises(SpecError, match=r"mel\.win_length 600 is longer than n_fft 512"):
         LogMelSpectrogram(n_fft=512, win_length=600)

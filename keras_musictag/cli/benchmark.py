@@ -1,4 +1,4 @@
-"""The command `benchmark`: how large, fast and good the models are here."""
+"""The command `benchmark`: size, speed and accuracy of models on this machine."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 
 
 class _Group(click.Group):
-    """Names of models, if the first word is no subcommand."""
+    """Treat the words as names of models unless the first is a subcommand."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         known = {*self.commands, *ctx.help_option_names}
@@ -43,7 +43,7 @@ class _Group(click.Group):
         return [*super().shell_complete(ctx, incomplete), *run.params[0].shell_complete(ctx, incomplete)]
 
 
-@main.group(cls=_Group, short_help="Measure size, speed and AUC of models here, or compare two runs.")
+@main.group(cls=_Group, short_help="Measure size, speed and AUC of models, or compare two runs.")
 def benchmark() -> None:
     """Measure models on this machine's CPU: parameters, file sizes, latency, throughput, memory, AUC.
 
@@ -62,24 +62,28 @@ def _listed(_ctx: click.Context, _option: click.Parameter, text: str | None) -> 
 
 @benchmark.command(short_help="Measure models.")
 @click.argument("models", metavar="[MODEL]...", nargs=-1, shell_complete=complete_model)
-@click.option("--runtimes", callback=_listed, help="Of keras,onnxruntime,openvino,litert; default: the installed ones.")
-@click.option("--precisions", callback=_listed, help="Of float32,float16,int8; default: all.")
-@click.option("--threads", callback=_listed, help="E.g. 1,4; default: one, and all cores.")
 @click.option(
-    "--data", shell_complete=complete_file, help="Labelled sounds to measure the AUC on: a table, or a folder per tag."
+    "--runtimes", callback=_listed, help="Runtimes, from keras,onnxruntime,openvino,litert  [default: those installed]"
 )
-@click.option("--dataset", default="", help="What to call them.")
+@click.option("--precisions", callback=_listed, help="Precisions, from float32,float16,int8  [default: all]")
+@click.option("--threads", callback=_listed, help="Numbers of CPU threads, such as 1,4  [default: one, and all cores]")
+@click.option(
+    "--data", shell_complete=complete_file, help="Labelled audio to measure the AUC on: a table, or a folder per tag."
+)
+@click.option("--dataset", default="", help="Name of the data.")
 @click.option("--split", default="test", show_default=True, type=click.Choice(["train", "valid", "test", "all"]))
 @click.option(
-    "--calibration", type=click.Path(path_type=Path, exists=True, file_okay=False), help="Folder of sounds for int8."
+    "--calibration",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Folder of audio files for calibrating int8.",
 )
-@click.option("--quick", is_flag=True, help="A few calls of each.")
+@click.option("--quick", is_flag=True, help="Measure briefly: a few calls per model.")
 @click.option("--profile", is_flag=True, help="Show where the time goes: decoding, resampling, features, network.")
 @json_file_option
 @click.option("--csv", "csv_file", type=_FILE, help="Write a line per measurement.")
 @click.option("--plot", type=click.Path(path_type=Path), help="Draw ROC-AUC against latency (png, svg, pdf).")
 def run(models: tuple[str, ...], threads: tuple[str, ...] | None, **given: Any) -> None:
-    """Measure MODELs, by default all pretrained ones, each in a process of its own.
+    """Measure MODELs, by default all pretrained ones, each in a separate process.
 
     A measurement that fails is reported, the others go on, and the exit code is 1.
     """
@@ -129,12 +133,12 @@ def run(models: tuple[str, ...], threads: tuple[str, ...] | None, **given: Any) 
         suggest("tag", "SONG", "--model", fastest["model"], "--runtime", fastest["runtime"])
 
 
-@benchmark.command(short_help="Ratios of two runs.")
+@benchmark.command(short_help="Compare two runs.")
 @click.argument("before", type=_FILE)
 @click.argument("after", type=_FILE)
 @json_flag
 def compare(before: Path, after: Path, as_json: bool) -> None:
-    """Show how much slower or faster the second run is, timing by timing; the exit code is 1 if one is slower.
+    """Compare the timings of two runs; the exit code is 1 if any timing of the second is slower.
 
     Slower means beyond noise: the ranges from the 10th to the 90th percentile do not touch.
     """

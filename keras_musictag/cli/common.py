@@ -1,4 +1,4 @@
-"""What the commands share: the group they belong to, options, checks of paths, and how a model is loaded.
+"""Shared by the commands: the command group, options, checks of paths, loading of models.
 
 A module with commands imports `main` from here; `keras_musictag.cli` imports the modules.
 """
@@ -42,13 +42,13 @@ _PACKAGES = {  # by what is imported, where packages are called otherwise
 
 
 class UsageProblem(click.ClickException):
-    """An error of the command, not of a file: exit code 2."""
+    """An error in the command itself, not in a file: exit code 2."""
 
     exit_code = 2
 
 
 class Group(click.Group):
-    """Turns this package's exceptions into one line on standard error."""
+    """Click group that prints this package's exceptions as one line on standard error."""
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; exit with 1 or 2 on an error of this package."""
@@ -71,7 +71,7 @@ def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None
 
 
 def _backend() -> str:
-    """What Keras will compute with; by its own rules, but without importing it."""
+    """Name of the Keras backend, found by Keras' rules without importing it."""
     home = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
     try:
         chosen = json.loads((home / "keras.json").read_text(encoding="utf-8")).get("backend")
@@ -92,7 +92,7 @@ def _version(name: str) -> str | None:
     "--version", is_flag=True, expose_value=False, is_eager=True, callback=_print_version, help="Show versions."
 )
 def main() -> None:
-    """Tag music with Keras models: sound file in, tags with probabilities out.
+    """Tag music with Keras models: audio file in, tags with probabilities out.
 
     \b
     keras-musictag demo                      tag the bundled clip
@@ -128,11 +128,11 @@ format_option = click.option(
     type=click.Choice(["text", "json", "csv"]),
     default="text",
     show_default=True,
-    help="How to print the result.",
+    help="Output format.",
 )
 json_option = click.option("--json", "output", flag_value="json", help="Same as --format json.")
 csv_option = click.option("--csv", "output", flag_value="csv", help="Same as --format csv.")
-json_flag = click.option("--json", "as_json", is_flag=True, help="Print one object, and nothing else.")
+json_flag = click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
 offset_option = click.option("--offset", type=click.FloatRange(min=0), default=0.0, help="Seconds to skip.")
 duration_option = click.option("--duration", type=click.FloatRange(min=0, min_open=True), help="Seconds to use.")
 
@@ -159,12 +159,12 @@ json_file_option = click.option(
 
 
 def print_json(value: object) -> None:
-    """One object on a line of standard output."""
+    """Print one JSON object as a line on standard output."""
     click.echo(json.dumps(value, ensure_ascii=False))
 
 
 def suggest(*command: str | Path, always: bool = False, also: str = "") -> None:
-    """Say on standard error, where a person reads it, what to call next.
+    """Suggest the next command, on standard error.
 
     Args:
         command: words after `keras-musictag`; quoted for the shell where they have to be.
@@ -177,13 +177,13 @@ def suggest(*command: str | Path, always: bool = False, also: str = "") -> None:
 
 
 def suggest_tagging(folder: Path) -> None:
-    """Say how a tagger that was written is used."""
+    """Suggest how to use a saved tagger."""
     name = loadable(folder)
     suggest("tag", "SONG", "--model", name, always=True, also=f", or keras_musictag.load({name!r})")
 
 
 def model_words(model: str) -> tuple[str, ...]:
-    """`--model NAME`, unless that is what a command takes anyway."""
+    """`--model NAME`, or nothing for the default model."""
     return () if model == DEFAULT_MODEL else ("--model", model)
 
 
@@ -191,22 +191,22 @@ def model_words(model: str) -> tuple[str, ...]:
 
 
 def printable(path: Path) -> str:
-    """The path as text; bytes that are no UTF-8 become replacement characters."""
+    """Path as text; bytes that are not UTF-8 become replacement characters."""
     return os.fsencode(path).decode("utf-8", "replace")
 
 
 def slug(text: str) -> str:
-    """A name for a folder."""
+    """Turn text into a folder name."""
     return re.sub(r"[^A-Za-z0-9_.-]+", "-", text).strip("-._") or "tagger"
 
 
 def loadable(folder: Path) -> str:
-    """What `load` is to be called with: a folder that is called like a model is `./` that."""
+    """Argument for `load`: a folder with the same name as a model is prefixed with `./`."""
     return f"./{folder}" if str(folder) in list_models() else printable(folder)
 
 
 def check_output(option: str, path: Path, suffixes: tuple[str, ...]) -> None:
-    """Find out before the work, not after it, that a file cannot be written.
+    """Raise before the work starts if a file cannot be written.
 
     Raises:
         UsageProblem: its name has another ending, or its folder is not there or read-only.
@@ -222,7 +222,7 @@ def check_output(option: str, path: Path, suffixes: tuple[str, ...]) -> None:
 
 
 def check_plot(path: Path) -> None:
-    """Find out before the work, not after it, that a picture cannot be drawn."""
+    """Raise before the work starts if a picture cannot be drawn."""
     check_output("--plot", path, (".png", ".svg", ".pdf"))
     from ..plots import new_axes
 
@@ -235,13 +235,15 @@ def check_plot(path: Path) -> None:
 runtime_option = click.option(
     "--runtime",
     type=click.Choice(["auto", "keras", "onnxruntime", "openvino", "litert"]),
-    help="What runs the network; auto: the fastest that is installed  [default: keras; for an export, auto]",
+    help="Runtime for the network; auto: the fastest installed  [default: keras; for an export, auto]",
 )
-threads_option = click.option("--threads", type=click.IntRange(min=1), help="To compute with  [default: all cores]")
+threads_option = click.option(
+    "--threads", type=click.IntRange(min=1), help="Number of CPU threads  [default: all cores]"
+)
 
 
 def load_tagger(model: str) -> Tagger:
-    """The tagger that `--model` names, without the notices that TensorFlow prints."""
+    """Load the tagger named by `--model`."""
     import_backend()
     from ..loading import load
 
@@ -249,7 +251,7 @@ def load_tagger(model: str) -> Tagger:
 
 
 def load_tagger_on(model: str, runtime: str | None, threads: int | None) -> BaseTagger:
-    """The tagger that `--model` names, on the runtime that `--runtime` does; an export imports no Keras."""
+    """Load the tagger named by `--model` on the runtime named by `--runtime`; an export imports no Keras."""
     from ..tagging.exported import is_export
 
     if runtime in (None, "keras") and not is_export(model):

@@ -1,4 +1,4 @@
-"""What a shell offers after Tab. Runs at every press of it, so nothing heavy is imported."""
+"""Completion for the Tab key. Runs at every press, so it imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ..models.registry import list_models, model_info, zoo_folder
 
 
 def complete_model(_ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Names of models, and folders."""
+    """Complete names of models, and folders."""
     names = [name for name in list_models() if name.startswith(incomplete)]
     return [
         CompletionItem(incomplete, type="dir"),
@@ -18,22 +18,22 @@ def complete_model(_ctx: click.Context, _parameter: click.Parameter, incomplete:
 
 
 def complete_name(_ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Names of models alone."""
+    """Complete names of models."""
     return complete_model(_ctx, _parameter, incomplete)[1:]
 
 
 def complete_scored(_ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Names of models, and files, of which a folder can be one, too."""
+    """Complete names of models, files and folders."""
     return [CompletionItem(incomplete, type="file"), *complete_name(_ctx, _parameter, incomplete)]
 
 
 def complete_file(_ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Files and folders."""
+    """Complete files and folders."""
     return [CompletionItem(incomplete, type="file")]
 
 
 def complete_recipe(_ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Recipes of the zoo, and files."""
+    """Complete recipes of the zoo, and files."""
     zoo = zoo_folder()
     names = (path.relative_to(zoo).with_suffix("").as_posix() for path in sorted(zoo.glob("*/*.toml")))
     return [
@@ -43,7 +43,7 @@ def complete_recipe(_ctx: click.Context, _parameter: click.Parameter, incomplete
 
 
 def complete_dataset(_ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Published data sets that have a loader."""
+    """Complete names of published data sets."""
     from ..datasets.catalogue import ENTRIES
 
     names = [(entry.name(version), entry) for entry in ENTRIES.values() for version in entry.versions]

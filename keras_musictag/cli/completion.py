@@ -1,4 +1,4 @@
-"""The command `completion`: what makes a shell complete this command's words."""
+"""The command `completion`: a script that makes the shell complete this command."""
 
 from __future__ import annotations
 

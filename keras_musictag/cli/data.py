@@ -1,4 +1,4 @@
-"""The commands `data list`, `data info` and `data check`: published data sets, and whether a copy is whole."""
+"""The commands `data list`, `data info` and `data check`: published data sets, and checks of a local copy."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _WIDTH = 100  # characters of a line
 _LABEL = 13  # of them for labels
 
 
-@main.group(short_help="Published data sets: what there is, where to get it, whether it is whole.")
+@main.group(short_help="List, describe and check published data sets.")
 def data() -> None:
     """Published data sets that --data NAME:FOLDER reads.
 
@@ -33,9 +33,9 @@ def data() -> None:
 
 
 @data.command("list", short_help="List data sets.")
-@click.option("--json", "as_json", is_flag=True, help="Print an object per data set and line.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per data set.")
 def list_data(as_json: bool) -> None:
-    """List the data sets that have a loader."""
+    """List the data sets that --data can load by name."""
     from ..datasets.catalogue import ENTRIES
 
     if as_json:
@@ -47,11 +47,11 @@ def list_data(as_json: bool) -> None:
     click.echo("\nMore about one of them: keras-musictag data info NAME", err=True)
 
 
-@data.command("info", short_help="What a data set is, where to get it, licence and citation.")
+@data.command("info", short_help="Describe a data set: source, size, licence, citation.")
 @click.argument("name", shell_complete=complete_dataset)
 @json_flag
 def info_data(name: str, as_json: bool) -> None:
-    """Say what data set NAME is, where to get it, its size, splits, licence and citation."""
+    """Describe the data set NAME: where to get it, size, splits, licence and citation."""
     from ..datasets.catalogue import find
 
     entry, _ = find(name)
@@ -70,20 +70,24 @@ def info_data(name: str, as_json: bool) -> None:
     suggest("data", "check", name, "FOLDER")
 
 
-@data.command("check", short_help="Whether a data set is whole and its sounds can be read.")
+@data.command("check", short_help="Check that a data set is complete and readable.")
 @click.argument("name", shell_complete=complete_dataset)
 @click.argument("folder", type=click.Path(path_type=Path))
-@click.option("--partial", is_flag=True, help="Take what is there, and only warn of what is missing.")
-@click.option("--decode", is_flag=True, help="Decode every sound to its end; else only headers are read.")
-@click.option("--workers", type=click.IntRange(min=1), default=2, show_default=True, help="Files looked at at once.")
+@click.option("--partial", is_flag=True, help="Accept an incomplete copy; missing files are warnings.")
+@click.option("--decode", is_flag=True, help="Decode every file to the end, instead of reading its header only.")
 @click.option(
-    "--manifest", type=click.Path(path_type=Path, dir_okay=False), help="Write the sound rows to this .csv or .jsonl."
+    "--workers", type=click.IntRange(min=1), default=2, show_default=True, help="Number of files checked at once."
+)
+@click.option(
+    "--manifest",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write the valid rows to this .csv or .jsonl file.",
 )
 @json_flag
 def check_data(
     name: str, folder: Path, partial: bool, decode: bool, workers: int, manifest: Path | None, as_json: bool
 ) -> None:
-    """Check data set NAME in FOLDER: everything there, as published, every sound readable.
+    """Check that FOLDER holds the data set NAME as published, and that every file can be read.
 
     Exit code 1 if a sound has a problem, 2 if the data set cannot be loaded. A table that --manifest writes is as good
     as NAME:FOLDER wherever --data is read, for a part of a data set too.

@@ -1,4 +1,4 @@
-"""What `--data` may be: a manifest file, a folder, or a known data set."""
+"""The option `--data`: a manifest file, a folder, or a published data set by name."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DATA_HELP = (
 
 
 def load_data(text: str) -> tuple[Manifest, str, str]:
-    """Read what `--data` names.
+    """Read the data named by `--data`.
 
     Args:
         text: a manifest file; a folder per tag; a data set of `datasets.catalogue` as `gtzan:FOLDER`,
@@ -38,7 +38,7 @@ def load_data(text: str) -> tuple[Manifest, str, str]:
 
 
 def planned(folder: Path, data: FineTuneData | RecipeData) -> dict[str, Any]:
-    """What `--dry-run --json` prints: where the result would be, and what it would be made from."""
+    """Content of `--dry-run --json`: folder of the result, and the data."""
     return {
         "folder": printable(folder),
         "data": data.origin.title,

@@ -1,4 +1,4 @@
-"""The command `evaluate`: how well models tag labelled data."""
+"""The command `evaluate`: accuracy of models on labelled data."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 _FILE = click.Path(path_type=Path, dir_okay=False)
 
 
-@main.command(short_help="Measure how well models tag labelled data.")
+@main.command(short_help="Measure the accuracy of models on labelled data.")
 @click.argument("model", shell_complete=complete_scored)
 @click.argument("model_b", required=False, shell_complete=complete_scored)
 @click.option("--data", "-d", metavar="DATA", shell_complete=complete_file, help=DATA_HELP)
@@ -41,13 +41,17 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
     type=click.Choice(["train", "valid", "test", "all"]),
     default="test",
     show_default=True,
-    help="Rows to measure on; all: every row.",
+    help="Split to measure on; all: every row.",
 )
-@click.option("--dataset", metavar="NAME", help="What to call the data; by default, the name of its file or folder.")
+@click.option("--dataset", metavar="NAME", help="Name of the data  [default: name of its file or folder]")
 @click.option(
-    "--bootstrap", type=click.IntRange(min=0), default=1000, show_default=True, help="Resamples; 0: no intervals."
+    "--bootstrap",
+    type=click.IntRange(min=0),
+    default=1000,
+    show_default=True,
+    help="Number of bootstrap resamples; 0: no intervals.",
 )
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the resamples.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Random seed of the resamples.")
 @json_file_option
 @click.option("--csv", "csv_file", type=_FILE, help="Write a row per tag to this file.")
 @click.option("--plot", type=click.Path(path_type=Path), help="Draw a bar per tag (png, svg, pdf).")
@@ -56,12 +60,14 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
     type=click.Choice(["roc_auc", "pr_auc"]),
     default="roc_auc",
     show_default=True,
-    help="What --plot draws.",
+    help="Metric that --plot draws.",
 )
-@click.option("--scores", "scores_file", type=_FILE, help="Keep all probabilities: npz to compare later, or csv.")
-@click.option("--cache", type=click.Path(path_type=Path, file_okay=False), help="Folder to keep log-mels in.")
-@click.option("--workers", type=click.IntRange(min=1), default=2, show_default=True, help="Sounds decoded at once.")
-@click.option("--strict", is_flag=True, help="Stop at the first sound that cannot be tagged.")
+@click.option("--scores", "scores_file", type=_FILE, help="Save all probabilities: .npz to compare later, or .csv.")
+@click.option("--cache", type=click.Path(path_type=Path, file_okay=False), help="Folder of cached log-mels.")
+@click.option(
+    "--workers", type=click.IntRange(min=1), default=2, show_default=True, help="Number of files decoded at once."
+)
+@click.option("--strict", is_flag=True, help="Stop at the first file that cannot be tagged.")
 def evaluate(
     model: str,
     model_b: str | None,
@@ -171,7 +177,7 @@ def _together(parts: list[Scores], models: list[str]) -> Scores:
 
 
 def _check_outputs(json_file: Path | None, csv_file: Path | None, plot: Path | None, scores_file: Path | None) -> None:
-    """Find out before the work, not after it, that something cannot be written."""
+    """Raise before the work starts if something cannot be written."""
     for option, path, suffixes in (
         ("--csv", csv_file, (".csv",)),
         ("--scores", scores_file, (".npz", ".csv")),

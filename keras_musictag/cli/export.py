@@ -1,4 +1,4 @@
-"""The command `export`: a tagger as a file for another runtime."""
+"""The command `export`: write a tagger as a file for another runtime."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     type=click.Choice(["onnx", "litert", "openvino", "saved_model"]),
     default="onnx",
     show_default=True,
-    help="Of the file.",
+    help="File format.",
 )
 @click.option(
     "--precision",
@@ -34,26 +34,30 @@ if TYPE_CHECKING:
     type=click.Choice(["float32", "float16", "int8"]),
     default="float32",
     show_default=True,
-    help="Of the weights; int8: of most arithmetic too.",
+    help="Precision of the weights; with int8, of most arithmetic too.",
 )
 @click.option(
     "--input",
     type=click.Choice(["waveform", "log_mel"]),
     default="waveform",
     show_default=True,
-    help="waveform: preprocessing is in the file.",
+    help="Input of the file; waveform: with the preprocessing inside.",
 )
 @click.option(
-    "--calibrate", "calibration", multiple=True, type=click.Path(path_type=Path), help="A sound for int8; repeatable."
+    "--calibrate",
+    "calibration",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Audio file for calibrating int8; repeatable.",
 )
 @click.option(
     "--data",
     "-d",
     metavar="DATA",
     shell_complete=complete_file,
-    help=f"To calibrate, and to measure the AUC. {DATA_HELP}",
+    help=f"Labelled audio to calibrate on and to measure the AUC. {DATA_HELP}",
 )
-@click.option("--overwrite", is_flag=True, help="Replace an export that is there.")
+@click.option("--overwrite", is_flag=True, help="Replace an existing export.")
 @json_flag
 def export(
     model: str,

@@ -1,4 +1,4 @@
-"""The command `finetune`: a tagger for tags of one's own."""
+"""The command `finetune`: a tagger for your own tags."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 _SETTINGS = ("stages", "epochs", "learning_rate", "seed")
 
 
-@main.command(short_help="Teach a model tags of one's own, in minutes.")
+@main.command(short_help="Fine-tune a model on your own tags.")
 @click.argument("model", default=DEFAULT_MODEL, shell_complete=complete_model)
 @click.option("--data", "-d", metavar="DATA", required=True, shell_complete=complete_file, help=DATA_HELP)
 @click.option("--out", "-o", type=click.Path(path_type=Path), help="Folder of the result  [default: MODEL-DATA]")
@@ -43,20 +43,24 @@ _SETTINGS = ("stages", "epochs", "learning_rate", "seed")
     default="0.2",
     show_default=True,
     shell_complete=complete_file,
-    help="Share of the groups to hold out, clips to validate on, or none.",
+    help="Fraction of the groups to hold out, data to validate on, or none.",
 )
-@click.option("--stages", type=click.Choice(["head", "full"]), help="Only a new head, or all of it  [default: full]")
-@click.option("--epochs", type=click.IntRange(min=1), help="Passes over the clips in the second stage, at most.")
-@click.option("--learning-rate", type=click.FloatRange(min=0, min_open=True), help="Of the second stage, its peak.")
-@click.option("--seed", type=click.IntRange(min=0), help="Of everything random.")
+@click.option(
+    "--stages", type=click.Choice(["head", "full"]), help="Train only a new head, or the full network  [default: full]"
+)
+@click.option("--epochs", type=click.IntRange(min=1), help="Maximum number of epochs in the second stage.")
+@click.option(
+    "--learning-rate", type=click.FloatRange(min=0, min_open=True), help="Peak learning rate of the second stage."
+)
+@click.option("--seed", type=click.IntRange(min=0), help="Random seed.")
 @click.option(
     "--single-label/--multi-label",
     default=None,
-    help="Choose between the tags, or judge each by itself  [default: choose if every clip has exactly one]",
+    help="One tag per clip (softmax), or any number (sigmoid)  [default: one if every clip has exactly one]",
 )
 @click.option("--cache", type=click.Path(path_type=Path, file_okay=False), help="Folder for log-mels and embeddings.")
 @click.option("--strict", is_flag=True, help="Stop if any clip has a problem, instead of leaving it out.")
-@click.option("--dry-run", is_flag=True, help="Check everything, say what would be done, and stop.")
+@click.option("--dry-run", is_flag=True, help="Check everything, print the plan, and stop.")
 @json_flag
 def finetune(model: str, data: str, **given: Any) -> None:
     """Make a tagger for the tags of labelled DATA from MODEL, which is musicnet_crnn unless you name another one.
@@ -117,7 +121,7 @@ def _tags(text: str | None) -> list[str] | None:
 
 
 def _validation(text: str) -> float | str | None:
-    """A share, or `None` for none, or what names data."""
+    """Parse `--validation`: a fraction, `None` for none, or the name of data."""
     try:
         return None if text == "none" else float(text)
     except ValueError:
@@ -125,7 +129,7 @@ def _validation(text: str) -> float | str | None:
 
 
 def _tell(result: FineTuned, folder: Path, as_json: bool) -> None:
-    """What came out, on standard output."""
+    """Print the result on standard output."""
     if as_json:
         print_json({"folder": printable(folder), "finished": result.finished, **result.report.to_dict()})
     else:

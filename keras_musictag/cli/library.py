@@ -1,4 +1,4 @@
-"""The command `library`: whole folders of music into one table."""
+"""The command `library`: tag whole folders of music into one table."""
 
 from __future__ import annotations
 
@@ -43,30 +43,32 @@ _TIMEOUT, _RAY_WORKERS = 600.0, 2
 @click.option(
     "--threshold", "-t", type=click.FloatRange(0, 1), default=0.0, help="Leave out tags below this probability."
 )
-@click.option("--embeddings", is_flag=True, help="Keep the embeddings too.")
+@click.option("--embeddings", is_flag=True, help="Store embeddings too.")
 @click.option(
     "--workers",
     type=click.IntRange(min=1),
-    help=f"Processes that decode.  [default: one per processor; on Ray {_RAY_WORKERS} per actor]",
+    help=f"Number of decoding processes.  [default: one per core; on Ray {_RAY_WORKERS} per actor]",
 )
 @click.option(
     "--timeout",
     type=click.FloatRange(min=0, min_open=True),
     default=_TIMEOUT,
     show_default=True,
-    help="Seconds that decoding a file may take.",
+    help="Seconds after which decoding a file is given up.",
 )
 @click.option(
-    "--resume/--no-resume", default=True, help="Go on with what is there (default), or throw it away and begin anew."
+    "--resume/--no-resume", default=True, help="Resume an existing table (default), or delete it and start over."
 )
-@click.option("--update", is_flag=True, help="Tag again what has changed, failed, or is another model's.")
+@click.option("--update", is_flag=True, help="Tag again files that changed or failed, or were tagged by another model.")
 @click.option(
     "--write-tags",
     type=click.IntRange(min=1),
     metavar="N",
-    help="Put the N most probable tags into the files' own metadata; shows what it would write.",
+    help="Write the N most probable tags into the files' metadata; a dry run by default.",
 )
-@click.option("--dry-run/--no-dry-run", default=True, help="With --write-tags: only show it (default), or do it.")
+@click.option(
+    "--dry-run/--no-dry-run", default=True, help="With --write-tags: only show the changes (default), or write them."
+)
 @click.option(
     "--engine",
     type=click.Choice(["local", "ray"]),
@@ -75,9 +77,11 @@ _TIMEOUT, _RAY_WORKERS = 600.0, 2
     help="This machine, or a Ray cluster; there, DIR and --out can also be URLs (s3://, gs://).",
 )
 @click.option(
-    "--actors", type=click.IntRange(min=1), help="On Ray: processes with the model, at most.  [default: what has room]"
+    "--actors",
+    type=click.IntRange(min=1),
+    help="On Ray: maximum number of processes with the model.  [default: as many as fit]",
 )
-@click.option("--gpus", type=click.FloatRange(min=0), help="On Ray: GPUs per actor, also a part of one.  [default: 0]")
+@click.option("--gpus", type=click.FloatRange(min=0), help="On Ray: GPUs per actor, may be a fraction.  [default: 0]")
 @json_flag
 def library(
     sources: tuple[str, ...],
@@ -91,7 +95,7 @@ def library(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Tag all sounds below DIR, or those that a list names, into one table.
+    """Tag all audio files below DIR, or those in a list, into one table.
 
     Lists are .txt and .m3u (a path per line), or tables as for --data. The same command goes on where it was stopped,
     by Ctrl-C or otherwise. A file that cannot be tagged gets a row that says why, and the exit code is 1.
@@ -146,7 +150,7 @@ def _on_ray(
 
 
 def _tell(written: WriteBack, as_json: bool) -> None:
-    """What was written, or would be; and why some files are left as they are."""
+    """Print what was or would be written, and why some files are unchanged."""
     for path, text in () if as_json else written.written.items():
         click.echo(f"{path}: {text}")
     for path, reason in written.refused.items():

@@ -1,4 +1,4 @@
-"""The command `probe`: which model to start from."""
+"""The command `probe`: compare models as a base for fine-tuning."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from .data_options import DATA_HELP, load_data
 _FILE = click.Path(path_type=Path, dir_okay=False)
 
 
-@main.command(short_help="Compare models as a start for tags of one's own.")
+@main.command(short_help="Compare models as a base for your own tags.")
 @click.argument("models", metavar="[MODEL]...", nargs=-1, shell_complete=complete_model)
 @click.option("--data", "-d", metavar="DATA", required=True, shell_complete=complete_file, help=DATA_HELP)
 @click.option(
@@ -35,20 +35,30 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
     type=click.Choice(["train", "valid", "test", "all"]),
     default="all",
     show_default=True,
-    help="Rows to probe on; all: every row.",
+    help="Split to probe on; all: every row.",
 )
-@click.option("--dataset", metavar="NAME", help="What to call the data; by default, the name of its file or folder.")
-@click.option("--folds", type=click.IntRange(min=2), default=5, show_default=True, help="Parts predicted in turn.")
-@click.option("--mfcc", is_flag=True, help="Probe MFCC statistics too: what everybody would try first.")
+@click.option("--dataset", metavar="NAME", help="Name of the data  [default: name of its file or folder]")
+@click.option(
+    "--folds", type=click.IntRange(min=2), default=5, show_default=True, help="Number of cross-validation folds."
+)
+@click.option("--mfcc", is_flag=True, help="Also probe MFCC statistics, as a baseline.")
 @click.option("--cache", type=click.Path(path_type=Path, file_okay=False), help="Folder for log-mels and embeddings.")
 @click.option(
-    "--bootstrap", type=click.IntRange(min=0), default=1000, show_default=True, help="Resamples; 0: no intervals."
+    "--bootstrap",
+    type=click.IntRange(min=0),
+    default=1000,
+    show_default=True,
+    help="Number of bootstrap resamples; 0: no intervals.",
 )
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of folds and resamples.")
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Random seed of folds and resamples."
+)
 @json_file_option
 @click.option("--csv", "csv_file", type=_FILE, help="Write a row per model to this file.")
 @click.option("--plot", type=click.Path(path_type=Path), help="Draw a bar per model (png, svg, pdf).")
-@click.option("--workers", type=click.IntRange(min=1), default=2, show_default=True, help="Sounds decoded at once.")
+@click.option(
+    "--workers", type=click.IntRange(min=1), default=2, show_default=True, help="Number of files decoded at once."
+)
 def probe(
     models: tuple[str, ...],
     data: str,
@@ -64,7 +74,7 @@ def probe(
     plot: Path | None,
     workers: int,
 ) -> None:
-    """Compare MODELs by what a linear classifier on their embeddings makes of labelled DATA, by cross-validation.
+    """Compare MODELs by cross-validating a linear classifier on their embeddings of labelled DATA.
 
     A MODEL is a name, a saved folder, or hf://org/repo@revision; without any, all pretrained ones are compared. Nothing
     is trained but the classifier, so this takes minutes, and tells which model to fine-tune. A sound that cannot be

@@ -1,4 +1,4 @@
-"""The command `push`: a tagger onto the Hugging Face Hub."""
+"""The command `push`: upload a tagger to the Hugging Face Hub."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from .completers import complete_model
 @main.command(short_help="Upload a tagger to the Hugging Face Hub.")
 @click.argument("model", shell_complete=complete_model)
 @click.argument("repo")
-@click.option("--private", is_flag=True, help="A new repository is for its owner only.")
-@click.option("--branch", metavar="NAME", help="Branch to commit to, made if there is none; by default main.")
-@click.option("--message", "-m", metavar="TEXT", help="Of the commit; by default it names the model.")
-@click.option("--new", is_flag=True, help="Refuse a repository that exists.")
+@click.option("--private", is_flag=True, help="Make a new repository private.")
+@click.option("--branch", metavar="NAME", help="Branch to commit to, created if missing  [default: main]")
+@click.option("--message", "-m", metavar="TEXT", help="Commit message  [default: names the model]")
+@click.option("--new", is_flag=True, help="Fail if the repository exists.")
 def push(model: str, repo: str, private: bool, branch: str | None, message: str | None, new: bool) -> None:
     """Upload MODEL, a saved folder or a name, to REPO (org/repo) on the Hugging Face Hub, in one commit.
 

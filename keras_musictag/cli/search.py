@@ -1,4 +1,4 @@
-"""The command `search`: files in the table that `library` wrote."""
+"""The command `search`: find files in a table written by `library`."""
 
 from __future__ import annotations
 
@@ -20,19 +20,21 @@ if TYPE_CHECKING:
     from ..apps.library import Found
 
 
-@main.command(short_help="Find files in the table that `library` wrote.")
+@main.command(short_help="Find files in a table written by `library`.")
 @click.argument("table", type=click.Path(path_type=Path))
 @click.argument("where", default="")
 @click.option(
-    "--like", type=click.Path(path_type=Path), help="Sort by how like this sound files are (needs embeddings)."
+    "--like", type=click.Path(path_type=Path), help="Sort by similarity to this audio file (needs embeddings)."
 )
 @click.option(
     "--model",
     "-m",
     shell_complete=complete_model,
-    help="Model that made the embeddings.  [default: the one that the table names]",
+    help="Model of the embeddings.  [default: the one named in the table]",
 )
-@click.option("--limit", "-n", type=click.IntRange(min=1), default=20, show_default=True, help="Files at most.")
+@click.option(
+    "--limit", "-n", type=click.IntRange(min=1), default=20, show_default=True, help="Maximum number of files."
+)
 @format_option
 @json_option
 @csv_option

@@ -1,4 +1,4 @@
-"""The command `serve`: a page in the browser that tags."""
+"""The command `serve`: a web page that tags audio."""
 
 from __future__ import annotations
 
@@ -14,25 +14,36 @@ from .common import import_backend, main, progress_only, runtime_option
 from .completers import complete_model
 
 
-@main.command(short_help="A page in the browser that tags.")
+@main.command(short_help="Serve a web page that tags audio.")
 @click.option(
     "--model",
     "-m",
     "models",
     multiple=True,
     shell_complete=complete_model,
-    help=f"Model to offer, several times for several; the first is chosen.  [default: all, {DEFAULT_MODEL} first]",
+    help=f"Model to offer, repeatable; the first is preselected.  [default: all, {DEFAULT_MODEL} first]",
 )
 @runtime_option
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 lets others in.")
+@click.option(
+    "--host",
+    default="127.0.0.1",
+    show_default=True,
+    help="Address to listen on; 0.0.0.0 accepts connections from other machines.",
+)
 @click.option("--port", "-p", type=click.IntRange(1, 65535), help="Port.  [default: the first free one from 7860 on]")
-@click.option("--max-mb", type=click.FloatRange(min=0, min_open=True), default=50, show_default=True, help="Of a file.")
+@click.option(
+    "--max-mb",
+    type=click.FloatRange(min=0, min_open=True),
+    default=50,
+    show_default=True,
+    help="Maximum size of a file in MB.",
+)
 @click.option(
     "--max-minutes",
     type=click.FloatRange(min=0, min_open=True),
     default=10,
     show_default=True,
-    help="Of a sound; the rest is left out.",
+    help="Maximum length of a recording; the rest is left out.",
 )
 @click.option("--open/--no-open", "open_page", default=False, help="Open the page in the browser.")
 def serve(
@@ -44,7 +55,7 @@ def serve(
     max_minutes: float,
     open_page: bool,
 ) -> None:
-    """Serve a page that tags what is dropped onto it or recorded, until Ctrl-C.
+    """Serve a page that tags audio dropped onto it or recorded, until Ctrl-C.
 
     It compares models, follows the player, and downloads JSON and CSV. Uploads are deleted when the page is closed. It
     works without internet; models that are not on this machine yet are the exception.

@@ -66,7 +66,7 @@ def tag(
     runtime: str | None,
     threads: int | None,
 ) -> None:
-    """Tag sound FILES.
+    """Tag audio FILES.
 
     JSON output is one object per line and file; CSV has the columns file, tag, probability, error. A file that cannot
     be tagged is reported on standard error (and in the JSON or CSV), the others are tagged all the same, and the exit
@@ -115,7 +115,7 @@ def demo(model: str, top: int, runtime: str | None, threads: int | None) -> None
     "--hop", type=click.FloatRange(min=0, min_open=True), default=1.0, show_default=True, help="Seconds per step."
 )
 @click.option("--top", "-n", type=click.IntRange(min=1), default=10, show_default=True, help="Tags to show or draw.")
-@click.option("--plot", type=click.Path(path_type=Path), help="Draw it to this file (png, svg, pdf).")
+@click.option("--plot", type=click.Path(path_type=Path), help="Draw the taggram to this file (png, svg, pdf).")
 @runtime_option
 @threads_option
 @offset_option
@@ -135,7 +135,7 @@ def taggram(
     runtime: str | None,
     threads: int | None,
 ) -> None:
-    """Tags of FILE over time.
+    """Show the tags of FILE over time.
 
     Text shows the most probable tags; JSON and CSV hold all of them, one row per window, with the middle of the window
     in seconds.
@@ -175,7 +175,7 @@ def _draw(result: TagResult, model: str, path: Path) -> None:
 
 
 def _print_results(results: Iterator[TagResult], total: int, model: str, output: str) -> int:
-    """Print one result after another as they come; returns how many failed."""
+    """Print results as they arrive; returns the number of failures."""
     rows = csv.writer(sys.stdout, lineterminator="\n") if output == "csv" else None
     if rows is not None:
         rows.writerow(["file", "tag", "probability", "error"])
@@ -203,7 +203,7 @@ def _print_results(results: Iterator[TagResult], total: int, model: str, output:
 
 
 def _with_progress(results: Iterator[TagResult], total: int) -> Iterator[TagResult]:
-    """Pass results on, with a progress bar where nobody sees them arrive, and without the decoders' own notes."""
+    """Yield results, with a progress bar if they are not printed to a terminal, without the decoders' messages."""
     from tqdm.auto import tqdm
 
     unseen = total > 1 and sys.stderr.isatty() and not sys.stdout.isatty()
@@ -239,7 +239,7 @@ def _bar(p: float) -> str:
 
 
 def _echo_taggram(result: Any, top: int) -> None:
-    """One line per window: its middle, and its most probable tags."""
+    """Table with one line per window: its centre and its most probable tags."""
     for time, row in zip(result.times, result.probabilities, strict=True):
         best = sorted(range(len(row)), key=lambda column: -row[column])[:top]
         click.echo(f"{time:7.1f} s  " + ", ".join(f"{result.tags[c]} {row[c]:.2f}" for c in best))

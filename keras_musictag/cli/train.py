@@ -1,4 +1,4 @@
-"""The commands `train` and `distil`: recipes, from a file or from options."""
+"""The commands `train` and `distil`: run a recipe from a file or from options."""
 
 from __future__ import annotations
 
@@ -50,17 +50,17 @@ _OPTIONS = (
     click.option("--steps", type=click.IntRange(min=1), help="Optimizer steps."),
     click.option("--batch-size", type=click.IntRange(min=1), help="Windows per step."),
     click.option("--learning-rate", type=click.FloatRange(min=0, min_open=True), help="Peak of the cosine schedule."),
-    click.option("--seed", type=click.IntRange(min=0), help="Of everything random."),
+    click.option("--seed", type=click.IntRange(min=0), help="Random seed."),
     click.option(
         "--validation", metavar="DATA", shell_complete=complete_file,
-        help="Clips to validate on, instead of the split valid.",
+        help="Data to validate on, instead of the split valid.",
     ),
-    click.option("--precision", type=click.Choice(["float32", "mixed_bfloat16"]), help="Of the arithmetic."),
+    click.option("--precision", type=click.Choice(["float32", "mixed_bfloat16"]), help="Precision of the arithmetic."),
     click.option("--data-parallel", is_flag=True, help="Share each batch among all devices (JAX)."),
-    click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="A recipe's key: augment.gain_db=6."),
-    click.option("--cache", type=click.Path(path_type=Path, file_okay=False), help="Folder to keep log-mels in."),
+    click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Set a recipe key: augment.gain_db=6."),
+    click.option("--cache", type=click.Path(path_type=Path, file_okay=False), help="Folder of cached log-mels."),
     click.option("--strict", is_flag=True, help="Stop if any clip has a problem, instead of leaving it out."),
-    click.option("--dry-run", is_flag=True, help="Check everything, say what would be done, and stop."),
+    click.option("--dry-run", is_flag=True, help="Check everything, print the plan, and stop."),
     json_flag,
 )  # fmt: skip
 
@@ -91,17 +91,17 @@ def train(model: str | None, **given: Any) -> None:
     _run("train", model, given)
 
 
-@main.command(short_help="Teach a model what another one hears, without labels.")
+@main.command(short_help="Distil a model from another one, without labels.")
 @click.argument("student", required=False, shell_complete=complete_model)
 @click.option(
     "--teacher",
     metavar="MODEL",
     shell_complete=complete_model,
-    help="Model whose probabilities are learned, e.g. musicnn_mtt.",
+    help="Model whose probabilities are the targets, such as musicnn_mtt.",
 )
 @_options
 def distil(student: str | None, **given: Any) -> None:
-    """Train the network of STUDENT to say what the teacher says of DATA; a folder of music is enough.
+    """Train the network of STUDENT on the teacher's probabilities for DATA; a folder of music is enough.
 
     The same command goes on where it was stopped, by Ctrl-C or otherwise. Bad files are reported and left out.
 
@@ -142,7 +142,7 @@ def _run(task: str, model: str | None, given: dict[str, Any]) -> None:
 
 
 def _recipe(task: str, model: str | None, given: dict[str, Any]) -> Recipe:
-    """The recipe that the options make, or change."""
+    """Recipe made or changed by the options."""
     from ..apps.recipes import Recipe
     from ..apps.recipes.recipe import merged
 
@@ -163,7 +163,7 @@ def _recipe(task: str, model: str | None, given: dict[str, Any]) -> Recipe:
 
 
 def _setting(text: str) -> tuple[str, Any]:
-    """Key and value of `--set KEY=VALUE`; a value that is no TOML is text."""
+    """Parse `--set KEY=VALUE`; a value that is not TOML is text."""
     key, equals, value = text.partition("=")
     if not equals:
         raise UsageProblem(f"--set {text}: write KEY=VALUE, e.g. training.average=0.999.")
@@ -174,7 +174,7 @@ def _setting(text: str) -> tuple[str, Any]:
 
 
 def _tell(plan: Plan, result: Result, as_json: bool) -> None:
-    """What came out, on standard output."""
+    """Print the result on standard output."""
     state, folder = result.state, printable(result.folder)
     if as_json:
         print_json(_facts(plan, result))

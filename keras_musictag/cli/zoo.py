@@ -1,4 +1,4 @@
-"""Commands about the models themselves: `models`, `info`, `validate`."""
+"""The commands `models`, `info` and `validate`."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def models(pattern: str, pretrained: bool, as_json: bool) -> None:
 @click.argument("name", shell_complete=complete_name)
 @click.option("--json", "as_json", is_flag=True, help="Print the spec as JSON.")
 def info(name: str, as_json: bool) -> None:
-    """Everything the spec of model NAME says."""
+    """Print the spec of model NAME."""
     from ..models.cards import model_card
 
     spec = model_info(name)
@@ -59,10 +59,10 @@ def info(name: str, as_json: bool) -> None:
 
 @main.command()
 @click.argument("names", nargs=-1, shell_complete=complete_name)
-@click.option("--no-weights", is_flag=True, help="Do not fetch weights; check architecture and preprocessing only.")
-@click.option("--json", "as_json", is_flag=True, help="Print one object per model and line.")
+@click.option("--no-weights", is_flag=True, help="Check architecture and preprocessing only, without fetching weights.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per model.")
 def validate(names: tuple[str, ...], no_weights: bool, as_json: bool) -> None:
-    """Check models against what their specs claim: layers, shapes, parameters, reduction, preprocessing, weights.
+    """Check that models match their specs: layers, shapes, parameters, preprocessing, weights.
 
     Without NAMES, every registered model is checked. Exit code 1 if a claim does not hold.
     """
