@@ -172,6 +172,20 @@ def test_taggram(tiny, song):
         gram["guitar"]
     with pytest.raises(ValueError, match="hop_seconds must be positive"):
         tiny.taggram(song, sr=16_000, hop_seconds=0)
+    with pytest.raises(ValueError, match="window_seconds must be positive"):
+        tiny.taggram(song, sr=16_000, window_seconds=-1)
+
+
+def test_rows_of_a_taggram_hear_the_seconds_that_are_asked_for(tiny, song):
+    gram = tiny.taggram(song, sr=16_000, hop_seconds=0.25, window_seconds=0.5)
+    assert gram.window_seconds == pytest.approx(0.5, abs=0.05)
+    y = song[round(gram.starts[9] * 16_000) :][: round(gram.window_seconds * 16_000)]
+    alone = tiny.tag(y, sr=16_000)  # a short sound fills the window in the same way; only its edges are padded
+    np.testing.assert_allclose(gram.probabilities[9], [alone[tag] for tag in tiny.tags], atol=0.15)
+    whole = tiny.taggram(song, sr=16_000, hop_seconds=0.25)
+    longer = tiny.taggram(song, sr=16_000, hop_seconds=0.25, window_seconds=100)
+    assert longer.window_seconds == whole.window_seconds == tiny.spec.window_seconds
+    np.testing.assert_array_equal(longer.probabilities, whole.probabilities)
 
 
 def test_taggram_plot(tiny, song, tmp_path):

@@ -168,6 +168,23 @@ def test_hop_frames_keeps_to_its_grid():
     assert windows_of([noise(16 * 26)], spec, hop_frames=1000)[1].tolist() == [0]
 
 
+def test_windows_that_hear_less_are_filled_as_short_tracks_are():
+    y, frames = noise(16 * 26), 4
+    for short in ("repeat", "pad"):
+        spec = make_spec(**SMALL, short=short)
+        samples, starts = windows_of([y], spec, hop_frames=3, heard_frames=frames)
+        heard = (frames - 1) * spec.mel.hop_length + spec.mel.n_fft
+        padded = np.pad(y, spec.mel.n_fft // 2)
+        assert starts[-1] * spec.mel.hop_length + heard <= len(padded)
+        for window, start in zip(samples, starts, strict=True):
+            piece = padded[start * spec.mel.hop_length :][:heard]
+            rest = np.resize(piece, len(window)) if short == "repeat" else np.pad(piece, (0, len(window) - heard))
+            np.testing.assert_array_equal(window, rest)
+    whole = windows_of([y], make_spec(**SMALL), hop_frames=3)
+    for more in (make_spec(**SMALL).window.frames, 1000):
+        np.testing.assert_array_equal(windows_of([y], make_spec(**SMALL), hop_frames=3, heard_frames=more)[0], whole[0])
+
+
 @pytest.mark.parametrize("hop_frames", [None, 1, 7, 100])
 def test_a_short_track_is_repeated_or_padded_to_one_window(hop_frames):
     y = noise(70)  # a window needs 6 * 16 = 96 samples besides the padding

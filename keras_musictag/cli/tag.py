@@ -114,6 +114,11 @@ def demo(model: str, top: int, runtime: str | None, threads: int | None) -> None
 @click.option(
     "--hop", type=click.FloatRange(min=0, min_open=True), default=1.0, show_default=True, help="Seconds per step."
 )
+@click.option(
+    "--window",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Seconds that a step hears.  [default: the model's window, 6 at most]",
+)
 @click.option("--top", "-n", type=click.IntRange(min=1), default=10, show_default=True, help="Tags to show or draw.")
 @click.option("--plot", type=click.Path(path_type=Path), help="Draw the taggram to this file (png, svg, pdf).")
 @runtime_option
@@ -127,6 +132,7 @@ def taggram(
     file: Path,
     model: str,
     hop: float,
+    window: float | None,
     top: int,
     plot: Path | None,
     offset: float,
@@ -144,7 +150,7 @@ def taggram(
         check_plot(plot)
     tagger = load_tagger_on(model, runtime, threads)
     with stderr_on_failure(expected=AudioError):
-        result = tagger.taggram(file, hop_seconds=hop, offset=offset, duration=duration)
+        result = tagger.taggram(file, hop_seconds=hop, window_seconds=window, offset=offset, duration=duration)
     _echo_notes(printable(file), result.notes)
     if plot is not None:
         from ..plots import save_figure

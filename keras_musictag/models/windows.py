@@ -44,6 +44,7 @@ def cut(
     *,
     hop_frames: int | None = None,
     hop_samples: int | None = None,
+    heard_frames: int | None = None,
     batch_size: int = 32,
     name: str = "The sound",
 ) -> Iterator[WindowBatch]:
@@ -58,6 +59,8 @@ def cut(
         hop_frames: frames from one window to the next; `None` for whole windows, side by side, with the spec's policy
             for what is left over. With a hop of one's own the windows stay on that grid and nothing is added.
         hop_samples: the same in samples; whole frames, unless windows are centred one by one.
+        heard_frames: let a window hear only so many frames of the track, which then fill it as a track that is too
+            short would; `None`, or more than a window has, for whole windows.
         batch_size: windows per batch at most.
         name: what to call the track in messages.
 
@@ -67,7 +70,7 @@ def cut(
     Raises:
         AudioTooShortError: fewer samples than one STFT window.
         SilentAudioError: at the end, when no sample reached one 16-bit step.
-        ValueError: a hop or a batch size below 1, two hops, or one that is no whole number of frames.
+        ValueError: a number below 1, two hops, or a hop that is no whole number of frames.
 
     Example:
         >>> import numpy as np, keras_musictag as kmt
@@ -79,8 +82,9 @@ def cut(
     _check_count("batch_size", batch_size)
     windows: list[np.ndarray] = []
     offsets: list[int] = []
-    for offset, window in _windows(blocks, spec, _hop(spec, hop_frames, hop_samples), name):
-        windows.append(window.copy())  # a view would keep its whole block in memory
+    heard = spec if heard_frames is None else hearing(spec, heard_frames)
+    for offset, window in _windows(blocks, heard, _hop(spec, hop_frames, hop_samples), name):
+        windows.append(_fill(window, spec))  # a copy: a view would keep its whole block in memory
         offsets.append(offset)
         if len(windows) == batch_size:
             yield _batch(windows, offsets, spec)
@@ -117,6 +121,23 @@ def _grid(spec: ModelSpec) -> int:
 def _check_count(what: str, value: Any) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
         raise ValueError(f"{what} must be a whole number of at least 1; got {value!r}.")
+
+
+def hearing(spec: ModelSpec, frames: int) -> ModelSpec:
+    """The same spec, its windows cut down to so many frames; those of the network, if they are not longer."""
+    _check_count("heard_frames", frames)
+    if frames >= spec.window.frames:
+        return spec
+    samples = spec.mel.least_samples(frames) if spec.mel.center else None
+    window = dataclasses.replace(spec.window, frames=frames, samples=samples)
+    return dataclasses.replace(spec, window=window, claims={})
+
+
+def _fill(window: np.ndarray, spec: ModelSpec) -> np.ndarray:
+    """Copy of a window, repeated or padded to the length of the spec's."""
+    if spec.window.short == "repeat":
+        return np.resize(window, spec.window_samples)
+    return np.pad(window, (0, spec.window_samples - len(window)))
 
 
 def _windows(

@@ -29,6 +29,8 @@ _log = logging.getLogger(__name__)
 # Sound that goes through the network at a time. Measured on 2 cores: per window, a batch of 96 s is at most 5 % faster
 # than one of 24 s, but takes up to 1.5 GB (musicnn's widest activations) instead of 0.5 GB.
 BATCH_SECONDS = 24.0
+# What a row of a taggram hears at most, by default; measured by benchmarks/taggram_windows.py (docs/preprocessing.md).
+TAGGRAM_SECONDS = 6.0
 _MOST_WORKERS = 4  # unless asked for more
 
 
@@ -206,37 +208,50 @@ class BaseTagger(abc.ABC):
         sr: float | None = None,
         *,
         hop_seconds: float = 1.0,
+        window_seconds: float | None = None,
         offset: float = 0.0,
         duration: float | None = None,
     ) -> Taggram:
         """Probabilities over time: one row per window, windows `hop_seconds` apart.
 
+        A network of long windows (29 s) would say the same all through a song's sections. So a row hears
+        `TAGGRAM_SECONDS` at most, and repeats what it hears until the network's window is full. The mean over the rows
+        is then not quite what `tag` gives; `window_seconds` brings whole windows back.
+
         Args:
             source, sr, offset, duration: as in `tag`.
             hop_seconds: from one window to the next; rounded to whole spectrogram frames, or to samples if the model's
                 windows are centred one by one.
+            window_seconds: how much a row hears; rounded to whole spectrogram frames. By default the network's window,
+                but at most `TAGGRAM_SECONDS`.
 
         Returns:
             `Taggram` with `times` `(t,)` in seconds of the source and `probabilities` `(t, tags)`.
 
         Raises:
             AudioError: the sound cannot be tagged.
-            ValueError: `hop_seconds` is not positive.
+            ValueError: `hop_seconds` or `window_seconds` is not positive.
         """
-        rate, grid = self.spec.audio.sr, 1 if self.spec.mel.center else self.spec.mel.hop_length
-        if not hop_seconds > 0 or hop_seconds > 86_400:
-            raise ValueError(f"hop_seconds must be positive and at most a day; got {hop_seconds!r}.")
+        if window_seconds is None:
+            window_seconds = min(TAGGRAM_SECONDS, self.spec.window_seconds)
+        for name, value in (("hop_seconds", hop_seconds), ("window_seconds", window_seconds)):
+            if not value > 0 or value > 86_400:
+                raise ValueError(f"{name} must be positive and at most a day; got {value!r}.")
+        rate, frame = self.spec.audio.sr, self.spec.mel.hop_length
+        grid = 1 if self.spec.mel.center else frame
         hop_samples = max(1, round(hop_seconds * rate / grid)) * grid
+        whole = window_seconds >= self.spec.window_seconds
+        heard_frames = self.spec.window.frames if whole else max(1, round(window_seconds * rate / frame))
         starts, rows = [], []
         notes: list[str] = []
-        for batch in self._windows(source, sr, offset, duration, hop_samples=hop_samples, notes=notes):
+        for batch in self._windows(source, sr, offset, duration, hop_samples, heard_frames, notes):
             starts.append(batch.offsets)
             rows.append(self._run.predict(batch.samples))
         return Taggram(
             tags=self.tags,
             starts=offset + np.concatenate(starts) / rate,
             probabilities=np.concatenate(rows),
-            window_seconds=self.spec.window_seconds,
+            window_seconds=windows.hearing(self.spec, heard_frames).window_seconds,
             hop_seconds=hop_samples / rate,
             model=self.spec.name,
             notes=tuple(notes),
@@ -272,6 +287,7 @@ class BaseTagger(abc.ABC):
         offset: float,
         duration: float | None,
         hop_samples: int | None = None,
+        heard_frames: int | None = None,
         notes: list[str] | None = None,
     ) -> Iterator[windows.WindowBatch]:
         blocks = audio.stream(
@@ -284,8 +300,14 @@ class BaseTagger(abc.ABC):
             notes=notes,
         )
         batch_size = windows_per_batch(self.spec)
-        name = audio.describe(source)
-        return windows.cut(blocks, self.spec, hop_samples=hop_samples, batch_size=batch_size, name=name)
+        return windows.cut(
+            blocks,
+            self.spec,
+            hop_samples=hop_samples,
+            heard_frames=heard_frames,
+            batch_size=batch_size,
+            name=audio.describe(source),
+        )
 
     @staticmethod
     def _mean(run: Runtime, batches: Iterable[windows.WindowBatch]) -> np.ndarray:

@@ -112,7 +112,9 @@ class TeacherTargets:
             if file is not None and file.is_file():
                 rows = np.load(file, allow_pickle=False)
             else:
-                gram = self.teacher.taggram(path, hop_seconds=self.hop_seconds)
+                gram = self.teacher.taggram(
+                    path, hop_seconds=self.hop_seconds, window_seconds=self.teacher.spec.window_seconds
+                )
                 rows = np.column_stack([gram.starts, gram.probabilities]).astype("float32")
                 buffer = io.BytesIO()
                 np.save(buffer, rows)
