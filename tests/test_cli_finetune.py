@@ -39,7 +39,7 @@ def test_from_a_folder_to_a_tagger(folder):
     assert (
         lines[0].startswith("accuracy ")
         and " on sounds, validation, " in lines[0]
-        and "is, said  beep" in result.stdout
+        and "true \\ predicted  beep" in result.stdout
     )
     assert result.stderr.splitlines()[-1] == (
         "next: keras-musictag tag SONG --model tiny-sounds, or keras_musictag.load('tiny-sounds')"

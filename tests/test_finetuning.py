@@ -283,12 +283,12 @@ def test_the_report_names_what_went_wrong(tiny, three, tune):
     for number in measured[:2]:
         rows[number] = dataclasses.replace(rows[number], tags=("tick",))
     report = tune(tiny, Manifest(tuple(rows), TAGS), settings=HEAD).report
-    wrong = {(mistake.file, mistake.tag, mistake.said) for mistake in report.mistakes}
+    wrong = {(mistake.file, mistake.tag, mistake.predicted) for mistake in report.mistakes}
     assert {(f"beep/{rows[number].path.name}", "tick", "beep") for number in measured[:2]} <= wrong
     assert report.confusion[2, 0] == 2 and report.accuracy.value == pytest.approx(4 / 6, abs=0.2)
     told = str(report)
     assert f"{rows[measured[0]].path.name}: tick 0." in told and ", but beep " in told
-    assert "is, said" in told and "accuracy 0." in told and told.splitlines()[-1].startswith("kept: head")
+    assert "true \\ predicted" in told and "accuracy 0." in told and told.splitlines()[-1].startswith("kept: head")
 
 
 # === Folders and problems ===

@@ -259,14 +259,14 @@ def test_confusion():
     assert {text.get_position(): text.get_text() for text in ax.texts} == {(0, 0): "2", (2, 0): "1", (1, 1): "3"}
     np.testing.assert_allclose(ax.images[0].get_array(), [[2 / 3, 0, 1 / 3], [0, 1, 0], [0, 0, 0]])
     assert ticks(ax) == list(TAGS) == [label.get_text() for label in ax.get_xticklabels()]
-    assert ax.get_ylim() == (2.5, -0.5) and (ax.get_xlabel(), ax.get_ylabel()) == ("said", "is")
+    assert ax.get_ylim() == (2.5, -0.5) and (ax.get_xlabel(), ax.get_ylabel()) == ("predicted", "true")
 
 
 def test_report():
     one = report(evaluation=evaluation()).plot()
     assert len(one.axes) == 1 and one.axes[0].get_title().startswith("tiny\n")
     both = plot_report(report(evaluation=evaluation(), confusion=np.eye(3, dtype=int)))
-    assert [ax.get_xlabel().split()[0] for ax in both.axes] == ["ROC-AUC", "said"]
+    assert [ax.get_xlabel().split()[0] for ax in both.axes] == ["ROC-AUC", "predicted"]
     both.draw_without_rendering()
     left, right = (ax.get_tightbbox() for ax in both.axes)
     assert left.x1 <= right.x0, "names of the second do not cover the first"

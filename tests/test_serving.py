@@ -1,4 +1,4 @@
-"""The page that tags: what the desk answers; the server, its limits and privacy; the page in headless Chromium."""
+"""The page that tags: answers of the service; the server, its limits and privacy; the page in headless Chromium."""
 
 import concurrent.futures
 import json
@@ -18,7 +18,7 @@ import soundfile
 from click.testing import CliRunner
 
 import keras_musictag as kmt
-from keras_musictag.apps.serving import Desk, Limits, ServeError, serving
+from keras_musictag.apps.serving import Limits, ServeError, TaggingService, serving
 from keras_musictag.cli import main
 from keras_musictag.errors import MissingExtraError, UnknownModelError
 
@@ -35,11 +35,11 @@ def sounds(tmp_path_factory):
     return folder
 
 
-# === The desk ===
+# === The service ===
 
 
 def test_the_answer_is_what_tag_and_taggram_say(sounds):
-    answer = Desk(["tiny"]).answer(sounds / "tone.wav", ["tiny"])
+    answer = TaggingService(["tiny"]).answer(sounds / "tone.wav", ["tiny"])
     assert (answer["file"], answer["seconds"], answer["note"]) == ("tone.wav", 10.0, "")
     [result] = json.loads(json.dumps(answer))["results"]
     tagger = kmt.load("tiny")
@@ -49,36 +49,36 @@ def test_the_answer_is_what_tag_and_taggram_say(sounds):
 
 
 def test_long_sounds_are_cut_and_it_is_said(sounds):
-    answer = Desk(["tiny"], limits=Limits(minutes=0.1)).answer(sounds / "tone.wav", ["tiny"])
+    answer = TaggingService(["tiny"], limits=Limits(minutes=0.1)).answer(sounds / "tone.wav", ["tiny"])
     assert answer["seconds"] == 6.0 and answer["note"] == "Only the first 0.1 minutes were used."
     assert len(answer["results"][0]["taggram"]["times"]) == 6
 
 
 def test_long_taggrams_have_few_windows(tmp_path):
     soundfile.write(tmp_path / "long.wav", np.random.default_rng(0).uniform(-0.1, 0.1, 200 * 8_000), 8_000)
-    [result] = Desk(["tiny"]).answer(tmp_path / "long.wav", ["tiny"])["results"]
+    [result] = TaggingService(["tiny"]).answer(tmp_path / "long.wav", ["tiny"])["results"]
     assert 55 <= len(result["taggram"]["times"]) <= 61
 
 
 def test_what_is_wrong_is_said_without_paths_of_the_server(sounds, tmp_path):
-    desk = Desk(["tiny"], limits=Limits(megabytes=0.3))
-    error = desk.answer(sounds / "broken.mp3", ["tiny"])["error"]
+    service = TaggingService(["tiny"], limits=Limits(megabytes=0.3))
+    error = service.answer(sounds / "broken.mp3", ["tiny"])["error"]
     assert error.startswith("'broken.mp3' is not a sound file") and str(sounds) not in error
-    assert desk.answer(sounds / "tone.wav", ["tiny"])["error"] == "tone.wav is larger than 0.3 MB. Cut it."
-    assert desk.answer(tmp_path / "gone.wav", ["tiny"])["error"] == "gone.wav is no longer here. Drop it again."
+    assert service.answer(sounds / "tone.wav", ["tiny"])["error"] == "tone.wav is larger than 0.3 MB. Cut it."
+    assert service.answer(tmp_path / "gone.wav", ["tiny"])["error"] == "gone.wav is no longer here. Drop it again."
 
 
 def test_a_model_that_fails_leaves_the_other_one(sounds, monkeypatch):
     monkeypatch.setenv("KERAS_MUSICTAG_OFFLINE", "1")
-    desk = Desk(["tiny", "musicnn_mtt"])
-    good, bad = desk.answer(sounds / "tone.wav", ["tiny", "musicnn_mtt", "tiny"])["results"]
+    service = TaggingService(["tiny", "musicnn_mtt"])
+    good, bad = service.answer(sounds / "tone.wav", ["tiny", "musicnn_mtt", "tiny"])["results"]
     assert "tags" in good and "offline" in bad["error"].lower()
 
 
 def test_models():
-    assert Desk().models[0] == "musicnet_crnn" and "tiny" not in Desk().models
+    assert TaggingService().models[0] == "musicnet_crnn" and "tiny" not in TaggingService().models
     with pytest.raises(UnknownModelError, match=r"This server has no model '/etc'. It has: tiny\."):
-        Desk(["tiny"]).tagger("/etc")
+        TaggingService(["tiny"]).tagger("/etc")
 
 
 def test_limits():
@@ -92,15 +92,15 @@ def test_where_it_cannot_listen():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(ServeError, match=rf"Cannot listen on port {port} of '127\.0\.0\.1'.*Choose another"):
-            serving(Desk(["tiny"]), port=port).__enter__()
+            serving(TaggingService(["tiny"]), port=port).__enter__()
     with pytest.raises(ServeError, match=r"any port from 7860 to 7959 of '192\.0\.2\.1'"):
-        serving(Desk(["tiny"]), host="192.0.2.1").__enter__()
+        serving(TaggingService(["tiny"]), host="192.0.2.1").__enter__()
 
 
 def test_without_gradio(monkeypatch):
     monkeypatch.setitem(sys.modules, "gradio", None)
     with pytest.raises(MissingExtraError, match=r"keras_musictag\[demo\]"):
-        serving(Desk(["tiny"])).__enter__()
+        serving(TaggingService(["tiny"])).__enter__()
     result = CliRunner().invoke(main, ["serve", "-m", "tiny"])
     assert result.exit_code == 2 and "keras_musictag[demo]" in result.stderr
 

@@ -61,14 +61,14 @@ def serve(
     works without internet; models that are not on this machine yet are the exception.
     """
     import_backend()
-    from ..apps.serving import Desk, Limits, serving
+    from ..apps.serving import Limits, TaggingService, serving
 
-    desk = Desk(models, runtime=runtime, limits=Limits(megabytes=max_mb, minutes=max_minutes))
+    service = TaggingService(models, runtime=runtime, limits=Limits(megabytes=max_mb, minutes=max_minutes))
     with contextlib.suppress(KeyboardInterrupt), contextlib.ExitStack() as stack:
         # Whoever stops a service sends SIGTERM; uploads are deleted then, too.
         stack.callback(signal.signal, signal.SIGTERM, signal.signal(signal.SIGTERM, signal.default_int_handler))
         with progress_only():
-            url = stack.enter_context(serving(desk, host=host, port=port))
+            url = stack.enter_context(serving(service, host=host, port=port))
         click.echo(f"{url}  (Ctrl-C stops it)", err=True)
         if open_page:
             webbrowser.open(url)

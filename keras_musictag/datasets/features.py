@@ -85,7 +85,7 @@ class FeatureCache:
         return {**self.__dict__, "_lock": None, "_runtimes": {}, "_index": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Come with a lock of one's own."""
+        """Restore with a new lock."""
         self.__dict__.update(state, _lock=threading.RLock())
 
     def get(self, path: str | os.PathLike[str]) -> np.ndarray:

@@ -10,7 +10,7 @@ from .rows import DataError
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DatasetInfo:
-    """A published data set. What it is must be said in full: data without a licence or a citation cannot be used.
+    """A published data set. Every field is required: data without a licence or a citation cannot be used.
 
     Attributes:
         name: what it is called.

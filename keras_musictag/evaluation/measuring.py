@@ -1,4 +1,4 @@
-"""`evaluate`: how well a tagger tags labelled sounds, and `score`, which keeps what it said.
+"""`evaluate`: accuracy of a tagger on labelled audio, and `score`, which keeps its probabilities.
 
 Every row of a manifest is tagged as `Tagger.tag` does it, mean over the windows of the spec's policy, and measured by
 `metrics`. The tags of tagger and manifest are matched by name. What only the tagger has is left out: a tag that nobody
@@ -90,7 +90,7 @@ def evaluate(
         (3, 1, ('tone', 'noise'))
     """
     blank = _blank([tagger], manifest, dataset, split, grouped_by)
-    # Whatever cannot be measured is said before any sound is decoded.
+    # Report what cannot be measured before any file is decoded.
     blank[0].evaluate(n_bootstrap=min(n_bootstrap, 1) if isinstance(n_bootstrap, int) else n_bootstrap)
     scores = _score([tagger], *blank, cache, strict, workers, batch_size, progress)
     return scores.evaluate(n_bootstrap=n_bootstrap, confidence=confidence, seed=seed)

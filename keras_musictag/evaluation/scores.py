@@ -1,4 +1,4 @@
-"""`Scores`: what taggers said about labelled sounds, kept, so that no measurement needs a second pass over the sound.
+"""`Scores`: probabilities of taggers on labelled audio, kept so that no measurement needs a second pass over the audio.
 
 Conventions: targets are 0 or 1, `(rows, tags)`; probabilities are float32 `(taggers, rows, tags)`. Files are named from
 the folder that all of them share, with `/`, so scores made on two machines can be compared.
@@ -47,7 +47,7 @@ class ScoredRow:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Scores:
-    """What one or more taggers said about the same rows, and what is true. Made by `tagger_evaluation.score`.
+    """Probabilities of one or more taggers for the same rows, and the true tags. Made by `measuring.score`.
 
     Attributes:
         models: what the taggers are called, each differently.

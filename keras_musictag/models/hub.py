@@ -173,13 +173,13 @@ def _upload_error(error: Exception, wanted: str) -> SpecError | UploadError:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     if isinstance(error, HFValidationError):
-        return SpecError(f"{wanted}: this cannot be the name of a repository on the Hub ({_said(error)}).")
+        return SpecError(f"{wanted}: this cannot be the name of a repository on the Hub ({_first_line(error)}).")
     causes = [error]
     while isinstance(cause := causes[-1].__cause__, Exception):
         causes.append(cause)
     # The client wraps what happens to one file of several.
     refused = next((cause for cause in causes if isinstance(cause, HfHubHTTPError)), None)
-    said = _said(refused or causes[-1])
+    said = _first_line(refused or causes[-1])
     status = 0 if refused is None else refused.response.status_code
     if not status or status >= 500:  # the answer to a commit that was made may be lost
         problem = "the Hub failed" if status else "the Hub could not be reached or broke off"
@@ -201,6 +201,6 @@ def _upload_error(error: Exception, wanted: str) -> SpecError | UploadError:
     return UploadError(f"{wanted} was not uploaded: {problem} ({said}). {advice}.")
 
 
-def _said(error: Exception) -> str:
+def _first_line(error: Exception) -> str:
     text = getattr(error, "server_message", None) or str(error).strip() or type(error).__name__
     return str(text).strip().splitlines()[0].rstrip(".")

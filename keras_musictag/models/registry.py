@@ -207,7 +207,7 @@ def build_model(architecture: str, *, taps: Sequence[str] = (), **config: Any) -
 
     Raises:
         UnknownModelError: no such architecture.
-        SpecError: a tap that is none.
+        SpecError: a tap that is not a layer of the network.
     """
     model = get_builder(architecture)(**config)
     if not taps:

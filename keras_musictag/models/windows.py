@@ -57,7 +57,7 @@ def cut(
         blocks: float32 arrays `(samples,)` at the spec's rate, in order; of any lengths.
         spec: front end and window policy.
         hop_frames: frames from one window to the next; `None` for whole windows, side by side, with the spec's policy
-            for what is left over. With a hop of one's own the windows stay on that grid and nothing is added.
+            for what is left over. With a custom hop the windows stay on that grid and nothing is added.
         hop_samples: the same in samples; whole frames, unless windows are centred one by one.
         heard_frames: let a window hear only so many frames of the track, which then fill it as a track that is too
             short would; `None`, or more than a window has, for whole windows.

@@ -1,6 +1,6 @@
 """Pictures. One look for all of them: readable without colour vision and in grey, the best at the top, units on axes.
 
-Every function takes `ax=` to draw into a figure of one's own, and returns the axes; without, it makes a figure that
+Every function takes `ax=` to draw into an existing figure, and returns the axes; without, it makes a figure that
 fits what is drawn. `save_figure` writes it. Matplotlib's settings and the global state of `pyplot` are left alone, so
 all this can be used in servers and threads. Needs the extra `plot`.
 """

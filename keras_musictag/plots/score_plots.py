@@ -1,4 +1,4 @@
-"""How good taggers are: areas tag by tag, probes model by model, and what was taken for what."""
+"""Pictures of scores: AUC per tag, probes per model, and confusion matrices."""
 
 from __future__ import annotations
 
@@ -108,10 +108,10 @@ def _bars(names: Sequence[str], scores: Sequence[Any], ax: Axes | None, height: 
 
 
 def plot_confusion(counts: np.ndarray, tags: Sequence[str], ax: Axes | None = None) -> Axes:
-    """What was taken for what: shares of each row as colours, numbers of clips in the cells.
+    """Draw a confusion matrix: fractions of each row as colours, numbers of clips in the cells.
 
     Args:
-        counts: int array `(tags, tags)`, rows are what clips have, columns what was said.
+        counts: int array `(tags, tags)`, rows are true tags, columns predicted ones.
         tags: names of rows and columns.
         ax: axes to draw into, `None` for a new figure.
 
@@ -142,9 +142,9 @@ def plot_confusion(counts: np.ndarray, tags: Sequence[str], ax: Axes | None = No
         range(len(tags)), [label.get_text() for label in ax.get_yticklabels()], parse_math=False, rotation=45,
         ha="right", rotation_mode="anchor",
     )  # fmt: skip
-    ax.set_xlabel("said")
-    ax.set_ylabel("is")
-    return finish(ax, "Clips by what they are and what was said", frame=True)
+    ax.set_xlabel("predicted")
+    ax.set_ylabel("true")
+    return finish(ax, "Confusion matrix", frame=True)
 
 
 def _confusion_size(tags: Sequence[str]) -> tuple[float, float]:
@@ -156,7 +156,7 @@ def _confusion_size(tags: Sequence[str]) -> tuple[float, float]:
 
 
 def plot_report(report: Any) -> Figure:
-    """Areas tag by tag and, where clips have one tag each, what was taken for what, side by side.
+    """Draw AUC per tag and, where clips have one tag each, the confusion matrix, side by side.
 
     Args:
         report: a `FineTuneReport`.

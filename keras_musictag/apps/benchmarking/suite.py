@@ -121,7 +121,7 @@ def _runtimes(runtimes: Sequence[str] | None) -> tuple[str, ...]:
 
 
 def _labelled(data: str | os.PathLike[str], dataset: str, split: str) -> tuple[str, str, str]:
-    """Path, name and split of labelled sounds; what is wrong with them is said before anything is measured."""
+    """Path, name and split of labelled audio; raises before anything is measured if they cannot be used."""
     from ...datasets import Manifest
     from ...evaluation.measuring import rows_of_split
 

@@ -107,7 +107,7 @@ class Journal:
     Args:
         path: file, made if it is not there.
         revision: of the rows that are to come.
-        fresh: forget what is there.
+        fresh: delete what was written before.
 
     Attributes:
         entries: path as in `LibraryRow` -> what is known of it.
@@ -117,7 +117,7 @@ class Journal:
     """
 
     def __init__(self, path: Path, revision: Revision, *, fresh: bool = False) -> None:
-        """Read what is there."""
+        """Read what was written before."""
         self.path, self._revision = path, revision
         self.entries: dict[str, Entry] = {}
         self._stale = False  # whether there are lines that do not count

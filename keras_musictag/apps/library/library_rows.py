@@ -1,4 +1,4 @@
-"""What the output says of a file, and of the model that said it."""
+"""Rows of the output table: a file with its tags, and the model they are from."""
 
 from __future__ import annotations
 

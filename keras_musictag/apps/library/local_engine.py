@@ -66,7 +66,7 @@ def tag_library(
         embeddings: keep the embeddings too.
         workers: processes that decode; by default, one per processor.
         timeout: seconds that decoding a file may take.
-        resume: go on with what is there; otherwise it is thrown away.
+        resume: continue an existing table; otherwise it is deleted.
         update: tag files again whose content has changed, that failed, or whose rows are of another model or other
             settings.
         write_tags: write this many of the most probable tags of a row into the file's own metadata; see `write_back`.

@@ -48,7 +48,7 @@ class Parts:
     Args:
         out: folder or its URL, made if it is not there.
         revision: of the rows that are to come.
-        fresh: forget what is there.
+        fresh: delete what was written before.
 
     Attributes:
         entries: path as in `LibraryRow` -> what is known of it.
@@ -59,7 +59,7 @@ class Parts:
     """
 
     def __init__(self, out: str, revision: Revision, *, fresh: bool = False) -> None:
-        """Read what is there."""
+        """Read what was written before."""
         try:
             self._parquet: Any = importlib.import_module("pyarrow.parquet")
         except ImportError as error:

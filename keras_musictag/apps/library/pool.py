@@ -59,7 +59,7 @@ class DecodeWorkers:
         for thread in self._threads:  # what they wait for has ended
             thread.join()
         for worker in self._workers:
-            worker.bury()
+            worker.stop()
 
     def run(self, jobs: Iterable[Job]) -> Iterator[tuple[Job, Message]]:
         """Decode files.
@@ -162,8 +162,8 @@ class _Worker:
             if self._process is not None:
                 self._process.kill()
 
-    def bury(self) -> int:
-        """End the process and close what led to it; returns its exit code, negative for a signal."""
+    def stop(self) -> int:
+        """Kill the process and close its pipes; returns its exit code, negative for a signal."""
         with self._lock:
             process, self._process = self._process, None
         if process is None:
@@ -226,7 +226,7 @@ class _Worker:
             if self._process is not None and self._process.stderr is not None:
                 self._process.kill()
                 said = (self._process.stderr.read().decode("utf-8", "replace").strip().splitlines() or [said])[-1]
-            self.bury()
+            self.stop()
             raise LibraryError(
                 f"No process for decoding could be started with {sys.executable!r}: {said}. Check that this Python can "
                 "import keras_musictag."
@@ -234,7 +234,7 @@ class _Worker:
 
     def _obituary(self, job: Job) -> Ended:
         """What to say of a job whose process has died, or that took too long."""
-        code = self.bury()
+        code = self.stop()
         if self._late:
             error = f"{job.path!r} was given up: decoding took more than {self._timeout:g} s. Allow more (timeout)."
             return Ended("failed", error=error, kind="timeout")

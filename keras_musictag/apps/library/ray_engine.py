@@ -257,7 +257,7 @@ class _Cluster:
         self._calls: list[_Call] = []
         self._idle: list[Any] = []
         self._waiting: collections.deque[_Shard] = collections.deque()
-        self._stillborn = 0
+        self._failed_starts = 0
 
     def run(self, jobs: list[Job]) -> Iterator[list[Done]]:
         """Tag files; whatever happens to actors, every one comes once.
@@ -293,7 +293,7 @@ class _Cluster:
         try:
             if call.shard is None:
                 self._ray.get(call.reference)
-                self._stillborn = 0
+                self._failed_starts = 0
             else:
                 done: list[Done] = self._ray.get(next(call.reference))
                 for one in done:
@@ -308,16 +308,16 @@ class _Cluster:
             self._ray.kill(call.actor)  # if it is not dead, but only cannot be reached, it must not come back
             said = " ".join(str(error).split())
             _log.warning("An actor died: %s", said)
-            return self._bury(call.shard, said)
+            return self._requeue(call.shard, said)
         self._calls.remove(call)
         self._idle.append(call.actor)
         return []
 
-    def _bury(self, shard: _Shard | None, reason: str) -> list[Done]:
-        """Have others do what a dead actor left; in halves, so that a file that kills is found."""
+    def _requeue(self, shard: _Shard | None, reason: str) -> list[Done]:
+        """Requeue the files of a dead actor, in halves, so that a file that crashes its decoder is isolated."""
         if shard is None:
-            self._stillborn += 1
-            if self._stillborn == _STARTS:
+            self._failed_starts += 1
+            if self._failed_starts == _STARTS:
                 raise LibraryError(
                     f"{_STARTS} actors died before they had loaded {self._setting.model!r}. Of the last one Ray says: "
                     f"{reason}"

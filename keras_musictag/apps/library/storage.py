@@ -95,7 +95,9 @@ def _find(url: str) -> Listing:
     try:
         infos: Mapping[str, Mapping[str, Any]] = filesystem.find(root, detail=True)
     except Exception as error:  # each storage has errors of its own
-        raise LibraryError(f"{url!r} cannot be listed ({_told(error)}). Check the URL and the credentials.") from error
+        raise LibraryError(
+            f"{url!r} cannot be listed ({_describe(error)}). Check the URL and the credentials."
+        ) from error
     if not infos:
         raise LibraryError(f"{url!r} does not exist or has no files. Give folders or sound files.")
     if list(infos) == [root]:
@@ -167,7 +169,7 @@ class Copies:
             try:
                 copy = copying.result()
             except Exception as error:  # each storage has errors of its own
-                said = f"{job.path!r} cannot be read ({_told(error)}). Check that it is there, and the credentials."
+                said = f"{job.path!r} cannot be read ({_describe(error)}). Check that it is there, and the credentials."
                 self._failed.append(Done(job, Ended("failed", error=said, kind="unreadable")))
                 continue
             self._originals[copy] = job
@@ -205,5 +207,5 @@ def _copy(url: str, copy: str) -> str:
     return copy
 
 
-def _told(error: Exception) -> str:
+def _describe(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"

@@ -204,7 +204,7 @@ def _name(tags: Any) -> str:
         return f"----:com.apple.iTunes:{FIELD}"
     if bases & {"VComment", "APEv2", "ASFTags"}:
         return FIELD
-    raise _RefusedError(f"its metadata ({type(tags).__name__}) have no place for fields of one's own")
+    raise _RefusedError(f"its metadata ({type(tags).__name__}) have no room for custom fields")
 
 
 # === The same content ===

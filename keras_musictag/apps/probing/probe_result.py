@@ -70,7 +70,7 @@ class Probing:
 
     Attributes:
         models: a `ProbedModel` each, the best first, those that could not be probed last.
-        scores: what the probes said, clip by clip, each by the classifier that was not fitted to it: `Scores`, to save,
+        scores: out-of-fold probabilities of the probes, clip by clip: `Scores`, to save,
             and to look at tag by tag with `scores.evaluate(model)` and `scores.compare(a, b)`.
         folds: int array `(rows,)`: the fold each row of `scores` was held out in.
         metric: what models are ordered by: `"accuracy"` where every clip has exactly one tag, else `"roc_auc"`.

@@ -1,12 +1,12 @@
-"""A page in the browser that tags what is dropped onto it or recorded (extra `demo`).
+"""A web page that tags audio dropped onto it or recorded (extra `demo`).
 
-`desk.py` answers: a sound file and names of models in, what the page shows out. `page.py` is the page (Gradio) and the
-server; `page.js` draws the answer and follows the player.
+`tagging_service.py` tags uploaded files with the models asked for. `server.py` is the page (Gradio) and the server;
+`page.js` draws the answer and follows the player.
 """
 
-from .desk import Desk as Desk
-from .desk import Limits as Limits
 from .server import ServeError as ServeError
 from .server import serving as serving
+from .tagging_service import Limits as Limits
+from .tagging_service import TaggingService as TaggingService
 
-__all__ = ["Desk", "Limits", "ServeError", "serving"]
+__all__ = ["Limits", "ServeError", "TaggingService", "serving"]

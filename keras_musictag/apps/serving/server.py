@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...audio.demo import demo_clip
 from ...errors import MissingExtraError, MusicTagError
-from .desk import Desk
+from .tagging_service import TaggingService
 
 if TYPE_CHECKING:
     import gradio
@@ -76,11 +76,11 @@ class _WithPolicy:
 
 
 @contextlib.contextmanager
-def serving(desk: Desk, *, host: str = "127.0.0.1", port: int | None = None) -> Iterator[str]:
+def serving(service: TaggingService, *, host: str = "127.0.0.1", port: int | None = None) -> Iterator[str]:
     """Serve the page as long as the block runs.
 
     Args:
-        desk: answers what the page asks.
+        service: answers what the page asks.
         host: address to listen on. Others than the default let other machines in: there are no passwords.
         port: to listen on; by default the first one from 7860 on that is free.
 
@@ -97,16 +97,16 @@ def serving(desk: Desk, *, host: str = "127.0.0.1", port: int | None = None) -> 
     gradio = _import_gradio()
     from starlette.middleware import Middleware
 
-    desk.warm_up()
+    service.warm_up()
     with tempfile.TemporaryDirectory(prefix="keras_musictag-serve-", ignore_cleanup_errors=True) as folder:
         before = os.environ.get("GRADIO_TEMP_DIR")
         os.environ["GRADIO_TEMP_DIR"] = folder  # where uploads go; only this user may read it
-        page = build(desk)
+        page = build(service)
         try:
             _, url, _ = page.launch(
                 server_name=host,
                 server_port=port,
-                max_file_size=round(desk.limits.megabytes * 1e6),
+                max_file_size=round(service.limits.megabytes * 1e6),
                 app_kwargs={"middleware": [Middleware(_WithPolicy)]},
                 allowed_paths=[str(demo_clip())],
                 prevent_thread_lock=True,
@@ -129,7 +129,7 @@ def serving(desk: Desk, *, host: str = "127.0.0.1", port: int | None = None) -> 
                 os.environ["GRADIO_TEMP_DIR"] = before
 
 
-def build(desk: Desk) -> gradio.Blocks:
+def build(service: TaggingService) -> gradio.Blocks:
     """The page, not served yet.
 
     Raises:
@@ -142,7 +142,7 @@ def build(desk: Desk) -> gradio.Blocks:
         if sound is None:
             return None
         uploads.keep(request.session_hash, Path(sound))
-        return desk.answer(sound, [model, second] if second != _NONE else [model])
+        return service.answer(sound, [model, second] if second != _NONE else [model])
 
     def forget(request: Any) -> None:
         uploads.delete(request.session_hash)
@@ -154,8 +154,8 @@ def build(desk: Desk) -> gradio.Blocks:
         title="keras_musictag", analytics_enabled=False, fill_width=True, delete_cache=(_SWEEP, _AGE)
     ) as page:
         gradio.Markdown(
-            f"# keras_musictag\nDrop a song, up to {desk.limits.megabytes:g} MB. The first "
-            f"{desk.limits.minutes:g} minutes are tagged, on the machine that serves this page; the file is deleted "
+            f"# keras_musictag\nDrop a song, up to {service.limits.megabytes:g} MB. The first "
+            f"{service.limits.minutes:g} minutes are tagged, on the machine that serves this page; the file is deleted "
             "when you leave."
         )
         with gradio.Row():
@@ -171,8 +171,8 @@ def build(desk: Desk) -> gradio.Blocks:
                 )
                 clip = gradio.Button("Try the bundled clip", size="sm")
             with gradio.Column(scale=2, min_width=240):
-                model = gradio.Dropdown(list(desk.models), value=desk.models[0], label="Model", elem_id="model")
-                second = gradio.Dropdown([_NONE, *desk.models], value=_NONE, label="Compare with", elem_id="second")
+                model = gradio.Dropdown(list(service.models), value=service.models[0], label="Model", elem_id="model")
+                second = gradio.Dropdown([_NONE, *service.models], value=_NONE, label="Compare with", elem_id="second")
         answer = gradio.HTML(html_template="<div></div>", js_on_load=_text("page.js"), elem_id="answer")
         clip.click(lambda: str(demo_clip()), outputs=sound, api_visibility="private")
         gradio.on(
@@ -185,7 +185,7 @@ def build(desk: Desk) -> gradio.Blocks:
             concurrency_limit=_AT_ONCE,
         )
         page.unload(forget)
-    return page.queue(max_size=desk.limits.waiting)
+    return page.queue(max_size=service.limits.waiting)
 
 
 def _import_gradio() -> Any:

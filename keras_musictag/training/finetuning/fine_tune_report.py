@@ -36,15 +36,15 @@ class Mistake:
         file: its name and that of its folder.
         tag: what it has.
         probability: of that.
-        said: the tag that was most probable of those it does not have.
-        said_probability: of that.
+        predicted: the most probable of the tags it does not have.
+        predicted_probability: of that.
     """
 
     file: str
     tag: str
     probability: float
-    said: str
-    said_probability: float
+    predicted: str
+    predicted_probability: float
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -57,7 +57,7 @@ class FineTuneReport:
         log_likelihood: of each stage on the validation clips; greater is better.
         evaluation: areas under curves per tag, with intervals; `None` where no tag is on some clips and not on others.
         accuracy: share of the clips whose most probable tag is right, where clips have one each.
-        confusion: int `(tags, tags)`, rows are what clips have, columns what was said; as `accuracy`.
+        confusion: int `(tags, tags)`, rows are true tags, columns predicted ones; as `accuracy`.
         mistakes: the clips whose tag got the least probability, the worst first.
         tags: names, in the order of rows and columns.
         seconds: how long it all took.
@@ -104,7 +104,7 @@ class FineTuneReport:
         return Path(path)
 
     def blocks(self) -> list[Block]:
-        """Tables: tag by tag, what was taken for what, and the worst clips."""
+        """Tables: scores per tag, the confusion matrix, and the worst clips."""
         blocks: list[Block] = []
         if self.accuracy is not None:
             blocks.append(f"accuracy {self.accuracy:.3f} on {self.dataset}, {self.split}, {self.n_clips:,} clips")
@@ -114,12 +114,12 @@ class FineTuneReport:
             titles = [tag[:_TITLE] for tag in self.tags]
             counts = [[count or "." for count in row] for row in self.confusion.tolist()]
             rows = [[tag, *row] for tag, row in zip(self.tags, counts, strict=True)]
-            blocks += ["", Table(("is, said", *titles), rows, "<>")]
+            blocks += ["", Table(("true \\ predicted", *titles), rows, "<>")]
         if self.mistakes:
             blocks += ["", "least probable tags of clips that have them:"]
             blocks += [
-                f"  {mistake.file}: {mistake.tag} {mistake.probability:.2f}, but {mistake.said} "
-                f"{mistake.said_probability:.2f}"
+                f"  {mistake.file}: {mistake.tag} {mistake.probability:.2f}, but {mistake.predicted} "
+                f"{mistake.predicted_probability:.2f}"
                 for mistake in self.mistakes
             ]
         scores = ", ".join(f"{stage} {score:.3f}" for stage, score in self.log_likelihood.items())
@@ -131,7 +131,7 @@ class FineTuneReport:
         return plain(self.blocks())
 
     def plot(self) -> Figure:
-        """Areas tag by tag and, where clips have one tag each, what was taken for what.
+        """Areas tag by tag and, where clips have one tag each, the confusion matrix.
 
         Raises:
             MissingExtraError: Matplotlib is not installed.
@@ -153,7 +153,7 @@ def make_report(
     seconds: float,
     seed: int = 0,
 ) -> FineTuneReport:
-    """Measure what was said, `probabilities` `(clips, tags)`, about clips."""
+    """Measure `probabilities` `(clips, tags)` on labelled clips."""
     targets = clips.targets()
     groups = np.array([row.group or str(row.path) for row in clips])
     enough = len(set(groups)) > 1
@@ -166,10 +166,10 @@ def make_report(
         )  # fmt: skip
     accuracy = confusion = None
     if data.exclusive:
-        true, said = targets.argmax(axis=1), probabilities.argmax(axis=1)
+        true, predicted = targets.argmax(axis=1), probabilities.argmax(axis=1)
         confusion = np.zeros((len(data.tags), len(data.tags)), int)
-        np.add.at(confusion, (true, said), 1)
-        accuracy = share(true == said, groups, seed)
+        np.add.at(confusion, (true, predicted), 1)
+        accuracy = share(true == predicted, groups, seed)
     return FineTuneReport(
         dataset=data.origin.title, split=split, n_clips=len(clips), kept=kept, log_likelihood=log_likelihood,
         tags=data.tags, evaluation=evaluation, accuracy=accuracy, confusion=confusion,
@@ -200,12 +200,12 @@ def _mistakes(
         has_not = np.flatnonzero(target <= 0.5)
         if not len(has) or not len(has_not):
             continue
-        missed, said = has[given[has].argmin()], has_not[given[has_not].argmax()]
-        if given[said] > given[missed]:
+        missed, predicted = has[given[has].argmin()], has_not[given[has_not].argmax()]
+        if given[predicted] > given[missed]:
             found.append(
                 Mistake(
                     file="/".join(row.path.parts[-2:]), tag=tags[missed], probability=float(given[missed]),
-                    said=tags[said], said_probability=float(given[said]),
+                    predicted=tags[predicted], predicted_probability=float(given[predicted]),
                 )
             )  # fmt: skip
     return tuple(sorted(found, key=lambda mistake: mistake.probability)[:_WORST])

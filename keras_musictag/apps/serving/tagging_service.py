@@ -55,11 +55,11 @@ class Limits:
                 raise ValueError(f"{field.name} must be a positive number; got {value!r}.")
 
 
-class Desk:
-    """Taggers by name, and what they say of a file.
+class TaggingService:
+    """Tags uploaded files with several models, loading each model when it is first used.
 
     Attributes:
-        models: names that can be asked for, the first one asked for unless told otherwise.
+        models: names that can be asked for; the first is the default.
         limits: see `Limits`.
     """
 
