@@ -121,7 +121,7 @@ def test_a_spec_that_never_ends(folder):
         ({"weights__uri": "/etc/passwd"}, r"must be a file name beside it, not a path"),
         ({"weights__uri": "file:///etc/passwd"}, r"must be a plain file name"),
         ({"weights__uri": "http://evil.example/weights.h5"}, r"must use https"),
-        ({"weights__format": "pickle"}, r"weights\.format must be one of 'safetensors', 'musicnn_h5'; got 'pickle'"),
+        ({"weights__format": "pickle"}, r"weights\.format must be one of 'safetensors', 'h5', 'pytorch'; got 'pickle'"),
     ],
 )
 def test_specs_of_what_cannot_be(folder, fields, message):

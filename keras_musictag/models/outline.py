@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import SpecError
-from . import weights
+from . import conversion, weights
 
 if TYPE_CHECKING:
     import keras
@@ -25,7 +25,7 @@ _MOST_VALUES = 2**28  # that a layer gives for one window
 _MOST_RANDOM = 2**30  # parameters of a network that no file has weights for
 
 
-def check(build: Callable[[], keras.Model], spec: ModelSpec, path: Path | None) -> None:
+def check(build: Callable[[], keras.Model], spec: ModelSpec, path: Path | None) -> Path | None:
     """Refuse a network that its weights do not fit, or that is too large to be meant, before it takes any memory.
 
     Args:
@@ -33,13 +33,17 @@ def check(build: Callable[[], keras.Model], spec: ModelSpec, path: Path | None) 
         spec: what it is built from.
         path: file with its weights, `None` where they will be random.
 
+    Returns:
+        The file to load: `path`, or what `conversion.to_safetensors` made of it.
+
     Raises:
-        CorruptWeightsError, WeightsMismatchError: as `weights.load_weights`, from the file's headers alone.
+        CorruptWeightsError, WeightsMismatchError: as `conversion.to_safetensors` and, from the file's headers alone,
+            `weights.load_weights`.
         SpecError: a layer gives more than 2**28 values for a window, or 2**30 parameters would be random.
     """
     network = _outline(build)
     if network is None:
-        return
+        return path
     for layer in network.layers:
         shapes = [output.shape for node in layer._inbound_nodes for output in node.output_tensors]
         size = max((math.prod(length or 1 for length in shape) for shape in shapes), default=0)
@@ -48,13 +52,15 @@ def check(build: Callable[[], keras.Model], spec: ModelSpec, path: Path | None) 
                 f"The layer {layer.name!r} of {spec.name!r} gives {size:,} values for one window; at most "
                 f"{_MOST_VALUES:,} are allowed. Make its widths or input_shape={spec.input_shape} smaller."
             )
-    if path is not None and spec.weights is not None:
-        weights.compare(network, path, file_format=spec.weights.format, architecture=spec.architecture)
+    if path is not None:
+        path = conversion.to_safetensors(spec, path, network)
+        weights.compare(network, path)
     elif network.count_params() > _MOST_RANDOM:
         raise SpecError(
             f"The network of {spec.name!r} has {network.count_params():,} parameters; at most {_MOST_RANDOM:,} can be "
             "random. Make its widths or the number of tags smaller."
         )
+    return path
 
 
 def _outline(build: Callable[[], keras.Model]) -> keras.Model | None:

@@ -18,7 +18,7 @@ _HUB = re.compile(r"hf://(?P<repo>\w[\w.-]*/\w[\w.-]*)(?:@(?P<revision>\w[\w.-]*
 _HTTPS = re.compile(r"https://[^/?#\s]+(?:/[^?#\s]*)?/(?P<file>\w[\w.+-]*)")
 _FILE_NAME = re.compile(r"\w[\w.+-]*")
 
-Format = Literal["safetensors", "h5", "pytorch", "musicnn_h5"]
+Format = Literal["safetensors", "h5", "pytorch"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -57,6 +57,8 @@ class WeightsSource:
             isinstance(self.sha256, str) and _SHA256.fullmatch(self.sha256) is not None,
             f"weights.sha256 must be 64 lower-case hexadecimal digits; got {self.sha256!r}.",
         )
+        if str(self.format) == "musicnn_h5":  # what early specs call it
+            object.__setattr__(self, "format", "h5")
         require_choice("weights.format", self.format, get_args(Format))
         if self.size is not None:
             require_count("weights.size", self.size)

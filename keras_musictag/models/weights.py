@@ -8,55 +8,51 @@ before all values are known to be good.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..errors import CorruptWeightsError, WeightsError, WeightsMismatchError
+from ..errors import CorruptWeightsError, WeightsMismatchError
 from ..utils.files import sha256_of, write_atomically
 from .spec import WeightsSource
 
 if TYPE_CHECKING:
-    import h5py
     import keras
 
-_Shapes = Mapping[str, tuple[int, ...]]
+Shapes = Mapping[str, tuple[int, ...]]
 
-_FLOATS = ("F16", "F32", "F64", "float16", "float32", "float64")  # as safetensors and NumPy call them
+_FLOATS = ("F16", "F32", "F64")  # as safetensors calls them
 
 
 # === Public ===
 
 
-def load_weights(model: keras.Model, path: Path, *, file_format: str = "safetensors", architecture: str = "") -> None:
-    """Assign a weight file to a model: all of it, or nothing.
+def load_weights(model: keras.Model, path: Path) -> None:
+    """Assign a safetensors file to a model: all of it, or nothing.
 
     Args:
         model: built model.
-        path: file.
-        file_format: `"safetensors"` or the published `"musicnn_h5"`.
-        architecture: which published layer names to expect, `"musicnn"` or `"vgg"`; for `"musicnn_h5"` only.
+        path: file keyed by `variable.path`.
 
     Raises:
-        CorruptWeightsError: the file cannot be read as that format, or holds NaN or infinity.
+        CorruptWeightsError: the file cannot be read, or holds NaN or infinity.
         WeightsMismatchError: names, shapes or types differ from the model's.
     """
     variables = _variables(model)
-    values = _read(path, _shapes(variables), file_format, architecture)
+    values = _read(path, shapes_of(model))
     _require_finite(values, f"{path} holds NaN or infinity in", "It cannot be used; get an intact file.")
     for name, variable in variables.items():
         variable.assign(values[name])
 
 
-def compare(model: keras.Model, path: Path, *, file_format: str = "safetensors", architecture: str = "") -> None:
+def compare(model: keras.Model, path: Path) -> None:
     """Compare the headers of a weight file with a model, whose variables need no values.
 
     Arguments and errors are those of `load_weights`; no array is read, so values are not judged.
     """
-    _read(path, _shapes(_variables(model)), file_format, architecture, headers_only=True)
+    _read(path, shapes_of(model), headers_only=True)
 
 
 def save_weights(model: keras.Model, path: Path) -> WeightsSource:
@@ -102,11 +98,21 @@ def _variables(model: keras.Model) -> dict[str, keras.Variable]:
     return variables
 
 
-def _shapes(variables: Mapping[str, keras.Variable]) -> _Shapes:
-    return {name: tuple(variable.shape) for name, variable in variables.items()}
+def shapes_of(model: keras.Model) -> Shapes:
+    """Shapes of a model's variables by `variable.path`.
+
+    Raises:
+        WeightsMismatchError: two variables have one path.
+    """
+    return {name: tuple(variable.shape) for name, variable in _variables(model).items()}
 
 
-def _compare(found: _Shapes, expected: _Shapes, path: Path) -> None:
+def compare_shapes(found: Shapes, expected: Shapes, path: Path) -> None:
+    """Compare what a file holds with what a model needs.
+
+    Raises:
+        WeightsMismatchError: something is missing, left over or of another shape.
+    """
     missing = sorted(set(expected) - set(found))
     extra = sorted(set(found) - set(expected))
     wrong = [
@@ -128,15 +134,6 @@ def _compare(found: _Shapes, expected: _Shapes, path: Path) -> None:
         )
 
 
-def _read(
-    path: Path, shapes: _Shapes, file_format: str, architecture: str, headers_only: bool = False
-) -> dict[str, np.ndarray]:
-    """Values by name, none with `headers_only`, after the headers were compared with `shapes`."""
-    if file_format == "musicnn_h5":
-        return _read_musicnn_h5(path, shapes, architecture, headers_only)
-    return _read_safetensors(path, shapes, headers_only)
-
-
 def _require_floats(types: Mapping[str, str], path: Path) -> None:
     odd = sorted(name for name, kind in types.items() if kind not in _FLOATS)
     if odd:
@@ -156,13 +153,14 @@ def _some(names: list[str], most: int = 5) -> str:
 # === safetensors ===
 
 
-def _read_safetensors(path: Path, shapes: _Shapes, headers_only: bool) -> dict[str, np.ndarray]:
+def _read(path: Path, shapes: Shapes, headers_only: bool = False) -> dict[str, np.ndarray]:
+    """Values by name, none with `headers_only`, after the headers were compared with `shapes`."""
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, framework="numpy") as file:
             slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-            _compare({name: tuple(s.get_shape()) for name, s in slices.items()}, shapes, path)
+            compare_shapes({name: tuple(s.get_shape()) for name, s in slices.items()}, shapes, path)
             _require_floats({name: s.get_dtype() for name, s in slices.items()}, path)
             return {} if headers_only else {name: _float32(file.get_tensor(name)) for name in shapes}
     except (SafetensorError, OSError) as error:
@@ -172,91 +170,3 @@ def _read_safetensors(path: Path, shapes: _Shapes, headers_only: bool) -> dict[s
 def _float32(array: np.ndarray) -> np.ndarray:
     with np.errstate(over="ignore"):  # becomes infinity, which is refused by name
         return array.astype("float32", copy=False)
-
-
-# === Published musicnn and VGG files ===
-
-# Keras 2 layer name -> layer here. The files are whole models saved by musicnn_keras; only arrays are read from them.
-_MUSICNN_LAYERS = {
-    "batch_normalization": "bn_input",
-    "conv2d": "timbral74",
-    "conv2d_1": "timbral77",
-    "conv2d_2": "temporal128",
-    "conv2d_3": "temporal64",
-    "conv2d_4": "temporal32",
-    "batch_normalization_1": "bn_timbral74",
-    "batch_normalization_2": "bn_timbral77",
-    "batch_normalization_3": "bn_temporal128",
-    "batch_normalization_4": "bn_temporal64",
-    "batch_normalization_5": "bn_temporal32",
-    "midend_conv1": "midend1",
-    "bn_midend_conv1": "bn_midend1",
-    "midend_conv2": "midend2",
-    "bn_midend_conv2": "bn_midend2",
-    "midend_conv3": "midend3",
-    "bn_midend_conv3": "bn_midend3",
-    "bn_flatpool": "bn_pooled",
-    "dense": "dense",
-    "bn_dense": "bn_dense",
-    "dense_1": "head",
-}
-_VGG_LAYERS = {
-    "bn_input": "bn_input",
-    **{f"{i}CNN": f"conv{i}" for i in range(1, 6)},
-    **{f"bn_conv{i}": f"bn{i}" for i in range(1, 6)},
-    "output": "head",
-}
-_PUBLISHED = {"musicnn": _MUSICNN_LAYERS, "vgg": _VGG_LAYERS}
-
-# TensorFlow numbered variables of a name that it had seen before: "kernel_1" is still the kernel.
-_VARIABLE = re.compile(r"(?P<layer>[^/]+)/(?P<kind>kernel|bias|gamma|beta|moving_mean|moving_variance)(_\d+)?:0")
-
-
-def _read_musicnn_h5(path: Path, shapes: _Shapes, architecture: str, headers_only: bool) -> dict[str, np.ndarray]:
-    import h5py
-
-    if architecture not in _PUBLISHED:
-        raise WeightsMismatchError(
-            f"There are no published files for the architecture {architecture!r}, only for {', '.join(_PUBLISHED)}."
-        )
-    try:
-        with h5py.File(path, "r") as file:
-            datasets = _published_datasets(file["model_weights"], architecture, path)
-            found = {name: _as_here(dataset.shape, shapes.get(name, ())) for name, dataset in datasets.items()}
-            _compare(found, shapes, path)
-            _require_floats({name: dataset.dtype.name for name, dataset in datasets.items()}, path)
-            read = {} if headers_only else datasets
-            return {name: _float32(dataset[()]).reshape(shapes[name]) for name, dataset in read.items()}
-    except WeightsError:
-        raise
-    except (OSError, LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:  # h5py raises them all
-        raise CorruptWeightsError(
-            f"{path} cannot be read as a Keras 2 HDF5 model file: {error}. Get it again."
-        ) from error
-
-
-def _published_datasets(group: h5py.Group, architecture: str, path: Path) -> dict[str, h5py.Dataset]:
-    """Variable name here -> dataset; only headers are read."""
-    layers = _PUBLISHED[architecture]
-    datasets: dict[str, h5py.Dataset] = {}
-    for layer in map(_text, group.attrs["layer_names"]):
-        for full_name in map(_text, group[layer].attrs["weight_names"]):
-            match = _VARIABLE.fullmatch(full_name)
-            if match is None or match["layer"] != layer or layer not in layers:
-                raise WeightsMismatchError(f"{path}: the published {architecture} files have no {layer}: {full_name}.")
-            name = f"{layers[layer]}/{match['kind']}"
-            if name in datasets:
-                raise WeightsMismatchError(f"{path} has {layer}/{match['kind']} twice; which one is meant is unknown.")
-            datasets[name] = group[layer][full_name]
-    return datasets
-
-
-def _as_here(published: tuple[int, ...], here: tuple[int, ...]) -> tuple[int, ...]:
-    """The mid-end was published as 2-D convolutions over one column: `(7, C, 1, 64)` is `(7, C, 64)` here."""
-    if len(published) == 4 and len(here) == 3 and published[2] == 1:
-        return (*published[:2], published[3])
-    return tuple(published)
-
-
-def _text(name: Any) -> str:
-    return name.decode() if isinstance(name, bytes) else str(name)

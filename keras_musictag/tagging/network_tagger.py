@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from ..errors import SpecError
-from ..models import fetching as download
+from ..models import conversion, outline, registry, weights
 from ..models import folder as saving
-from ..models import outline, registry, weights
+from ..models.fetching import fetch_weights
 from ..models.keras_runtime import KerasRuntime
 from ..models.spec import ModelSpec
 from .base import BaseTagger
@@ -56,13 +56,13 @@ class NetworkTagger(BaseTagger):
         self.impl = impl
         self._pretrained = pretrained or core is not None
         # Weights are fetched before anything is built: what fails should fail early.
-        path = download.fetch_weights(spec) if pretrained and core is None else None
+        path = (conversion.find_converted(spec) or fetch_weights(spec)) if pretrained and core is None else None
         if core is None:
             shape: dict[str, Any] = {"num_tags": len(spec.tags), "input_shape": spec.input_shape}
             name = spec.name.replace(".", "_")
             build = functools.partial(registry.build_model, spec.architecture, **shape, name=name, **spec.config)
             try:
-                outline.check(build, spec, path)
+                path = outline.check(build, spec, path)
                 core = build()
             except TypeError as error:  # a config that the builder does not take
                 raise SpecError(
@@ -74,8 +74,8 @@ class NetworkTagger(BaseTagger):
                 f"The network of {spec.name!r} maps {core.input_shape} to {core.output_shape}; its spec says "
                 f"{(None, *spec.input_shape)} to {expected}."
             )
-        if path is not None and spec.weights is not None:
-            weights.load_weights(core, path, file_format=spec.weights.format, architecture=spec.architecture)
+        if path is not None:
+            weights.load_weights(core, conversion.to_safetensors(spec, path, core))
         self.core = core
 
     def like(self, spec: ModelSpec, core: keras.Model | None = None, *, pretrained: bool = True) -> Self:
