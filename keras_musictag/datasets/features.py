@@ -33,6 +33,7 @@ import numpy as np
 from ..audio import reading as audio
 from ..errors import AudioNotFoundError, CacheError
 from ..models import windows
+from ..models.front_end import identifying_fields
 from ..models.keras_runtime import KerasRuntime
 from ..models.layers import LogMelSpectrogram
 from ..models.mel import decibels_per_decade
@@ -266,9 +267,9 @@ class FeatureCache:
 
 def front_end_digest(spec: ModelSpec) -> str:
     """16 hexadecimal digits that stand for every number that cached log-mels depend on."""
-    mel = dataclasses.asdict(spec.mel)
-    del mel["top_db"]
-    numbers = {"layout": _LAYOUT, "audio": dataclasses.asdict(spec.audio), "mel": mel}
+    parts = identifying_fields(spec.audio, spec.mel, spec.window)
+    mel = {name: value for name, value in parts["mel"].items() if name != "top_db"}
+    numbers = {"layout": _LAYOUT, "audio": parts["audio"], "mel": mel}
     return hashlib.sha256(json.dumps(numbers, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -7,7 +7,7 @@ windows in samples, lengths of model windows in frames of `hop_length` samples.
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from ..utils.fields import require, require_choice, require_count, require_most
 
@@ -207,3 +207,27 @@ def check_together(audio: AudioSpec, mel: MelSpec, window: WindowSpec) -> None:
         mel.pad_mode == "constant" or window.samples - mel.lost_samples > mel.padding,
         f"window.samples {window.samples} are too few to be padded by {mel.padding} with pad_mode='reflect'.",
     )
+
+
+# Fields younger than the first tables and caches. At their defaults they change nothing and are left out of digests, so
+# that what was computed before they existed is still recognised.
+_LATER = {
+    "mel": ("periodic", "center", "pad_mode", "preemphasis_coefficient", "mel_banks", "log_offset", "mean", "std"),
+    "window": ("samples",),
+}
+
+
+def identifying_fields(audio: AudioSpec, mel: MelSpec, window: WindowSpec) -> dict[str, dict[str, Any]]:
+    """The fields of a front end that tell it from others, for digests.
+
+    Example:
+        >>> identifying_fields(AudioSpec(sr=16000), MelSpec(), WindowSpec(frames=96))["window"]
+        {'frames': 96, 'remainder': 'align', 'short': 'repeat'}
+    """
+    parts: dict[str, dict[str, Any]] = {}
+    for name, part in (("audio", audio), ("mel", mel), ("window", window)):
+        defaults = {field.name: field.default for field in dataclasses.fields(part)}
+        values = dataclasses.asdict(part)
+        unchanged = {field for field in _LATER.get(name, ()) if values[field] == defaults[field]}
+        parts[name] = {field: value for field, value in values.items() if field not in unchanged}
+    return parts

@@ -9,6 +9,7 @@ import os
 from typing import TYPE_CHECKING, Any, Self
 
 from ...errors import MusicTagError
+from ...models.front_end import identifying_fields
 
 if TYPE_CHECKING:
     from ...models.spec import ModelSpec
@@ -142,7 +143,7 @@ def spec_digest(spec: ModelSpec) -> str:
         >>> spec_digest(tiny) == spec_digest(dataclasses.replace(tiny, description="small"))
         True
     """
-    fields = spec.to_dict()
+    fields = spec.to_dict() | identifying_fields(spec.audio, spec.mel, spec.window)
     about = json.dumps({name: fields[name] for name in _DECIDES}, sort_keys=True)
     return hashlib.sha256(about.encode()).hexdigest()[:16]
 
