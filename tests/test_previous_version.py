@@ -38,6 +38,7 @@ def test_a_library_table_is_continued(tmp_path):
     rows = {row["path"]: row for row in map(json.loads, (tmp_path / "tags.jsonl").read_text().splitlines())}
     for before in map(json.loads, table.splitlines()):
         after = rows.pop(before["path"])
+        del before["mtime"]  # that of the copy, whose content is known by its checksum
         assert {name: after[name] for name in before} == before
     assert [Path(path).name for path in rows] == ["c.wav"]
 
