@@ -17,7 +17,7 @@ from keras_musictag.datasets.features import FeatureCache
 from keras_musictag.training.distillation import distil
 from keras_musictag.training.training_spec import TrainingSpec
 
-AUGMENT = Augmentation(gain_db=3.0, tilt_db=3.0, shift_bands=1)
+AUGMENT = {"gain_db": 3.0, "tilt_db": 3.0, "shift_bands": 1}
 
 
 def main() -> None:
@@ -50,7 +50,8 @@ def main() -> None:
     tagger, state = distil(
         student, kmt.load(given.teacher), manifest.split("train"), manifest.split("valid"), given.out / "run",
         cache=FeatureCache(given.features, student.spec), training=training, batch_size=given.batch_size,
-        augment=AUGMENT, mixup=0.3, dropout=given.dropout, hop_seconds=2.0, segment_weight=given.segment_weight,
+        augment=Augmentation(mel=student.spec.mel, **AUGMENT), mixup=0.3,
+        dropout=given.dropout, hop_seconds=2.0, segment_weight=given.segment_weight,
         teacher_folder=given.teacher_folder,
     )  # fmt: skip
     tagger.save(given.out / "tagger", overwrite=True)
