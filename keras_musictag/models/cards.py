@@ -16,6 +16,7 @@ from typing import Any
 
 from ..audio.demo import SECTIONS
 from ..utils.tables import Table
+from .card_input import highest_frequency, preprocessing
 from .card_metadata import SCORE_NAMES, front_matter, license_address
 from .facts import SCORES, Latency
 from .spec import SPEC_FILE, ModelSpec
@@ -31,7 +32,6 @@ _ROLES = {
     "teacher": "teacher",
     "teacher_data": "what the teacher was trained on",
 }
-_FORMULA = {True: "HTK's", False: "Slaney's"}  # by `MelSpec.htk`
 _SCOPES = {"log_mel": "log-mel", "waveform": "waveform in memory", "file": "file (44.1 kHz stereo FLAC)"}
 
 
@@ -227,31 +227,8 @@ def _example(spec: ModelSpec) -> list[str]:
 
 
 def _input(spec: ModelSpec) -> list[str]:
-    mel, sr = spec.mel, spec.audio.sr
-    top_db = "None" if mel.top_db is None else f"{mel.top_db:g}"
-    frames = f"n_fft {mel.n_fft}, hop {mel.hop_length} ({1000 * mel.hop_length / sr:.1f} ms)"
-    norm = "divided by their bandwidths" if mel.norm else "not normalised"
-    scale = {
-        "db": f"dB, as `librosa.power_to_db(ref={mel.ref:g}, amin={mel.amin:g}, top_db={top_db})`",
-        "log10": f"log10(1 + {mel.gain:g} x mel)",
-        None: "none",
-    }[mel.scaling]
-    rows = [
-        ("sound", f"any file or array; mixed to mono, resampled to {sr:,} Hz (`{spec.audio.resampler}`)"),
-        ("spectrogram", f"{frames}, {mel.window} window of {mel.win_length or mel.n_fft}, power {mel.power:g}"),
-        ("mels", f"{mel.n_mels}, {mel.fmin:,.0f} to {_highest(spec):,.0f} Hz, {_FORMULA[mel.htk]} formula, {norm}"),
-        ("scale", scale),
-        ("window", f"{spec.window.frames} frames, {spec.window_seconds:.2f} s; the mean over windows is what counts"),
-        ("left over", {"drop": "dropped", "align": "one more window, up to the end"}[spec.window.remainder]),
-        ("shorter", {"repeat": "repeated until it fills a window", "pad": "padded with silence"}[spec.window.short]),
-    ]
     models = "`tagger.model` is a `keras.Model` from samples to probabilities, `tagger.core` one from log-mels."
-    return [*_table(("", ""), rows), "", f"`tag` does all of this. {models}"]
-
-
-def _highest(spec: ModelSpec) -> float:
-    """The highest frequency that is heard, in Hz."""
-    return spec.audio.sr / 2 if spec.mel.fmax is None else spec.mel.fmax
+    return [*_table(("", ""), preprocessing(spec)), "", f"`tag` does all of this. {models}"]
 
 
 def _training(spec: ModelSpec) -> list[str]:
@@ -342,7 +319,7 @@ def _limits(spec: ModelSpec) -> list[str]:
         "Not stated. By its construction:",
         "",
         f"- It has {len(spec.tags)} tags and no others; whatever it hears gets the nearest of them.",
-        f"- It hears {spec.window_seconds:.2g} s at a time, and nothing above {_highest(spec):,.0f} Hz.",
+        f"- It hears {spec.window_seconds:.2g} s at a time, and nothing above {highest_frequency(spec):,.0f} Hz.",
     ]
 
 
