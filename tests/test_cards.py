@@ -17,7 +17,7 @@ from keras_musictag.models.registry import zoo_folder
 ZOO = sorted(path.parent.name for path in zoo_folder().glob("*/spec.json"))
 
 # What cards have of https://huggingface.co/docs/hub/repositories-licenses and of the fields of hub-docs/modelcard.md.
-HUB_LICENSES = {"apache-2.0", "isc"}
+HUB_LICENSES = {"apache-2.0", "isc", "mit"}
 HUB_FIELDS = {
     "library_name", "license", "license_name", "license_link", "pipeline_tag", "tags", "datasets", "metrics",
     "model-index",

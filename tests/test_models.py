@@ -31,7 +31,9 @@ PARAMETERS = {
     "vgg": (607_030, 605_748),
 }
 ZOO = [
-    "baseline_cnn", "large_cnn", "musicnet_crnn", "musicnn_msd", "musicnn_mtt", "tiny", "vgg_msd", "vgg_mtt",
+    "baseline_cnn", "choi_crnn_msd", "large_cnn", "mn04_audioset", "musicnet_crnn", "musicnn_msd", "musicnn_mtt", "tiny",
+    "vgg_msd", "vgg_mtt", "won_crnn_jamendo", "won_crnn_msd", "won_crnn_mtt", "won_fcn_jamendo", "won_fcn_msd",
+    "won_fcn_mtt", "won_musicnn_jamendo", "won_musicnn_mtt",
 ]  # fmt: skip
 
 
@@ -170,11 +172,17 @@ def test_specs_are_complete(name):
         assert spec.license and spec.trained_on and spec.weights.size
     if name != "tiny":
         assert "https://" in spec.paper
-        assert len(spec.tags) == 50
+        assert len(spec.tags) == (527 if name == "mn04_audioset" else 50)
 
 
 @pytest.mark.parametrize(
-    ("names", "file"), [(("musicnn_mtt", "vgg_mtt", "musicnet_crnn"), "mtt50"), (("musicnn_msd", "vgg_msd"), "msd50")]
+    ("names", "file"),
+    [
+        (("musicnn_mtt", "vgg_mtt", "musicnet_crnn", "won_fcn_mtt", "won_crnn_mtt", "won_musicnn_mtt"), "mtt50"),
+        (("musicnn_msd", "vgg_msd", "won_fcn_msd", "won_crnn_msd", "choi_crnn_msd"), "msd50"),
+        (("won_fcn_jamendo", "won_crnn_jamendo", "won_musicnn_jamendo"), "jamendo50"),
+        (("mn04_audioset",), "audioset527"),
+    ],
 )
 def test_tag_order_is_the_contract(names, file):
     from importlib import resources

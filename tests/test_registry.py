@@ -25,7 +25,7 @@ def clean_registry(monkeypatch):
 def test_wildcards_and_pretrained():
     assert kmt.list_models("*_cnn") == ["baseline_cnn", "large_cnn"]
     assert {"musicnn_mtt", "large_cnn"} < set(kmt.list_models("*cnn*"))
-    assert kmt.list_models("*_mtt") == ["musicnn_mtt", "vgg_mtt"]
+    assert kmt.list_models("*_mtt") == ["musicnn_mtt", "vgg_mtt", "won_crnn_mtt", "won_fcn_mtt", "won_musicnn_mtt"]
     assert "musicnn_mtt" in kmt.list_models(pretrained=True)
     assert all(kmt.model_info(name).weights for name in kmt.list_models(pretrained=True))
 

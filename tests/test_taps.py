@@ -30,6 +30,11 @@ ARCHITECTURES = {
     "musicnn_mtt": ("all_levels",),
     "vgg_mtt": ("pool2", "pool3", "pool4", "pool5"),
     "tiny": ("pool2",),
+    "won_fcn_mtt": ("pool2", "pool3", "pool4"),
+    "won_crnn_mtt": ("pool2", "pool3", "pool4", "gru1"),
+    "won_musicnn_mtt": ("all_levels",),
+    "choi_crnn_msd": ("pool2", "pool3", "pool4", "gru1"),
+    "mn04_audioset": ("stage2", "stage3", "stage4", "stage5"),
 }
 
 
