@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..models.registry import DEFAULT_MODEL
+from ..training.training_spec import PRECISIONS
 from ..utils.tables import echo
 from .common import (
     STOPPED,
@@ -29,7 +30,7 @@ from .data_options import DATA_HELP, planned
 if TYPE_CHECKING:
     from ..training.finetuning import FineTuned
 
-_SETTINGS = ("stages", "epochs", "learning_rate", "seed")
+_SETTINGS = ("stages", "epochs", "learning_rate", "precision", "seed")
 
 
 @main.command(short_help="Fine-tune a model on your own tags.")
@@ -52,6 +53,7 @@ _SETTINGS = ("stages", "epochs", "learning_rate", "seed")
 @click.option(
     "--learning-rate", type=click.FloatRange(min=0, min_open=True), help="Peak learning rate of the second stage."
 )
+@click.option("--precision", type=click.Choice(PRECISIONS), help="Arithmetic of the second stage  [default: float32]")
 @click.option("--seed", type=click.IntRange(min=0), help="Random seed.")
 @click.option(
     "--single-label/--multi-label",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..training.training_spec import PRECISIONS
 from .common import (
     STOPPED,
     UsageProblem,
@@ -55,7 +56,7 @@ _OPTIONS = (
         "--validation", metavar="DATA", shell_complete=complete_file,
         help="Data to validate on, instead of the split valid.",
     ),
-    click.option("--precision", type=click.Choice(["float32", "mixed_bfloat16"]), help="Precision of the arithmetic."),
+    click.option("--precision", type=click.Choice(PRECISIONS), help="Arithmetic of training steps  [default: float32]"),
     click.option("--data-parallel", is_flag=True, help="Share each batch among all devices (JAX)."),
     click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Set a recipe key: augment.gain_db=6."),
     click.option("--cache", type=click.Path(path_type=Path, file_okay=False), help="Folder of cached log-mels."),
@@ -186,6 +187,8 @@ def _tell(plan: Plan, result: Result, as_json: bool) -> None:
         sys.exit(STOPPED)
     if as_json:
         return
+    for note in state.notes:
+        click.echo(f"note: {note}")
     click.echo(f"best {plan.training.monitor} {state.best:.4f} at step {state.best_step:,} of {state.step:,}")
     if result.evaluation is not None:
         scored = result.evaluation
@@ -209,6 +212,8 @@ def _facts(plan: Plan, result: Result) -> dict[str, Any]:
         "monitor": plan.training.monitor,
         "best": state.best if state.best_step else None,
         "best_step": state.best_step,
+        "precision": state.precision,
+        "notes": state.notes,
         "dropped": result.dropped,
         "evaluation": None if result.evaluation is None else result.evaluation.to_dict(),
         "agreement": None if result.agreement is None else result.agreement.to_dict(),

@@ -13,11 +13,25 @@ from ..errors import MusicTagError
 if TYPE_CHECKING:
     import keras
 
-PRECISIONS = ("float32", "mixed_bfloat16")
+PRECISIONS = ("float32", "mixed_bfloat16", "auto")
 
 
 class TrainingError(MusicTagError, ValueError):
-    """Settings that contradict each other, a loss that is not a number, or a run folder of another run."""
+    """Settings that contradict each other, data that do not fit them, or a run folder of another run."""
+
+
+class NotFiniteError(TrainingError):
+    """The loss or a weight became NaN or infinite twice, although the run went on in float32 after the first time.
+
+    Args:
+        message: what happened, and what to do.
+        what: what happened, alone.
+    """
+
+    def __init__(self, message: str, *, what: str) -> None:
+        """See the class."""
+        super().__init__(message)
+        self.what = what
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -37,8 +51,9 @@ class TrainingSpec:
         monitor: score that counts; greater is better.
         checkpoint_every: steps that a kill can cost.
         seed: of weights' dropout and whatever else is random in the model.
-        precision: `"float32"`, or `"mixed_bfloat16"` where the processor multiplies bfloat16 faster; weights and
-            what is validated stay float32.
+        precision: of a training step: `"float32"`, `"mixed_bfloat16"`, or `"auto"`: bfloat16 if a self-test of this
+            build on this processor finds it faster and as good (`precision.choose_precision`). Weights and what is
+            validated are float32 in any case.
     """
 
     steps: int
@@ -105,6 +120,9 @@ class RunState:
         best_step: when that was, the last time.
         stale: validations since a score was better than all before.
         waiting: share of the time that the network waited for data, 0 to 1, since the run was last started.
+        precision: of the steps that follow.
+        failures: how often the run went back to a checkpoint, because the loss or a weight was NaN or infinite.
+        notes: why `"auto"` chose its precision, and from where to where the run went back.
     """
 
     step: int = 0
@@ -112,3 +130,6 @@ class RunState:
     best_step: int = 0
     stale: int = 0
     waiting: float = 0.0
+    precision: str = "float32"
+    failures: int = 0
+    notes: list[str] = dataclasses.field(default_factory=list)

@@ -36,5 +36,15 @@ def seconds_for(base: NetworkTagger, data: FineTuneData, settings: FineTuneSpec)
     return first, steps * settings.batch_size * window * _BACKWARD + validation
 
 
+def duration_text(seconds: float) -> str:
+    """In words: seconds up to a minute and a half, then minutes.
+
+    Example:
+        >>> duration_text(59.7), duration_text(600)
+        ('60 s', '10 min')
+    """
+    return f"{max(1, round(seconds)):d} s" if seconds < 100 else f"{seconds / 60:.0f} min"
+
+
 def _seconds(path: object, duration: float | None) -> float:
     return duration or audio.duration_of(path) or 30.0  # type: ignore[arg-type]

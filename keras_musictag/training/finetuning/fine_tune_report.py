@@ -61,6 +61,9 @@ class FineTuneReport:
         mistakes: the clips whose tag got the least probability, the worst first.
         tags: names, in the order of rows and columns.
         seconds: how long it all took.
+        precision: in which the whole network was trained, at the end; `None` if only the head was fitted.
+        notes: why `precision="auto"` chose as it did; from which step training went back, and to which, because its
+            loss or a weight was NaN or infinite.
     """
 
     dataset: str
@@ -74,6 +77,8 @@ class FineTuneReport:
     confusion: np.ndarray | None = None
     mistakes: tuple[Mistake, ...] = ()
     seconds: float = 0.0
+    precision: str | None = None
+    notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Ready for `json.dump`."""
@@ -89,6 +94,8 @@ class FineTuneReport:
             "mistakes": [dataclasses.asdict(mistake) for mistake in self.mistakes],
             "evaluation": None if self.evaluation is None else self.evaluation.to_dict(),
             "seconds": round(self.seconds, 1),
+            "precision": self.precision,
+            "notes": list(self.notes),
         }
 
     def scores(self) -> dict[str, float]:
@@ -124,7 +131,7 @@ class FineTuneReport:
             ]
         scores = ", ".join(f"{stage} {score:.3f}" for stage, score in self.log_likelihood.items())
         told = f"; log-likelihood on validation clips: {scores}" if scores else ""
-        return [*blocks, "", f"kept: {self.kept}{told}"]
+        return [*blocks, "", f"kept: {self.kept}{told}", *(f"note: {note}" for note in self.notes)]
 
     def __str__(self) -> str:
         """The same in plain text."""

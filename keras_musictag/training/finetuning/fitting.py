@@ -32,11 +32,11 @@ from ...tagging.network_tagger import NetworkTagger
 from ...utils.files import write_atomically
 from ..loop import RunState
 from .description import described
-from .estimate import seconds_for
+from .estimate import duration_text, seconds_for
 from .fine_tune_report import FineTuneReport, make_report
 from .labelled_data import FineTuneData, FineTuneError, prepare, with_all, without
 from .settings import SHARE, FineTuneSpec
-from .stages import bfloat16_is_fast, blend, log_likelihoods, new_tagger, solve_head, train_all
+from .stages import blend, log_likelihoods, new_tagger, solve_head, train_all
 
 if TYPE_CHECKING:
     from ...datasets.features import FeatureCache
@@ -86,10 +86,10 @@ class FineTunePlan:
     def __str__(self) -> str:
         """Data, stages, and about how long they take here."""
         first, second = seconds_for(self.base, self.data, self.settings)
-        stages = f"embeddings and head, about {_duration(first)}"
+        stages = f"embeddings and head, about {duration_text(first)}"
         if self.settings.stages == "full":
             epochs = f"{self.settings.epochs} epoch{'s' if self.settings.epochs > 1 else ''}"
-            stages += f"; then all of the network, at most {epochs}, about {_duration(second)}"
+            stages += f"; then all of the network, at most {epochs}, about {duration_text(second)}"
         return f"fine-tune   {self.base.spec.name}\n{self.data}\nstages      {stages}"
 
 
@@ -151,7 +151,8 @@ def fine_tune(
         `FineTuned`.
 
     Raises:
-        FineTuneError: too little to learn from, or a folder with the run of other data or settings.
+        FineTuneError: too little to learn from, a folder with the run of other data or settings, or a network that
+            became NaN or infinite twice, the second time in float32.
         UnknownTagError: no clip has one of `tags`.
         DataError: the data cannot be read; with `strict`, everything that is wrong with them.
         CacheError: a folder cannot be written, or holds something else.
@@ -186,6 +187,8 @@ class _Run:
         self.folder, self.progress = folder, progress
         self.cache_folder = Path(cache) if cache is not None else cache_folder() / "log-mels"
         self.problems = [str(problem) for problem in self.data.report.problems]
+        self.precision: str | None = None  # of the second stage, at its end
+        self.notes: list[str] = []
         self.started = time.perf_counter()
 
     def do(self, strict: bool) -> FineTuned:
@@ -212,7 +215,9 @@ class _Run:
             every = np.concatenate([embeddings["train"], embeddings["validation"]])
             again, finished = self._learn_from_all(every, cache.features, head, outcome)
             tagger, all_clips = (again, True) if finished else (tagger, False)
-        report = dataclasses.replace(report, seconds=time.perf_counter() - self.started)
+        report = dataclasses.replace(
+            report, seconds=time.perf_counter() - self.started, precision=self.precision, notes=tuple(self.notes)
+        )
         spec = described(
             tagger.spec, self.base, self.data, self.settings, report, name=self.name,
             all_clips=all_clips, epochs=outcome.epochs,
@@ -306,11 +311,11 @@ class _Run:
     ) -> tuple[RunState, bool]:
         """The second stage on some clips; returns where it ended and whether it came to its end."""
         before = tagger.core.get_weights()
-        precision = "mixed_bfloat16" if bfloat16_is_fast() else "float32"
-        state = train_all(tagger, data, settings, folder, cache=cache, precision=precision, progress=self.progress)
+        state = train_all(tagger, data, settings, folder, cache=cache, progress=self.progress)
+        self.precision, self.notes = state.precision, self.notes + state.notes
         if state.step:
             blend(tagger, before, SHARE)
-        training = settings.training(len(data.train), precision, data.validation is not None)
+        training = settings.training(len(data.train), data.validation is not None)
         return state, training.is_over(state)
 
     def _learn_from_all(
@@ -321,7 +326,8 @@ class _Run:
         tagger = new_tagger(self.base, data)
         solve_head(tagger, data, embeddings, self.settings, known)
         if outcome.kept == "full":
-            settings = dataclasses.replace(self.settings, epochs=outcome.epochs)
+            assert self.precision is not None  # chosen above, or lost; not tried again
+            settings = dataclasses.replace(self.settings, epochs=outcome.epochs, precision=self.precision)
             _, finished = self._train(tagger, data, settings, self.run_folder / "all", cache)
         return tagger, finished
 
@@ -394,7 +400,3 @@ def _said(tagger: NetworkTagger, clips: Manifest, cache: FeatureCache) -> np.nda
     from ..supervised import row_outputs
 
     return row_outputs(tagger.core, EvaluationWindows(clips, tagger.spec, cache, batch_size=8))
-
-
-def _duration(seconds: float) -> str:
-    return f"{max(1, round(seconds)):d} s" if seconds < 100 else f"{seconds / 60:.0f} min"

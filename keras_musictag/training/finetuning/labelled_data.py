@@ -20,7 +20,7 @@ _SHOWN = 10  # tags that are named
 
 
 class FineTuneError(MusicTagError, ValueError):
-    """Data that nothing can be learned from, or a folder that holds the run of other data or settings."""
+    """Data that nothing can be learned from, a folder with another run, or training that failed twice."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ from typing import Literal, get_args
 from ...datasets.augment import Augmentation
 from ...models.spec import MelSpec
 from ...utils.fields import require, require_choice, require_count
-from ..training_spec import TrainingSpec
+from ..training_spec import PRECISIONS, TrainingSpec
 
 Stages = Literal["head", "full"]
 
@@ -30,6 +30,7 @@ class FineTuneSpec:
         augment: vary level, tilt and pitch of the windows, mask some of them, mix them with each other.
         balance: how much more rare tags count: 0 as often as they occur, 1 all alike.
         folds: parts of the training clips on which the strength of the first stage's penalty is chosen.
+        precision: of the second stage: `"float32"`, `"mixed_bfloat16"` or `"auto"`, see `TrainingSpec`.
         seed: of everything random.
 
     Raises:
@@ -44,11 +45,13 @@ class FineTuneSpec:
     augment: bool = True
     balance: float = 0.5
     folds: int = 5
+    precision: str = "float32"
     seed: int = 0
 
     def __post_init__(self) -> None:
         """Reject numbers that cannot be."""
         require_choice("stages", self.stages, get_args(Stages))
+        require_choice("precision", self.precision, PRECISIONS)
         for name, least in (("epochs", 1), ("batch_size", 1), ("patience", 1), ("folds", 2), ("seed", 0)):
             require_count(name, getattr(self, name), least)
         require(self.learning_rate > 0, f"learning_rate must be above 0; got {self.learning_rate!r}.")
@@ -58,14 +61,14 @@ class FineTuneSpec:
         """Steps in which every clip comes once."""
         return max(1, math.ceil(clips / self.batch_size))
 
-    def training(self, clips: int, precision: str, validated: bool) -> TrainingSpec:
+    def training(self, clips: int, validated: bool) -> TrainingSpec:
         """Settings of the second stage's loop, for a number of clips to learn from."""
         epoch = self.steps_per_epoch(clips)
         return TrainingSpec(
             steps=self.epochs * epoch, learning_rate=self.learning_rate,
             final_learning_rate=self.learning_rate / 100, warmup_steps=epoch, weight_decay=0.01, average=0.98,
             clip_norm=1.0, validate_every=epoch, patience=self.patience if validated else None,
-            monitor="log_likelihood", checkpoint_every=epoch, seed=self.seed, precision=precision,
+            monitor="log_likelihood", checkpoint_every=epoch, seed=self.seed, precision=self.precision,
         )  # fmt: skip
 
     def augmentation(self, mel: MelSpec) -> Augmentation | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -16,9 +15,9 @@ from ...errors import SpecError
 from ...models.taps import STANDARDISE, tap_names
 from ...tagging.network_tagger import NetworkTagger
 from ..heads import FittedHead, fit_head, weights_of
-from ..loop import RunState, fit
+from ..loop import NotFiniteError, RunState, fit
 from ..losses import BalancedCrossentropy
-from .labelled_data import FineTuneData
+from .labelled_data import FineTuneData, FineTuneError
 from .settings import FineTuneSpec
 
 if TYPE_CHECKING:
@@ -85,17 +84,19 @@ def train_all(
     folder: str | os.PathLike[str],
     *,
     cache: FeatureCache,
-    precision: str,
     progress: bool,
 ) -> RunState:
     """Second stage: train the whole network, in place; batch norms stay as they are.
 
     Where a killed run of the same data and settings stopped in `folder`, it goes on.
+
+    Raises:
+        FineTuneError: the loss or a weight became NaN or infinite twice, the second time in float32.
     """
     from ...datasets.batches import WindowBatches
 
     train = data.train
-    training = settings.training(len(train), precision, data.validation is not None)
+    training = settings.training(len(train), data.validation is not None)
     targets = train.targets()
     clip_weights, tag_weights = weights_of(targets, data.exclusive, settings.balance)
     weighted = targets * clip_weights[:, None] if data.exclusive else targets
@@ -106,25 +107,19 @@ def train_all(
         mixup_mode="log" if data.exclusive else "power",
     )  # fmt: skip
     # The head sees 2,000 features and more: without dropout in front of it, but with the network's own, it is steady.
-    return fit(
-        tagger.core, batches, training, Path(folder),
-        validate=_validation(data, tagger, cache), freeze_norms=True, dropout=0.5,
-        loss="categorical_crossentropy" if data.exclusive else BalancedCrossentropy(tag_weights),
-        about={name: part.digest() for name, part in data.parts.items()} | dataclasses.asdict(settings),
-        progress=progress,
-    )  # fmt: skip
-
-
-@functools.cache
-def bfloat16_is_fast() -> bool:
-    """Whether this processor multiplies bfloat16, and the backend lets it (TensorFlow's oneDNN does)."""
-    import keras
-
     try:
-        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        return False
-    return keras.backend.backend() == "tensorflow" and ("avx512_bf16" in flags or "amx_bf16" in flags)
+        return fit(
+            tagger.core, batches, training, Path(folder),
+            validate=_validation(data, tagger, cache), freeze_norms=True, dropout=0.5,
+            loss="categorical_crossentropy" if data.exclusive else BalancedCrossentropy(tag_weights),
+            about={name: part.digest() for name, part in data.parts.items()} | dataclasses.asdict(settings),
+            progress=progress,
+        )  # fmt: skip
+    except NotFiniteError as error:
+        raise FineTuneError(
+            f"Training the whole network failed twice. {error.what} Choose a learning_rate below "
+            f"{settings.learning_rate:g}, or stages='head', which trains no network."
+        ) from error
 
 
 def _validation(

@@ -1,0 +1,204 @@
+"""Which precision to train in: a self-test of bfloat16, with this build of the backend, on this processor.
+
+Arithmetic in bfloat16 is several times faster on some processors, slower on others, and wrong on a few: with TensorFlow
+2.21 on an Intel processor with AMX, a third of the fine-tunings ended in NaN within five steps. No list of processors
+can tell, so `"auto"` tries: the network that is to be trained takes steps on its own batches in both precisions. What
+comes out is kept in the package's cache, by network, versions and processor.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib.metadata
+import json
+import logging
+import os
+import platform
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..errors import CacheError
+from ..utils.files import cache_folder, write_atomically
+
+if TYPE_CHECKING:
+    import keras
+
+_log = logging.getLogger(__name__)
+
+STEPS = 60  # of the comparison; on the processor above NaN came at the fourth or fifth
+TIMED = 3  # steps that are timed, after one that compiles
+GAIN = 1.1  # times as fast as float32: less is not worth a rougher gradient
+# Mean difference of the losses of a step, as a share of their mean. Measured with batches of noise and
+# bfloat16 emulated: 2.5 % for `musicnet_crnn`, 5.6 % for `tiny`; 1.9 % for a fresh `tiny` that learns.
+TOLERANCE = 0.1
+_DISTINCT = 8  # batches, taken in turn
+_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "amx_tile", "bf16")
+_VARIABLES = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "ONEDNN_DEFAULT_FPMATH_MODE", "TF_ENABLE_ONEDNN_OPTS")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PrecisionChoice:
+    """What a self-test found.
+
+    Attributes:
+        precision: `"float32"` or `"mixed_bfloat16"`.
+        reason: why.
+        float32_ms, bfloat16_ms: milliseconds per step, the fastest of three.
+        difference: mean difference of the losses, as a share of their mean; `None` if bfloat16 was no faster, or a
+            loss was NaN or infinite.
+    """
+
+    precision: str
+    reason: str
+    float32_ms: float
+    bfloat16_ms: float
+    difference: float | None = None
+
+    @property
+    def told(self) -> str:
+        """A sentence for users."""
+        times = f"{self.bfloat16_ms:.0f} ms a step in mixed_bfloat16, {self.float32_ms:.0f} in float32"
+        return f"precision auto: {self.precision}, since bfloat16 {self.reason} in a self-test ({times})."
+
+
+def choose_precision(
+    build: Callable[[str], keras.Model],
+    batches: Any,
+    *,
+    about: Mapping[str, Any] | None = None,
+    folder: str | os.PathLike[str] | None = None,
+) -> PrecisionChoice:
+    """Test bfloat16 against float32, unless that was done before with the same network, versions and processor.
+
+    Args:
+        build: makes the network as it is trained, compiled, in a precision.
+        batches: `(inputs, targets)` by step, as for `loop.fit`.
+        about: settings that change the network.
+        folder: where results are kept; by default in the package's cache. One that cannot be written is no error.
+
+    Returns:
+        `PrecisionChoice`. Its precision is `"mixed_bfloat16"` only if steps are 1.1 times as fast, and the losses of 60
+        steps are all finite and differ from those in float32 by no more than 10 % on average.
+    """
+    some = [batches[step] for step in range(min(_DISTINCT, len(batches)))]
+    graph = build("float32")
+    key = {**conditions(), "network": _layout(graph), "batch": list(np.shape(some[0][0])), "about": dict(about or {})}
+    digest = hashlib.sha256(json.dumps(key, sort_keys=True, default=str).encode()).hexdigest()[:16]
+    path = Path(folder if folder is not None else cache_folder() / "precision") / f"{digest}.json"
+    try:
+        return PrecisionChoice(**json.loads(path.read_text(encoding="utf-8"))["choice"])
+    except (OSError, ValueError, KeyError, TypeError):  # not there, or not whole
+        pass
+    _log.info("Testing bfloat16 against float32, once on this machine.")
+    choice = compare(graph, build("mixed_bfloat16"), some)
+    text = json.dumps({"choice": dataclasses.asdict(choice), "key": key}, indent=2, default=str)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, text.encode())
+    except (OSError, CacheError) as error:
+        _log.warning("%s cannot be written (%s), so the self-test of bfloat16 is done again next time.", path, error)
+    return choice
+
+
+def compare(exact: keras.Model, rough: keras.Model, batches: Sequence[tuple[Any, Any]]) -> PrecisionChoice:
+    """Let two networks with equal weights take the same steps.
+
+    Args:
+        exact: in float32.
+        rough: in mixed bfloat16.
+        batches: inputs and targets, taken in turn.
+    """
+    times: dict[str, float] = {}
+    losses: dict[str, list[float]] = {"float32": [], "bfloat16": []}
+    graphs = {"float32": exact, "bfloat16": rough}
+    for name, graph in graphs.items():
+        spent = [_step(graph, batches, losses[name]) for _ in range(1 + TIMED)]
+        times[f"{name}_ms"] = round(1000 * min(spent[1:]), 2)
+    if times["float32_ms"] < GAIN * times["bfloat16_ms"]:
+        return PrecisionChoice(precision="float32", reason="was not clearly faster", **times)
+    for name, graph in graphs.items():
+        while len(losses[name]) < STEPS:
+            _step(graph, batches, losses[name])
+    if not (np.isfinite(losses["bfloat16"]).all() and _is_finite(rough)):
+        first = int(np.argmin(np.isfinite(losses["bfloat16"]))) if not np.isfinite(losses["bfloat16"]).all() else STEPS
+        return PrecisionChoice(precision="float32", reason=f"gave NaN or infinity after {first} steps", **times)
+    one, other = np.array(losses["float32"]), np.array(losses["bfloat16"])
+    difference = float(np.abs(one - other).mean() / np.abs(one).mean())
+    if not difference <= TOLERANCE:  # NaN where float32 fails, too
+        reason = f"moved the loss by {difference:.1%}, which is more than {TOLERANCE:.0%},"
+        return PrecisionChoice(precision="float32", reason=reason, difference=difference, **times)
+    reason = f"was faster and moved the loss by {difference:.1%}"
+    return PrecisionChoice(precision="mixed_bfloat16", reason=reason, difference=difference, **times)
+
+
+def conditions() -> dict[str, Any]:
+    """What decides how this machine computes: processor, cores, versions, and the variables that oneDNN reads."""
+    import keras
+
+    from .. import __version__
+
+    backend = keras.backend.backend()
+    return {
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "devices": _devices(),
+        "versions": {
+            "keras_musictag": __version__,
+            "keras": keras.version(),
+            backend: importlib.metadata.version(backend),
+        },
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "variables": {name: os.environ[name] for name in _VARIABLES if name in os.environ},
+    }
+
+
+def _processor() -> str:
+    """Name and the instructions that matter."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    facts = dict(line.split(":", 1) for line in reversed(lines) if ":" in line)
+    facts = {name.strip(): value.strip() for name, value in facts.items()}
+    known = set(facts.get("flags", facts.get("Features", "")).split())
+    name = facts.get("model name", platform.machine())
+    return " ".join([name, *(flag for flag in _FLAGS if flag in known)])
+
+
+def _devices() -> list[str]:
+    import keras
+
+    try:
+        return list(keras.distribution.list_devices())
+    except (NotImplementedError, AttributeError):  # not on every backend, in every version
+        return []
+
+
+def _layout(graph: keras.Model) -> str:
+    layout = [(type(layer).__name__, layer.name, [w.shape for w in layer.weights]) for layer in graph.layers]
+    return hashlib.sha256(json.dumps(layout, default=list).encode()).hexdigest()[:16]
+
+
+def _step(graph: keras.Model, batches: Sequence[tuple[Any, Any]], losses: list[float]) -> float:
+    """Take the next step, note its loss, and return the seconds it took."""
+    inputs, targets = batches[len(losses) % len(batches)]
+    started = time.perf_counter()
+    try:
+        losses.append(float(graph.train_on_batch(inputs, targets)))
+    except RuntimeError as error:  # PyTorch's crossentropy refuses NaN
+        if "between 0 and 1" not in str(error):
+            raise
+        losses.append(float("nan"))
+    return time.perf_counter() - started
+
+
+def _is_finite(graph: keras.Model) -> bool:
+    from keras import ops
+
+    return all(bool(np.isfinite(ops.convert_to_numpy(weight)).all()) for weight in graph.weights)

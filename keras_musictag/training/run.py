@@ -1,0 +1,292 @@
+"""A run of the training loop: its network, its state, and the folder that both are kept in. See `loop`."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import hashlib
+import io
+import json
+import logging
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..errors import CacheError
+from ..utils.files import write_atomically
+from .training_spec import NotFiniteError, RunState, TrainingError, TrainingSpec
+
+if TYPE_CHECKING:
+    import keras
+
+_log = logging.getLogger(__name__)
+
+CHECKPOINT, BEST, LOG = "checkpoint.safetensors", "best.safetensors", "log.csv"
+Validate = Callable[["keras.Model"], Mapping[str, float]]
+
+
+class Diverged(Exception):
+    """A loss or weight is NaN or infinite; the message says which, and at which step."""
+
+
+class Run:
+    """The state of a run and its folder.
+
+    Args:
+        model: network that the run trains; it gets the averaged weights before each validation.
+        build: makes the compiled training graph of `model` in a precision.
+        spec: settings.
+        folder: made if it does not exist.
+        about: whatever else decides what comes out.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        build: Callable[[str], keras.Model],
+        spec: TrainingSpec,
+        folder: Path,
+        about: Mapping[str, Any],
+    ) -> None:
+        """The graph is not built before `begin`."""
+        self.model, self.build, self.spec, self.folder, self.about = model, build, spec, folder, about
+        self.graph: Any = None
+        self.state = RunState()
+        self.average: dict[str, np.ndarray] = {}
+        self.losses: list[float] = []
+        self.rows: list[dict[str, Any]] = []
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise CacheError(f"{folder} cannot be made: {error}. Choose another folder for the run.") from error
+
+    @property
+    def over(self) -> bool:
+        """Whether all steps are done, or patience has run out."""
+        return self.spec.is_over(self.state)
+
+    @property
+    def due(self) -> bool:
+        """Whether the step that was done is one to validate after."""
+        step = self.state.step
+        return step > 0 and (step % self.spec.validate_every == 0 or step == self.spec.steps)
+
+    # --- Beginning, and going back ---
+
+    def begin(self, choose: Callable[[], tuple[str, list[str]]], validate: Validate) -> None:
+        """Take up the checkpoint, if there is one, and make up for a validation that a stop has cost.
+
+        Args:
+            choose: called where there is no checkpoint; returns the precision to begin in and notes on that choice.
+            validate: as for `loop.fit`.
+        """
+        self.initial = self.model.get_weights()
+        found = self._read()
+        if found is None:
+            precision, notes = choose()
+            self.state = RunState(precision=precision, notes=notes)
+            self.graph = self.build(precision)
+            return
+        about, arrays = found
+        self.graph = self.build(about["state"]["precision"])
+        if about["settings"] != self._digest():
+            raise TrainingError(
+                f"{self.folder} holds a run with other settings or data, or of another network. Give this run a folder "
+                "of its own, or delete that one."
+            )
+        self._take(about, arrays)
+        _log.info("Going on at step %d of %d.", self.state.step, self.spec.steps)
+        if self.due and (not self.rows or self.rows[-1]["step"] != self.state.step):
+            self.check(validate)
+            self.save()
+
+    def go_back(self, failure: Diverged) -> None:
+        """Return to the last checkpoint, or the beginning, in float32, and write that down.
+
+        Raises:
+            NotFiniteError: the run has gone back before.
+        """
+        step, notes, precision = self.state.step, self.state.notes, self.state.precision
+        if self.state.failures:
+            raise NotFiniteError(self._told_twice(failure), what=f"{failure} ({precision}). {notes[-1]}") from failure
+        self.model.set_weights(self.initial)  # the graph is built from them, as it was
+        self.graph = self.build("float32")
+        found = self._read()
+        if found is None:
+            self.state, self.average, self.losses, self.rows = RunState(), {}, [], []
+            (self.folder / BEST).unlink(missing_ok=True)
+        else:
+            self._take(*found)
+        note = f"{failure} ({precision}); went back from step {step} to step {self.state.step} and on in float32."
+        self.state.precision, self.state.failures, self.state.notes = "float32", 1, [*notes, note]
+        _log.warning("%s", note)
+        self.save()  # a kill from here on must not forget it
+
+    def _told_twice(self, failure: Diverged) -> str:
+        clip = "with clip_norm" if self.spec.clip_norm is None else f"with a clip_norm below {self.spec.clip_norm:g}"
+        return (
+            f"{failure}, for the second time in this run. The first time: {self.state.notes[-1]} Start again with a "
+            f"learning_rate below {self.spec.learning_rate:g}, or {clip}, in another folder: {self.folder} keeps the "
+            "last good checkpoint and goes on with the same settings only."
+        )
+
+    # --- Steps ---
+
+    def advance(self, inputs: np.ndarray, targets: np.ndarray) -> float:
+        """One optimizer step; returns the mean of the latest losses.
+
+        Raises:
+            Diverged: the loss or a weight is NaN or infinite.
+        """
+        loss = self._loss(inputs, targets)
+        if not math.isfinite(loss):
+            whole = np.isfinite(inputs).all() and np.isfinite(targets).all()
+            cause = "" if whole else ", whose inputs or targets are not finite"
+            raise Diverged(f"The loss is {loss:g} at step {self.state.step}{cause}")
+        values = _values(self.graph.weights)
+        if not _finite(values):
+            raise Diverged(f"A weight is NaN or infinite after step {self.state.step}")
+        self._average(values)
+        self.state.step += 1
+        self.losses.append(loss)
+        return float(np.mean(self.losses[-50:]))
+
+    def _loss(self, inputs: np.ndarray, targets: np.ndarray) -> float:
+        try:
+            return float(self.graph.train_on_batch(inputs, targets))
+        except RuntimeError as error:  # PyTorch's crossentropy refuses NaN before there is a loss
+            if "between 0 and 1" not in str(error):
+                raise
+            return math.nan
+
+    def _average(self, values: Mapping[str, np.ndarray]) -> None:
+        decay = min(self.spec.average, (1 + self.state.step) / (10 + self.state.step))
+        for name, value in values.items():
+            kept = self.average.get(name)
+            self.average[name] = value.copy() if kept is None else kept + (1 - decay) * (value - kept)
+
+    def hand_over(self) -> None:
+        """Give the model the averaged weights; training goes on from those that are not averaged."""
+        from .training_graph import copy_weights
+
+        current = _values(self.graph.weights)
+        _assign(self.graph.weights, self.average)
+        copy_weights(self.graph, self.model)
+        _assign(self.graph.weights, current)
+
+    def check(self, validate: Validate) -> None:
+        """Validate the averaged weights, log the scores, keep the weights if they are the best.
+
+        Raises:
+            Diverged: as `save`, which follows; the best weights are then still those of the checkpoint.
+        """
+        self._optimizer_values()
+        self.hand_over()
+        scores = dict(validate(self.model))
+        if self.spec.monitor not in scores:
+            raise TrainingError(f"validate() must return {self.spec.monitor!r}; got {', '.join(scores) or 'nothing'}.")
+        score = float(scores[self.spec.monitor])
+        self.state.stale = 0 if score > self.state.best else self.state.stale + 1
+        if score >= self.state.best:  # of equal scores the later one: few validation clips often tie, early and badly
+            from ..models.weights import save_weights
+
+            self.state.best, self.state.best_step = score, self.state.step
+            save_weights(self.model, self.folder / BEST)
+        recent = float(np.mean(self.losses)) if self.losses else math.nan
+        row = {"step": self.state.step, "loss": recent, "waiting": self.state.waiting, **scores}
+        self.losses = []
+        self.rows.append({name: round(float(value), 6) for name, value in row.items()})
+
+    def keep_best(self) -> None:
+        """Leave the best averaged weights in the network; the latest ones where nothing was validated yet."""
+        from ..models.weights import load_weights
+
+        if (self.folder / BEST).is_file():
+            load_weights(self.model, self.folder / BEST)
+        elif self.average:
+            self.hand_over()
+
+    # --- The folder ---
+
+    def save(self) -> None:
+        """Write the log, then the checkpoint; each is either there in full or not at all.
+
+        Raises:
+            Diverged: a state of the optimizer is NaN or infinite; nothing is written.
+        """
+        from safetensors.numpy import save
+
+        optimizer = self._optimizer_values()
+        if self.rows:
+            text = io.StringIO()
+            writer = csv.DictWriter(text, fieldnames=list(self.rows[-1]), lineterminator="\n", restval="")
+            writer.writeheader()
+            writer.writerows(self.rows)
+            write_atomically(self.folder / LOG, text.getvalue().encode())
+        arrays = {f"model/{name}": value for name, value in _values(self.graph.variables).items()}
+        arrays |= {f"optimizer/{name}": value for name, value in optimizer.items()}
+        arrays |= {f"average/{name}": value for name, value in self.average.items()}
+        about = {
+            "settings": self._digest(),
+            "state": dataclasses.asdict(self.state),
+            "rows": self.rows,
+            "losses": self.losses,
+        }
+        write_atomically(self.folder / CHECKPOINT, save(arrays, metadata={"run": json.dumps(about)}))
+
+    def _optimizer_values(self) -> dict[str, np.ndarray]:
+        values = _values(self.graph.optimizer.variables)
+        if not _finite(values):
+            raise Diverged(f"A state of the optimizer is NaN or infinite after step {self.state.step - 1}")
+        return values
+
+    def _read(self) -> tuple[dict[str, Any], dict[str, np.ndarray]] | None:
+        """What the checkpoint says of itself, and its arrays."""
+        from safetensors import SafetensorError, safe_open
+
+        path = self.folder / CHECKPOINT
+        if not path.is_file():
+            return None
+        try:
+            with safe_open(path, framework="numpy") as file:
+                about = json.loads(file.metadata()["run"])
+                return about, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+        except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+            raise TrainingError(f"{path} is damaged ({error}). Delete it to start this run over.") from error
+
+    def _take(self, about: dict[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
+        """Go on from what `_read` returned."""
+        for prefix, variables in (("model/", self.graph.variables), ("optimizer/", self.graph.optimizer.variables)):
+            _assign(variables, {n.removeprefix(prefix): a for n, a in arrays.items() if n.startswith(prefix)})
+        self.average = {n.removeprefix("average/"): a for n, a in arrays.items() if n.startswith("average/")}
+        self.state = RunState(**about["state"])
+        self.rows, self.losses = about["rows"], about["losses"]
+
+    def _digest(self) -> str:
+        known = json.dumps(self.about, sort_keys=True, default=_told)
+        return f"{self.spec.digest(self.graph)}-{hashlib.sha256(known.encode()).hexdigest()[:12]}"
+
+
+def _told(value: Any) -> str:
+    """What tells an object apart in another process too; the address in a function's `str` does not."""
+    return str(value) if dataclasses.is_dataclass(value) else getattr(value, "__qualname__", type(value).__qualname__)
+
+
+def _finite(values: Mapping[str, np.ndarray]) -> bool:
+    return all(bool(np.isfinite(value).all()) for value in values.values())
+
+
+def _values(variables: Any) -> dict[str, np.ndarray]:
+    """Position -> value. Not by path: Keras numbers random states differently each time a network is built."""
+    from keras import ops
+
+    # Copies: what PyTorch gives is the memory of the variable itself, which the next assignment changes.
+    return {str(i): np.array(ops.convert_to_numpy(variable)) for i, variable in enumerate(variables)}
+
+
+def _assign(variables: Any, values: Mapping[str, np.ndarray]) -> None:
+    for i, variable in enumerate(variables):
+        variable.assign(values[str(i)])
