@@ -142,13 +142,12 @@ class Run:
             Diverged: the loss or a weight is NaN or infinite.
         """
         loss = self._loss(inputs, targets)
-        if not math.isfinite(loss):
+        values = _values(self.graph.weights)
+        if not (math.isfinite(loss) and _finite(values)):
+            what = "A weight is NaN or infinite after" if math.isfinite(loss) else f"The loss is {loss:g} at"
             whole = np.isfinite(inputs).all() and np.isfinite(targets).all()
             cause = "" if whole else ", whose inputs or targets are not finite"
-            raise Diverged(f"The loss is {loss:g} at step {self.state.step}{cause}")
-        values = _values(self.graph.weights)
-        if not _finite(values):
-            raise Diverged(f"A weight is NaN or infinite after step {self.state.step}")
+            raise Diverged(f"{what} step {self.state.step}{cause}")
         self._average(values)
         self.state.step += 1
         self.losses.append(loss)
