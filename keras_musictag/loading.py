@@ -21,8 +21,7 @@ from .errors import (
     UnknownModelError,
     WeightsUnavailableError,
 )
-from .models import fetching as download
-from .models import registry
+from .models import hub_files, registry
 from .models.keras_runtime import limit_threads
 from .models.spec import SPEC_FILE, ModelSpec
 from .tagger import Tagger
@@ -171,7 +170,7 @@ def _check(weights: str | None, runtime: str | None, threads: int | None) -> Non
 def _find_spec(name: _Name) -> ModelSpec:
     text = os.fspath(name)
     if text.startswith("hf://"):
-        return download.fetch_hub_spec(text)
+        return hub_files.fetch_hub_spec(text)
     # A registered name means the same wherever it is used; a folder of that name is ./name.
     is_folder = isinstance(name, os.PathLike) or os.sep in text or (Path(text) / SPEC_FILE).is_file()
     if is_folder and text not in registry.list_models():

@@ -11,6 +11,8 @@ import pytest
 from hub_server import HubServer
 from weight_files import CONTENT, NAME, answer_https
 
+from keras_musictag.utils import transfers
+
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 
 
@@ -36,6 +38,7 @@ def private_environment(monkeypatch, tmp_path):
     for name in ("KERAS_MUSICTAG_MIRROR", "KERAS_MUSICTAG_OFFLINE", "HF_HUB_OFFLINE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("KERAS_MUSICTAG_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(transfers, "_PAUSE", 0.001)
 
 
 @pytest.fixture(scope="session")

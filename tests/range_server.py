@@ -33,6 +33,7 @@ class RangeServer(http.server.ThreadingHTTPServer):
         etags: name -> ETag; without one, none is sent.
         dates: name -> Last-Modified.
         faults: name -> `Fault`.
+        redirects: name -> name that it is moved to, at the same server.
         ranges: whether it knows what a range is.
         lengths: whether it says how long an answer is.
         requests: `(method, name, Range or None)` of every request.
@@ -44,6 +45,7 @@ class RangeServer(http.server.ThreadingHTTPServer):
 
     def __init__(self):
         self.files, self.etags, self.dates, self.faults, self.requests = {}, {}, {}, {}, []
+        self.redirects = {}
         self.ranges = self.lengths = True
         self.statuses = []
         super().__init__(("127.0.0.1", 0), _Handler)
@@ -88,6 +90,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if fault.times <= 0:
             fault = Fault()
         fault.times -= 1
+        if name in server.redirects:
+            return self._send(302, b"", {"Location": f"/data/{server.redirects[name]}"}, body)
         content = server.files.get(name)
         if fault.status or content is None:
             return self._send(fault.status or 404, b"no", {}, body)

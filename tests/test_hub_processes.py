@@ -14,7 +14,10 @@ from weight_files import CONTENT, spec_of, wait_until
 
 REPO = "someone/my-tagger"
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
-FETCH = "import sys; from keras_musictag.models.fetching import *; print(fetch_weights(fetch_hub_spec(sys.argv[1])))"
+FETCH = (
+    "import sys; from keras_musictag.models.fetching import *; from keras_musictag.models.hub_files import *;"
+    "print(fetch_weights(fetch_hub_spec(sys.argv[1])))"
+)
 
 
 @pytest.fixture

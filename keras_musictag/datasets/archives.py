@@ -7,14 +7,11 @@ takes its name when its checksum was right. So a killed process loses at most th
 from __future__ import annotations
 
 import bisect
-import contextlib
 import io
 import itertools
-import logging
 import re
 import shutil
 import stat
-import time
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -22,20 +19,11 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ..errors import CacheError, DownloadError, OfflineError
+from ..utils import transfers
 from ..utils.files import is_offline, replacing, sha256_of
 from .rows import DataError
 
-_log = logging.getLogger(__name__)
-
-_TIMEOUT = 30  # seconds without a byte before a connection counts as dead
-_CHUNK = 1 << 15  # bytes; as much is lost at most where a connection drops
-_ATTEMPTS = 5  # in a row without a new byte
-_PAUSE = 1.0  # seconds before the second attempt; doubled with each
-_RETRIED = {408, 425, 429}  # of the statuses below 500; from there on all
-
-
-class _BrokeOff(Exception):
-    """The connection ended early; what has come is kept."""
+_CHUNK = 1 << 15  # bytes
 
 
 # === Downloads ===
@@ -56,39 +44,27 @@ def fetch(url: str, path: Path, *, sha256: str | None = None, begins: Sequence[b
         OfflineError: offline mode is on.
         CacheError: it cannot be stored.
     """
-    import requests
-
     if is_offline():
         raise OfflineError(
             f"{path.name} is needed and offline mode is on. Unset KERAS_MUSICTAG_OFFLINE and HF_HUB_OFFLINE, or "
             f"download {url} elsewhere and put it into {path.parent}."
         )
     part = path.with_name(f"{path.name}.part")
-    failures = 0
-    while True:
-        before = _size(part)
-        try:
-            _receive(url, part)
-            break
-        except (requests.RequestException, _BrokeOff) as error:
-            status = getattr(getattr(error, "response", None), "status_code", 500)
-            failures = 1 if _size(part) > before else failures + 1
-            if failures >= _ATTEMPTS or (status < 500 and status not in _RETRIED):
-                raise DownloadError(
-                    f"{url} could not be downloaded: {error}. {_size(part):,} bytes are kept in {part}; check the "
-                    "connection and run it again to go on from there."
-                ) from error
-            _log.warning("%s broke off (%s); going on.", url, error)
-            time.sleep(_PAUSE * 2 ** (failures - 1))
-        except CacheError:
-            raise
-        except OSError as error:
-            raise CacheError(
-                f"{part} cannot be written: {error}. Make room there, or choose another folder."
-            ) from error
-    _check(url, part, sha256, begins)
-    part.replace(path)
-    _validator_of(part).unlink(missing_ok=True)
+    try:
+        transfers.transfer(url, part, label=path.name)
+        _check(url, part, sha256, begins)
+        transfers.finish(part, path)
+    except transfers.TransferError as error:
+        raise DownloadError(
+            f"{url} could not be downloaded: {error}. {transfers.size_of(part):,} bytes are kept in {part}; check the "
+            "connection and run it again to go on from there."
+        ) from None
+    except transfers.ContentError as error:
+        raise DataError(str(error)) from None
+    except CacheError:
+        raise
+    except OSError as error:
+        raise CacheError(f"{part} cannot be written: {error}. Make room there, or choose another folder.") from error
 
 
 def remote_size(url: str) -> int | None:
@@ -97,73 +73,10 @@ def remote_size(url: str) -> int | None:
     Raises:
         DownloadError: it cannot be reached or refuses.
     """
-    import requests
-
     try:
-        response = requests.head(url, timeout=_TIMEOUT, allow_redirects=True, headers={"Accept-Encoding": "identity"})
-        response.raise_for_status()
-    except requests.RequestException as error:
-        raise DownloadError(f"{url} cannot be asked for its size: {error}. Check the connection.") from error
-    length = response.headers.get("Content-Length", "")
-    return int(length) if length.isdigit() else None
-
-
-def _receive(url: str, part: Path) -> None:
-    """Bring `part` nearer to completion with one request; returns when it is complete."""
-    import requests
-    from tqdm.auto import tqdm
-
-    headers = {"Accept-Encoding": "identity"}  # lengths and ranges count the bytes of the file itself
-    start = _size(part)
-    if start:
-        headers["Range"] = f"bytes={start}-"
-        with contextlib.suppress(OSError):  # then the whole file comes if it has changed
-            headers["If-Range"] = _validator_of(part).read_text(encoding="latin-1")
-    with requests.get(url, headers=headers, stream=True, timeout=_TIMEOUT) as response:
-        content_range = re.fullmatch(r"bytes (?:(\d+)-\d+|\*)/(\d+)", response.headers.get("Content-Range", ""))
-        if response.status_code == 416 and start:
-            if content_range is not None and int(content_range[2]) == start:
-                return  # it was complete already
-            part.unlink()
-            raise _BrokeOff("what was there is longer than the file")
-        response.raise_for_status()
-        if response.headers.get("Content-Type", "").startswith("text/html"):
-            raise DataError(f"{url} sent a web page instead of the file. Open it in a browser to see what it says.")
-        if response.status_code == 206:
-            if content_range is None or content_range[1] != str(start):
-                part.unlink()
-                raise _BrokeOff("the server sent another part than asked for")
-            total: int | None = int(content_range[2])
-        else:
-            start, length = 0, response.headers.get("Content-Length", "")
-            total = int(length) if length.isdigit() else None
-        _require_room(part.parent, (total or 0) - start)
-        if start == 0:
-            _remember_validator(part, response.headers)
-        bar = tqdm(
-            total=total, initial=start, desc=part.stem, unit="B", unit_scale=True, unit_divisor=1024, disable=None
-        )
-        with bar, part.open("ab" if start else "wb") as file:
-            for chunk in response.iter_content(_CHUNK):
-                file.write(chunk)
-                bar.update(len(chunk))
-    if total is not None and _size(part) != total:
-        raise _BrokeOff(f"{_size(part):,} of {total:,} bytes came")
-
-
-def _validator_of(part: Path) -> Path:
-    return part.with_name(f"{part.name}.version")
-
-
-def _remember_validator(part: Path, headers: Any) -> None:
-    """Keep what identifies this version of the file; a weak ETag does not vouch for bytes, a date does."""
-    etag = headers.get("ETag", "")
-    validator = etag if etag.startswith('"') else headers.get("Last-Modified", "")
-    path = _validator_of(part)
-    if validator:
-        path.write_text(validator, encoding="latin-1")
-    else:
-        path.unlink(missing_ok=True)
+        return transfers.remote_size(url)
+    except transfers.TransferError as error:
+        raise DownloadError(f"{url} cannot be asked for its size: {error}. Check the connection.") from None
 
 
 def _check(url: str, part: Path, sha256: str | None, begins: Sequence[bytes]) -> None:
@@ -176,26 +89,12 @@ def _check(url: str, part: Path, sha256: str | None, begins: Sequence[bytes]) ->
     elif sha256 is not None and sha256_of(part) != sha256:
         problem = f"has the sha256 {sha256_of(part)}, expected {sha256}"
     if problem:
-        size = _size(part)
-        part.unlink()
-        _validator_of(part).unlink(missing_ok=True)
+        size = transfers.size_of(part)
+        transfers.discard(part)
         raise DataError(
             f"What {url} sent ({size:,} bytes) {problem}. Nothing was kept. Try again; if it persists, a proxy sends "
             "something else or the file has changed: report it."
         )
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except FileNotFoundError:
-        return 0
-
-
-def _require_room(folder: Path, needed: int) -> None:
-    free = shutil.disk_usage(folder).free
-    if needed > free:
-        raise CacheError(f"{folder} has {free:,} bytes free and {needed:,} are needed. Make room, or choose another.")
 
 
 # === Archives ===
@@ -268,7 +167,7 @@ def unzip(parts: Sequence[Path], folder: Path) -> int:
             members = [member for member in archive.infolist() if not member.is_dir()]
             targets = [(member, folder / _safe(member, names)) for member in members]  # all of them before any is made
             wanted = [(member, path) for member, path in targets if not _has_size(path, member.file_size)]
-            _require_room(folder, sum(member.file_size for member, _ in wanted))
+            transfers.require_room(folder, sum(member.file_size for member, _ in wanted))
             for member, path in tqdm(wanted, desc="unpacking", unit="file", disable=None):
                 path.parent.mkdir(parents=True, exist_ok=True)
                 with archive.open(member) as packed, replacing(path) as unpacked:

@@ -1,51 +1,49 @@
 """From a `WeightsSource` to a verified file on this disk.
 
-A file beside its spec is used where it is. One with an address of its own is looked for in the cache, in the mirror,
-at its address, in this order. Whatever the door, the sha256 that the spec pins is checked before the file is used, at
-most once per process and state of the file; a damaged copy in a cache is noticed and fetched again.
+A file beside its spec is used where it is. One with addresses is looked for in the cache, in the mirror, and then at
+its addresses, in the order of the spec. Wherever it comes from, the sha256 that the spec pins is checked before the
+file is opened, at most once per process and state of the file; a damaged copy in a cache is noticed and fetched again.
 
-A download goes to a temporary name and is renamed when it is verified. So processes that share a cache need no locks,
-a killed one leaves no half file under a name that is ever read, and what it does leave is swept up later.
+A download has a name of its own until it is verified, and then takes the final one. So processes that share a cache
+need no locks, a killed one leaves no half file under a name that is ever read, and what it does leave is swept up
+later. A connection that drops is taken up again where it ended.
 
 Environment:
     KERAS_MUSICTAG_CACHE: folder for files downloaded by URL; default is the user's cache folder. Files from the Hugging
         Face Hub stay in the Hub's own cache (HF_HOME).
-    KERAS_MUSICTAG_MIRROR: a folder, searched with its subfolders by file name and sha256; or the base URL of a plain
-        file server, asked by file name in place of an https address. For machines without internet.
+    KERAS_MUSICTAG_MIRROR: a folder, searched with its subfolders by file name or size, and sha256; or the base URL of a
+        plain file server, asked by file name before any other address. For machines without internet;
+        `keras-musictag download --to FOLDER` makes such a folder.
     KERAS_MUSICTAG_OFFLINE, HF_HUB_OFFLINE: set to 1 to never touch the network.
 """
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import errno
-import hashlib
 import logging
 import os
-import re
+import shutil
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
 
 from ..errors import (
     CacheError,
     CorruptWeightsError,
     DownloadError,
     OfflineError,
-    SpecError,
     WeightsError,
     WeightsUnavailableError,
 )
-from ..utils.files import PART, cache_folder, is_offline, replacing, sha256_of
-from .spec import SPEC_FILE, WEIGHTS_FILE, ModelSpec, WeightsSource, parse_hub_uri
+from ..utils import transfers
+from ..utils.files import PART, cache_error, cache_folder, is_offline, replacing, sha256_of, temporary_name
+from .hub_files import cached_hub_file, forget, hub_file
+from .spec import ModelSpec, WeightsSource, parse_hub_uri
 
 _log = logging.getLogger(__name__)
 
-_TIMEOUT = 30  # seconds without a byte before a connection counts as dead
-_CHUNK = 1 << 16  # bytes
 _ABANDONED = 3600  # seconds; a live download writes a chunk far more often, so an older part belongs to no process
-_COMMIT = re.compile("[0-9a-f]{40}")  # a full one; anything else may move
+_ATTEMPTS = 3  # in a row without a new byte, before the next address is asked
 
 
 # === Public ===
@@ -70,38 +68,53 @@ def fetch_weights(spec: ModelSpec) -> Path:
         )
     if source.kind == "file":
         return _beside_spec(source, spec.root)
-    if source.kind == "https":
-        return _from_cache(source) or _from_mirror(source) or _download(source.uri, source)
-    return _from_mirror(source) or _from_hub(source)
+    return find_weights(spec) or _from_mirror_server(source) or _from_addresses(spec, source)
 
 
-def fetch_hub_spec(uri: str) -> ModelSpec:
-    """Read the spec of `hf://org/repo@revision`; its weights are fetched when they are needed, from the same commit.
-
-    Args:
-        uri: address; without a revision the newest commit is taken, and a warning names it.
+def find_weights(spec: ModelSpec) -> Path | None:
+    """The verified weight file of a spec if it is on this disk: beside the spec, in a cache, in a mirror folder.
 
     Raises:
-        SpecError: the address or the repository's `spec.json` is malformed.
-        DownloadError, OfflineError: the repository cannot be reached, or there is no such thing.
-        CacheError: the Hub's cache cannot be written.
+        WeightsError: KERAS_MUSICTAG_MIRROR is neither a folder nor an address.
     """
-    repo, revision = parse_hub_uri(uri)
-    folder = _hub_file(repo, revision, SPEC_FILE).parent
-    pinned = f"hf://{repo}@{folder.name}"  # the Hub's client names the folder after the commit
-    if revision in (None, "main"):
-        _log.warning("%s is not pinned and may change. This is %s: load that to get the same again.", uri, pinned)
+    source = spec.weights
+    if source is None:
+        return None
+    if source.kind == "file":
+        try:
+            return _beside_spec(source, spec.root)
+        except (WeightsError, OSError):
+            return None
+    return _from_cache(source) or _from_mirror_folder(source) or _from_hub_cache(source)
+
+
+def keep_in_cache(spec: ModelSpec, path: Path) -> Path:
+    """Copy a weight file out of a mirror folder, so that it is there without the mirror.
+
+    Args:
+        spec: whose weights they are.
+        path: what `fetch_weights` returned.
+
+    Returns:
+        Path in a cache, or beside the spec.
+
+    Raises:
+        CacheError: it cannot be stored.
+    """
+    mirror = _mirror_folder()
+    if spec.weights is None or mirror is None or mirror not in path.parents:
+        return path
+    target = _cache_path(spec.weights)
     try:
-        spec = ModelSpec.from_folder(folder)
-    except SpecError:
-        if not is_offline():
-            _forget(folder / SPEC_FILE)  # it may have rotted here; the next attempt will tell
-        raise
-    if spec.weights is None or spec.weights.kind != "file":
-        return spec
-    if spec.weights.uri != WEIGHTS_FILE:
-        raise SpecError(f"{pinned}: on the Hub, weights.uri must be {WEIGHTS_FILE!r}; got {spec.weights.uri!r}.")
-    return dataclasses.replace(spec, weights=dataclasses.replace(spec.weights, uri=pinned))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("rb") as read, replacing(target) as write:
+            shutil.copyfileobj(read, write)
+    except OSError as error:
+        raise cache_error(target.parent, error, "KERAS_MUSICTAG_CACHE") from error
+    return target
+
+
+# === Checks ===
 
 
 def _check(path: Path, source: WeightsSource, advice: str) -> Path:
@@ -114,14 +127,14 @@ def _check(path: Path, source: WeightsSource, advice: str) -> Path:
     return path
 
 
-# === Doors that need no network ===
-
-
 def _beside_spec(source: WeightsSource, root: Path | None) -> Path:
     path = (root or Path()) / source.uri  # an absolute path, allowed in specs made in code, replaces the root
     if not path.is_file():
         raise WeightsError(f"The weight file {path} is missing. Restore the folder it belongs to.")
     return _check(path, source, "Restore the file, or save the tagger again.")
+
+
+# === Places that need no network ===
 
 
 def _cache_path(source: WeightsSource) -> Path:
@@ -131,7 +144,7 @@ def _cache_path(source: WeightsSource) -> Path:
 def _from_cache(source: WeightsSource) -> Path | None:
     path = _cache_path(source)
     with contextlib.suppress(OSError):  # not there or not readable: fetching it will say why
-        for part in path.parent.glob(f".*{PART}"):
+        for part in path.parent.glob(f".*{PART}*"):
             if time.time() - part.stat().st_mtime > _ABANDONED:
                 part.unlink()
     with contextlib.suppress(OSError):
@@ -141,197 +154,161 @@ def _from_cache(source: WeightsSource) -> Path | None:
     return None
 
 
-def _from_mirror(source: WeightsSource) -> Path | None:
-    mirror = os.environ.get("KERAS_MUSICTAG_MIRROR")
-    if not mirror:
-        return None
-    if not mirror.startswith(("http://", "https://")):
-        return _in_folder(source, mirror)
-    # Weights on the Hub are all of one name; HF_ENDPOINT is the mirror for them.
-    if source.kind == "hub" or is_offline():
-        return None
-    try:
-        return _download(f"{mirror.rstrip('/')}/{source.filename}", source)
-    except (DownloadError, CorruptWeightsError) as error:
-        _log.warning("The mirror did not deliver %s, trying %s. %s", source.filename, source.uri, error)
-        return None
+def _from_hub_cache(source: WeightsSource) -> Path | None:
+    for address in (source.uri, *source.mirrors):
+        if address.startswith("hf://"):
+            path = cached_hub_file(*parse_hub_uri(address), source.filename)
+            with contextlib.suppress(OSError):
+                if path is not None and sha256_of(path) == source.sha256:
+                    return path
+    return None
 
 
-def _in_folder(source: WeightsSource, mirror: str) -> Path | None:
+def _mirror() -> str:
+    return os.environ.get("KERAS_MUSICTAG_MIRROR", "")
+
+
+def _mirror_folder() -> Path | None:
+    """The mirror, if it is a folder."""
+    mirror = _mirror()
+    if not mirror or mirror.startswith(("http://", "https://")):
+        return None
     folder = os.path.expanduser(mirror)
     if not os.path.isdir(folder):
         raise WeightsError(
             f"KERAS_MUSICTAG_MIRROR must be a folder or an http(s) address; got {mirror!r}, which is neither. "
             "Correct or unset it."
         )
-    named = [Path(parent, source.filename) for parent, _, files in os.walk(folder) if source.filename in files]
-    for path in sorted(named):
+    return Path(folder)
+
+
+def _from_mirror_folder(source: WeightsSource) -> Path | None:
+    folder = _mirror_folder()
+    if folder is None:
+        return None
+    named = []
+    for path in _candidates(folder, source):
         with contextlib.suppress(OSError):  # unreadable
             if sha256_of(path) == source.sha256:
                 return path
+            named += [path] if path.name == source.filename else []
     if named:
-        _log.warning("%s in the mirror has another sha256 than the spec pins; it is not used.", min(named))
+        _log.warning("%s in the mirror has another sha256 than the spec pins; it is not used.", named[0])
     return None
 
 
-# === By URL ===
+def _candidates(folder: Path, source: WeightsSource) -> Iterator[Path]:
+    """Files of the right name, then those of the right size: who downloads by hand gets the name of the address."""
+    files = sorted(Path(parent, name) for parent, _, names in os.walk(folder) for name in names)
+    yield from (path for path in files if path.name == source.filename)
+    for path in files:
+        with contextlib.suppress(OSError):
+            if path.name != source.filename and path.is_file() and path.stat().st_size == source.size:
+                yield path
+
+
+# === Places that need one ===
+
+
+def _from_mirror_server(source: WeightsSource) -> Path | None:
+    mirror = _mirror()
+    # Weights on the Hub are all of one name; HF_ENDPOINT is the mirror for them.
+    if not mirror.startswith(("http://", "https://")) or source.kind == "hub" or is_offline():
+        return None
+    try:
+        return _download(f"{mirror.rstrip('/')}/{source.filename}", source)
+    except (transfers.TransferError, CorruptWeightsError) as error:
+        _log.warning("The mirror did not deliver %s, trying %s. %s", source.filename, source.uri, error)
+        return None
+
+
+def _from_addresses(spec: ModelSpec, source: WeightsSource) -> Path:
+    """Fetch from the first address that delivers."""
+    if source.kind == "hub" and not source.mirrors:
+        return _from_hub(source.uri, source)
+    if is_offline():
+        raise OfflineError(
+            f"{source.filename}, the weights of {spec.name!r}, is not on this machine, and offline mode is on "
+            f"(KERAS_MUSICTAG_OFFLINE or HF_HUB_OFFLINE).\n{_advice(spec)}"
+        )
+    problems: list[str] = []
+    for address in (source.uri, *source.mirrors):
+        try:
+            return _from_hub(address, source) if address.startswith("hf://") else _download(address, source)
+        except transfers.TransferError as error:
+            problems.append(str(error))
+        except CorruptWeightsError as error:
+            if not source.mirrors:
+                raise
+            problems.append(f"{address} is another file than the spec pins")
+            _log.warning("%s", error)
+        except CacheError:
+            raise
+        except DownloadError as error:
+            problems.append(str(error).splitlines()[0].rstrip("."))
+    raise DownloadError(
+        f"{source.filename}, the weights of {spec.name!r}, could not be downloaded: {'; '.join(problems)}.\n"
+        f"{_advice(spec)}"
+    )
+
+
+def _advice(spec: ModelSpec) -> str:
+    return (
+        f"On a machine with internet run `keras-musictag download {spec.name} --to FOLDER`, bring FOLDER here and set "
+        "KERAS_MUSICTAG_MIRROR to it."
+    )
 
 
 def _download(url: str, source: WeightsSource) -> Path:
-    """Fetch by URL into the cache."""
-    if is_offline():
-        raise OfflineError(
-            f"{source.filename} is needed, {cache_folder()} has no intact copy, and offline mode is on. Unset "
-            "KERAS_MUSICTAG_OFFLINE and HF_HUB_OFFLINE once to fetch it, or point KERAS_MUSICTAG_MIRROR at a folder "
-            "that has it."
-        )
-    import requests
+    """Fetch by URL into the cache.
 
+    Raises:
+        transfers.TransferError: it cannot be had there.
+        CorruptWeightsError: something else was sent. Nothing is kept.
+        CacheError: it cannot be stored.
+    """
     path = _cache_path(source)
+    part = temporary_name(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as file:
-            _receive(url, source, file)
-    except requests.RequestException as error:  # an OSError too, so it must come first
-        raise DownloadError(
-            f"{url} could not be downloaded: {error}. Check the connection and try again; on a machine without "
-            f"internet, or if the file is gone, get {source.filename} elsewhere and point KERAS_MUSICTAG_MIRROR at its "
-            "folder."
-        ) from error
+        transfers.transfer(url, part, size=source.size, label=source.filename, attempts=_ATTEMPTS, patient=False)
+        actual, received = sha256_of(part), transfers.size_of(part)
+        if actual != source.sha256:
+            raise CorruptWeightsError(
+                f"What {url} sent has the sha256 {actual}, expected {source.sha256} ({received} bytes, "
+                f"expected {source.size or 'any number'}). Nothing was kept. Try again; if it persists, a proxy sends "
+                "something else or the file has changed: report it."
+            )
+        transfers.finish(part, path)
+    except transfers.ContentError as error:
+        raise CorruptWeightsError(f"{error} Nothing was kept.") from None
+    except CacheError:
+        raise
     except OSError as error:
         # Windows refuses to replace a file that another process has open: then that process was faster.
         found = _from_cache(source)
         if found is None:
-            raise _cache_error(path.parent, error, "KERAS_MUSICTAG_CACHE") from error
+            raise cache_error(path.parent, error, "KERAS_MUSICTAG_CACHE") from error
         return found
+    finally:
+        transfers.discard(part)
     return path
 
 
-def _receive(url: str, source: WeightsSource, file: BinaryIO) -> None:
-    """Stream a URL into a file, with a progress bar if there is a terminal.
-
-    Raises:
-        CorruptWeightsError: the bytes are not the pinned ones.
-        requests.RequestException: they could not be had.
-    """
-    import requests
-    from tqdm.auto import tqdm
-
-    digest, received = hashlib.sha256(), 0
-    with (
-        requests.get(url, stream=True, timeout=_TIMEOUT) as response,
-        tqdm(total=source.size, desc=source.filename, unit="B", unit_scale=True, disable=None) as bar,
-    ):
-        response.raise_for_status()
-        for chunk in response.iter_content(_CHUNK):
-            received += len(chunk)
-            if source.size is not None and received > source.size:
-                break  # whatever this is, it shall not fill the disk
-            digest.update(chunk)
-            file.write(chunk)
-            bar.update(len(chunk))
-    if digest.hexdigest() != source.sha256:
-        raise CorruptWeightsError(
-            f"What {url} sent has the sha256 {digest.hexdigest()}, expected {source.sha256} ({received} bytes, "
-            f"expected {source.size or 'any number'}). Nothing was kept. Try again; if it persists, a proxy sends "
-            "something else or the file has changed: report it."
-        )
-
-
-# === From the Hub ===
-
-
-def _from_hub(source: WeightsSource) -> Path:
+def _from_hub(address: str, source: WeightsSource) -> Path:
     """The weight file of a Hub repository; a copy that rotted in the Hub's cache is fetched again, once."""
-    repo, revision = parse_hub_uri(source.uri)
-    path = _hub_file(repo, revision, WEIGHTS_FILE)
+    repo, revision = parse_hub_uri(address)
+    path = hub_file(repo, revision, source.filename)
     if is_offline():
         return _check(path, source, "Switch offline mode off once to fetch it again.")
     if sha256_of(path) != source.sha256:
         _log.warning("%s in the Hub's cache is not the file the spec pins; fetching it again.", path)
-        _forget(path)
-        path = _hub_file(repo, revision, WEIGHTS_FILE)
+        forget(path)
+        path = hub_file(repo, revision, source.filename)
     try:
         return _check(
             path, source, "It was removed from the cache. Try again; if it persists, tell the repository's owner."
         )
     except CorruptWeightsError:
-        _forget(path)
+        forget(path)
         raise
-
-
-def _forget(snapshot: Path) -> None:
-    """Remove a file from the Hub's cache: the content, and the link to it in the snapshot."""
-    with contextlib.suppress(OSError):  # a read-only cache
-        snapshot.resolve().unlink()
-        snapshot.unlink(missing_ok=True)
-
-
-def _hub_file(repo: str, revision: str | None, filename: str) -> Path:
-    """A file of a repository, from the Hub's cache or the Hub, by its own client."""
-    from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
-
-    wanted = f"{filename} of hf://{repo}" + (f"@{revision}" if revision else "")
-    offline = is_offline()
-    try:
-        # The downloader may call home even for a file it has; a commit never changes, so there is nothing to ask.
-        if offline or _COMMIT.fullmatch(revision or ""):
-            cached = try_to_load_from_cache(repo, filename, revision=revision)
-            if isinstance(cached, str):
-                return Path(cached)
-        if not offline:
-            return Path(hf_hub_download(repo, filename, revision=revision, library_name="keras_musictag"))
-    except Exception as error:  # the client lets pass what its HTTP library raises, and that library changes
-        raise _hub_error(error, wanted) from error
-    raise OfflineError(
-        f"{wanted} is needed, the Hub's cache {constants.HF_HUB_CACHE} has no copy, and offline mode is on. "
-        "Unset HF_HUB_OFFLINE and KERAS_MUSICTAG_OFFLINE once to fetch it."
-    )
-
-
-def _hub_error(error: Exception, wanted: str) -> SpecError | WeightsError:
-    """What a failure of the Hub's client means to its user."""
-    from huggingface_hub import constants, errors
-
-    match error:
-        case errors.HFValidationError():
-            return SpecError(f"{wanted}: this is no address on the Hub ({_first_line(error)}).")
-        case OSError(errno=code) if code in _STORAGE:
-            return _cache_error(Path(constants.HF_HUB_CACHE), error, "HF_HOME")
-        case errors.LocalEntryNotFoundError():
-            problem = f"the Hub cannot be reached ({_first_line(error.__cause__ or error)}). Check the connection"
-        case errors.GatedRepoError():
-            problem = "the repository is gated. Accept its conditions on the Hub, then run `hf auth login`"
-        case errors.RepositoryNotFoundError():  # said also to whoever may not see the repository
-            problem = "the repository does not exist or is private. Check the name; if private, run `hf auth login`"
-        case errors.RevisionNotFoundError():
-            problem = "the repository has no such branch, tag or commit"
-        case errors.EntryNotFoundError():
-            problem = "there is no such file; the repository holds no tagger made by this package"
-        case errors.HfHubHTTPError() if error.response.status_code in (401, 403):
-            problem = f"access was refused ({_first_line(error)}). Check your token: run `hf auth login`"
-        case _:
-            problem = f"the download failed ({_first_line(error)}). Try again"
-    return DownloadError(f"{wanted} could not be downloaded: {problem}.")
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
-
-
-# === Storage ===
-
-_REASONS = {
-    errno.ENOSPC: "the disk is full",
-    errno.EDQUOT: "the disk quota is used up",
-    errno.EROFS: "the file system is read-only",
-}
-_STORAGE = {*_REASONS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.EFBIG, errno.EIO}
-
-
-def _cache_error(folder: Path, error: OSError, variable: str) -> CacheError:
-    reason = _REASONS.get(error.errno or 0, "it cannot be written")
-    return CacheError(
-        f"Weights cannot be stored under {folder}: {reason} ({error}). Nothing was kept. "
-        f"Make room there, or choose another folder with {variable}."
-    )

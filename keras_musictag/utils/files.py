@@ -8,6 +8,7 @@ Environment:
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import hashlib
 import os
@@ -32,7 +33,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     Raises:
         OSError: it cannot be written; what was at `path` before is untouched.
     """
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}{PART}")
+    temporary = temporary_name(path)
     try:
         with temporary.open("xb") as file:
             yield file
@@ -93,3 +94,37 @@ def cache_folder() -> Path:
 def is_offline() -> bool:
     """Whether the user has forbidden network access."""
     return any(os.environ.get(name, "").lower() in _TRUE for name in ("KERAS_MUSICTAG_OFFLINE", "HF_HUB_OFFLINE"))
+
+
+# === Storage that fails ===
+
+_REASONS = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EROFS: "the file system is read-only",
+}
+# What an `OSError` is about when it is about the disk, not about the network.
+STORAGE_ERRORS = {
+    *_REASONS,
+    errno.EACCES,
+    errno.EPERM,
+    errno.ENOTDIR,
+    errno.EEXIST,
+    errno.EISDIR,
+    errno.EFBIG,
+    errno.EIO,
+}
+
+
+def cache_error(folder: Path, error: OSError, variable: str) -> CacheError:
+    """An error to raise: `folder`, which the environment variable chooses, cannot be written."""
+    reason = _REASONS.get(error.errno or 0, "it cannot be written")
+    return CacheError(
+        f"Weights cannot be stored under {folder}: {reason} ({error}). Nothing was kept. "
+        f"Make room there, or choose another folder with {variable}."
+    )
+
+
+def temporary_name(path: Path) -> Path:
+    """A name beside `path` for a file under way, which no other process uses."""
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex}{PART}")
