@@ -331,7 +331,7 @@ def test_clips_that_turn_out_to_be_bad_later(sounds):
         ({"stages": "tail"}, "stages must be one of .*; got 'tail'"),
         ({"epochs": 0}, "epochs must be .* at least 1; got 0"),
         ({"folds": 1}, "folds must be .* at least 2; got 1"),
-        ({"learning_rate": 0.0}, r"learning_rate must be above 0; got 0\.0"),
+        ({"learning_rate": 0.0}, r"learning_rate must be above 0 and finite; got 0\.0"),
         ({"balance": 2}, "balance must be between 0 and 1; got 2"),
     ],
 )

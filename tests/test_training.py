@@ -199,6 +199,8 @@ def test_bad_runs_are_named(tmp_path):
         spec(final_learning_rate=1.0)
     with pytest.raises(TrainingError, match="learning_rate must be above 0"):
         spec(learning_rate=0.0, final_learning_rate=0.0)
+    with pytest.raises(TrainingError, match=r"learning_rate must be above 0 and finite.* got inf"):
+        spec(learning_rate=float("inf"))
     with pytest.raises(TrainingError, match="warmup_steps must be a whole number of at least 0; got -1"):
         spec(warmup_steps=-1)
     with pytest.raises(TrainingError, match="patience must be above 0, or None; got 0"):

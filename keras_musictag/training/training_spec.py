@@ -86,10 +86,10 @@ class TrainingSpec:
             raise TrainingError(f"precision must be one of {', '.join(PRECISIONS)}; got {self.precision!r}.")
         if not 0 <= self.average < 1:
             raise TrainingError(f"average must be at least 0 and below 1; got {self.average!r}.")
-        if not (self.learning_rate > 0 and 0 <= self.final_learning_rate <= self.learning_rate):
+        if not (0 < self.learning_rate < math.inf and 0 <= self.final_learning_rate <= self.learning_rate):
             raise TrainingError(
-                f"learning_rate must be above 0, and final_learning_rate between 0 and it; got {self.learning_rate!r} "
-                f"and {self.final_learning_rate!r}."
+                f"learning_rate must be above 0 and finite, and final_learning_rate between 0 and it; got "
+                f"{self.learning_rate!r} and {self.final_learning_rate!r}."
             )
         if not self.weight_decay >= 0:
             raise TrainingError(f"weight_decay must be 0 or more; got {self.weight_decay!r}.")

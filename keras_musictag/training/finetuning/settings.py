@@ -54,7 +54,9 @@ class FineTuneSpec:
         require_choice("precision", self.precision, PRECISIONS)
         for name, least in (("epochs", 1), ("batch_size", 1), ("patience", 1), ("folds", 2), ("seed", 0)):
             require_count(name, getattr(self, name), least)
-        require(self.learning_rate > 0, f"learning_rate must be above 0; got {self.learning_rate!r}.")
+        require(
+            0 < self.learning_rate < math.inf, f"learning_rate must be above 0 and finite; got {self.learning_rate!r}."
+        )
         require(0 <= self.balance <= 1, f"balance must be between 0 and 1; got {self.balance!r}.")
 
     def steps_per_epoch(self, clips: int) -> int:
