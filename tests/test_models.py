@@ -31,8 +31,8 @@ PARAMETERS = {
     "vgg": (607_030, 605_748),
 }
 ZOO = [
-    "baseline_cnn", "choi_crnn_msd", "large_cnn", "mn04_audioset", "musicnet_crnn", "musicnn_msd", "musicnn_mtt", "tiny",
-    "vgg_msd", "vgg_mtt", "won_crnn_jamendo", "won_crnn_msd", "won_crnn_mtt", "won_fcn_jamendo", "won_fcn_msd",
+    "baseline_cnn", "choi_crnn_msd", "large_cnn", "mn04_audioset", "musicnet_crnn", "musicnn_msd", "musicnn_mtt",
+    "tiny", "vgg_msd", "vgg_mtt", "won_crnn_jamendo", "won_crnn_msd", "won_crnn_mtt", "won_fcn_jamendo", "won_fcn_msd",
     "won_fcn_mtt", "won_musicnn_jamendo", "won_musicnn_mtt",
 ]  # fmt: skip
 

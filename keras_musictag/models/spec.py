@@ -75,6 +75,8 @@ class ModelSpec:
         training_data: what they learned from, and on which terms.
         latency: how long tagging takes.
         citation: whom to cite, as BibTeX or in words.
+        taggram_seconds: audio behind each row of a taggram, in seconds, where that was measured to resolve more than whole
+            windows do; `None` for whole windows.
         example: the most probable tags of the first section of `demo_clip` and their probabilities, in that order.
         root: folder that relative weight files are looked up in; not part of the JSON.
     """
@@ -99,11 +101,16 @@ class ModelSpec:
     training_data: tuple[TrainingData, ...] = ()
     latency: tuple[Latency, ...] = ()
     citation: str = ""
+    taggram_seconds: float | None = None
     example: Mapping[str, float] | None = None
     root: Path | None = dataclasses.field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         """Check names, tags and what is said of the weights."""
+        require(
+            self.taggram_seconds is None or 0 < self.taggram_seconds <= 86_400,
+            f"taggram_seconds must be positive and at most a day, or None; got {self.taggram_seconds!r}.",
+        )
         for field in ("name", "architecture"):
             value = getattr(self, field)
             require(

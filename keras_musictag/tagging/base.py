@@ -29,8 +29,6 @@ _log = logging.getLogger(__name__)
 # Sound that goes through the network at a time. Measured on 2 cores: per window, a batch of 96 s is at most 5 % faster
 # than one of 24 s, but takes up to 1.5 GB (musicnn's widest activations) instead of 0.5 GB.
 BATCH_SECONDS = 24.0
-# What a row of a taggram hears at most, by default; measured by benchmarks/taggram_windows.py (docs/preprocessing.md).
-TAGGRAM_SECONDS = 6.0
 _MOST_WORKERS = 4  # unless asked for more
 
 
@@ -214,16 +212,16 @@ class BaseTagger(abc.ABC):
     ) -> Taggram:
         """Probabilities over time: one row per window, windows `hop_seconds` apart.
 
-        A network of long windows (29 s) would say the same all through a song's sections. So a row hears
-        `TAGGRAM_SECONDS` at most, and repeats what it hears until the network's window is full. The mean over the rows
-        is then not quite what `tag` gives; `window_seconds` brings whole windows back.
+        Rows are whole windows of the network, unless `spec.taggram_seconds` names a shorter span (as for
+        `musicnet_crnn`, whose windows of 29 s blur a song's sections). A shorter span is repeated until the network's
+        window is full, so the mean over the rows is then not quite what `tag` gives.
 
         Args:
             source, sr, offset, duration: as in `tag`.
             hop_seconds: from one window to the next; rounded to whole spectrogram frames, or to samples if the model's
                 windows are centred one by one.
-            window_seconds: how much a row hears; rounded to whole spectrogram frames. By default the network's window,
-                but at most `TAGGRAM_SECONDS`.
+            window_seconds: audio behind each row, rounded to whole spectrogram frames. By default
+                `spec.taggram_seconds`, or else the network's window.
 
         Returns:
             `Taggram` with `times` `(t,)` in seconds of the source and `probabilities` `(t, tags)`.
@@ -233,7 +231,7 @@ class BaseTagger(abc.ABC):
             ValueError: `hop_seconds` or `window_seconds` is not positive.
         """
         if window_seconds is None:
-            window_seconds = min(TAGGRAM_SECONDS, self.spec.window_seconds)
+            window_seconds = self.spec.taggram_seconds or self.spec.window_seconds
         for name, value in (("hop_seconds", hop_seconds), ("window_seconds", window_seconds)):
             if not value > 0 or value > 86_400:
                 raise ValueError(f"{name} must be positive and at most a day; got {value!r}.")
