@@ -75,8 +75,8 @@ class ModelSpec:
         training_data: what they learned from, and on which terms.
         latency: how long tagging takes.
         citation: whom to cite, as BibTeX or in words.
-        taggram_seconds: audio behind each row of a taggram, in seconds, where that was measured to resolve more than whole
-            windows do; `None` for whole windows.
+        taggram_seconds: seconds of audio behind each row of a taggram, where that was measured to resolve more than
+            whole windows do; `None` for whole windows.
         example: the most probable tags of the first section of `demo_clip` and their probabilities, in that order.
         root: folder that relative weight files are looked up in; not part of the JSON.
     """
