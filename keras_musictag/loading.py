@@ -105,7 +105,7 @@ def load(
         if weights is None:
             raise ValueError(f"{os.fspath(name)} is an export, which has its weights; got weights=None.")
         return ExportedTagger.from_folder(name, runtime, threads)
-    spec = _find_spec(name)
+    spec = find_spec(name)
     if weights is not None and spec.weights is None:
         raise WeightsUnavailableError(
             f"There are no weights for {spec.name!r} yet. {spec.weights_help or 'Train some.'} "
@@ -143,7 +143,7 @@ def untrained(model: str | os.PathLike[str], tags: Sequence[str], *, seed: int =
     """
     import keras
 
-    spec = _find_spec(model).retrained(tags=tuple(tags))
+    spec = find_spec(model).retrained(tags=tuple(tags))
     keras.utils.set_random_seed(seed)
     tagger = Tagger(spec, pretrained=False)
     counts = {
@@ -167,7 +167,14 @@ def _check(weights: str | None, runtime: str | None, threads: int | None) -> Non
         raise ValueError(f"threads must be a whole number of at least 1, or None for all cores; got {threads!r}.")
 
 
-def _find_spec(name: _Name) -> ModelSpec:
+def find_spec(name: _Name) -> ModelSpec:
+    """The spec of what `load` would load: a registered name, a folder or a Hub address.
+
+    Raises:
+        UnknownModelError: no such name or folder.
+        SpecError: the folder or repository holds no valid spec.
+        DownloadError, OfflineError: the Hub cannot be asked.
+    """
     text = os.fspath(name)
     if text.startswith("hf://"):
         return hub_files.fetch_hub_spec(text)

@@ -107,7 +107,9 @@ def test_models():
     assert set(kmt.list_models()) == set(listed)
     assert "398,530" in listed["musicnet_crnn"]
     for name in kmt.list_models():
-        assert ("[no weights yet]" in listed[name]) == (kmt.model_info(name).weights is None)
+        weights = kmt.model_info(name).weights
+        expected = "none yet" if weights is None else "included" if weights.kind == "file" else "to download, "
+        assert f"  {expected}" in listed[name]
     specs = [json.loads(line) for line in run("models", "vgg_*", "--json").stdout.splitlines()]
     assert [spec["name"] for spec in specs] == ["vgg_msd", "vgg_mtt"]
     assert "No model matches 'zzz'" in run("models", "zzz").stderr

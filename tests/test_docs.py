@@ -28,6 +28,7 @@ IN_TESTS_OF_THEIR_OWN = {"fine-tune.md", "index.md", "migrate-from-musicnn.md"}
 # Page -> beginning of a line of a shell block, or of another block -> why it is not run.
 HOURS = "measures for minutes to hours; test_pages.py checks the page against its results"
 NOT_RUN = {
+    "command-line.md": {"keras-musictag download": "needs the internet; see test_cli_download.py"},
     "benchmark.md": {"python benchmarks/run.py": HOURS},
     "peers.md": {"python benchmarks/peers.py": HOURS},
     "small-data.md": {"python benchmarks/small_data.py": HOURS},

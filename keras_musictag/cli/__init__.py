@@ -8,6 +8,7 @@ tagged or a check failed, 2 the command itself was wrong (unknown model, missing
 from . import benchmark as benchmark
 from . import completion as completion
 from . import data as data
+from . import download as download
 from . import evaluate as evaluate
 from . import export as export
 from . import finetune as finetune

@@ -101,6 +101,7 @@ def main() -> None:
     keras-musictag library DIR -o tags.csv   tag everything in a folder
     keras-musictag serve                     the same on a page
     keras-musictag models                    what there is
+    keras-musictag download --all            fetch all weights, for later without internet
     keras-musictag benchmark MODEL           how fast it is here
     keras-musictag finetune MODEL -d DATA    teach it tags of your own
     keras-musictag evaluate MODEL -d DATA    how well it tags labelled data

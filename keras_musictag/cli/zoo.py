@@ -6,7 +6,10 @@ import sys
 
 import click
 
+from ..errors import WeightsError
+from ..models.fetching import find_weights
 from ..models.registry import list_models, model_info
+from ..models.spec import ModelSpec
 from ..utils.tables import Table, console, echo, on_terminal
 from .common import import_backend, main, model_words, print_json, suggest
 from .completers import complete_name
@@ -29,10 +32,25 @@ def models(pattern: str, pretrained: bool, as_json: bool) -> None:
     rows = []
     for name in names:
         spec = model_info(name)
-        state = "" if spec.weights else "  [no weights yet]"
-        rows.append((name, f"{spec.claims.get('parameters', 0):,}", f"{spec.description}{state}"))
-    echo(Table(("name", "parameters", "what it is"), rows, "<><", header=False))
+        rows.append((name, f"{spec.claims.get('parameters', 0):,}", _where_weights_are(spec), spec.description))
+    echo(Table(("name", "parameters", "weights", "description"), rows, "<><<", header=False))
     click.echo("\nMore about one of them: keras-musictag info NAME", err=True)
+
+
+def _where_weights_are(spec: ModelSpec) -> str:
+    """Whether a model loads without internet, in a word or two."""
+    from ..models.conversion import find_converted  # imports NumPy
+
+    if spec.weights is None:
+        return "none yet"
+    if spec.weights.kind == "file":
+        return "included"
+    try:
+        found = find_converted(spec) or find_weights(spec)
+    except WeightsError:  # a mirror that is no folder; loading will say so
+        found = None
+    size = f", {spec.weights.size / 1e6:.1f} MB" if spec.weights.size else ""
+    return "downloaded" if found else f"to download{size}"
 
 
 @main.command()

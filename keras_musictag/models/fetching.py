@@ -106,12 +106,43 @@ def keep_in_cache(spec: ModelSpec, path: Path) -> Path:
         return path
     target = _cache_path(spec.weights)
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("rb") as read, replacing(target) as write:
-            shutil.copyfileobj(read, write)
+        _copy(path, target)
     except OSError as error:
         raise cache_error(target.parent, error, "KERAS_MUSICTAG_CACHE") from error
     return target
+
+
+def add_to_mirror(spec: ModelSpec, path: Path, folder: Path) -> Path:
+    """Copy a weight file into a folder that KERAS_MUSICTAG_MIRROR can name.
+
+    Args:
+        spec: whose weights they are.
+        path: what `fetch_weights` returned.
+        folder: the mirror; made if it is not there.
+
+    Returns:
+        Path in the folder: under the file's name, so that a file server can offer it too; below the model's name where
+        another file has that name.
+
+    Raises:
+        CacheError: it cannot be written.
+    """
+    assert spec.weights is not None
+    target = folder / spec.weights.filename
+    try:
+        if target.exists() and sha256_of(target) != spec.weights.sha256:
+            target = folder / spec.name / spec.weights.filename
+        if not target.exists() or sha256_of(target) != spec.weights.sha256:
+            _copy(path, target)
+    except OSError as error:
+        raise CacheError(f"{target} cannot be written: {error}. Choose another folder.") from error
+    return target
+
+
+def _copy(path: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("rb") as read, replacing(target) as write:
+        shutil.copyfileobj(read, write)
 
 
 # === Checks ===
