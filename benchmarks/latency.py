@@ -107,9 +107,10 @@ def calls_of(tagger: kmt.Tagger, file: Path) -> dict[str, Callable[[], object]]:
     from keras_musictag.models.layers import LogMelSpectrogram
 
     spec = tagger.spec
-    samples = (spec.window.frames - 1) * spec.mel.hop_length  # with the padding of the track, exactly one window
+    # Exactly one window: a track is padded once on both sides, unless windows are centred one by one.
+    samples = spec.window_samples if spec.mel.center else (spec.window.frames - 1) * spec.mel.hop_length
     clip = np.resize(kmt.audio.load(kmt.demo_clip(), target_sr=spec.audio.sr), samples)
-    padded = np.pad(clip, spec.mel.n_fft // 2)[None]
+    padded = (clip if spec.mel.center else np.pad(clip, spec.mel.n_fft // 2))[None]
     log_mel = ops.convert_to_numpy(LogMelSpectrogram.from_spec(spec.audio, spec.mel)(padded))
     # One sample less: the resampler rounds up and comes out at the same number of samples.
     length = samples * _FILE_RATE // spec.audio.sr - 1
