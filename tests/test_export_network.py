@@ -77,6 +77,8 @@ def network(*body, shape=SHAPE, units=5):
             layers.Reshape((32, 63)),
             layers.GRU(4, return_sequences=True, reset_after=False, recurrent_activation="hard_sigmoid"),
             layers.GRU(3, reset_after=False, use_bias=False),
+            layers.Reshape((3, 1)),
+            layers.GRU(3, reset_after=False, recurrent_activation="hard_sigmoid", use_bias=False),
         ],
         [layers.Conv2D(3, 3), layers.GlobalMaxPooling2D(), layers.Dense(4), layers.BatchNormalization()],
         [layers.Conv2D(3, 3), keras.Sequential([layers.ReLU(), layers.Conv2D(2, 3)]), layers.GlobalAveragePooling2D()],

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from ..exported import ExportError
+from .gru_steps import MOST_STEPS, add_hard_gru
 from .onnx_graph import Graph, Value
 
 
@@ -203,7 +204,8 @@ def _gru(graph: Graph, layer: Any, value: Value) -> Value:
     """Keras' gates are in ONNX' order: update, reset, hidden."""
     _require(layer, return_state=False, stateful=False, go_backwards=False)
     gates = layer.recurrent_activation.__name__
-    if layer.activation.__name__ != "tanh" or gates not in ("sigmoid", "hard_sigmoid"):
+    hard = gates == "hard_sigmoid" and not layer.reset_after and value.shape[0] <= MOST_STEPS
+    if layer.activation.__name__ != "tanh" or not (hard or gates == "sigmoid"):
         _require(layer, activation="tanh", recurrent_activation="sigmoid")
     cell = layer.cell
     kernel, recurrent = _array(cell.kernel), _array(cell.recurrent_kernel)  # (inputs, 3 units), (units, 3 units)
@@ -212,15 +214,15 @@ def _gru(graph: Graph, layer: Any, value: Value) -> Value:
         bias = _array(cell.bias)
     elif layer.use_bias:
         bias[0] = _array(cell.bias)
+    if hard:
+        return add_hard_gru(graph, layer, graph.last(value), kernel, recurrent, bias[0])
     names = [
         graph.constant(array, f"{layer.name}/{kind}")
         for kind, array in (("kernel", kernel.T[None]), ("recurrent", recurrent.T[None]), ("bias", bias.reshape(1, -1)))
     ]
     # (batch, time, inputs) -> (time, batch, inputs)
     x = graph.add("Transpose", [graph.last(value).name], f"{layer.name}/time_first", perm=[1, 0, 2])
-    options: dict[str, Any] = {"hidden_size": layer.units, "linear_before_reset": int(layer.reset_after)}
-    if gates == "hard_sigmoid":
-        options |= {"activations": ["HardSigmoid", "Tanh"], "activation_alpha": [_SIXTH], "activation_beta": [0.5]}
+    options = {"hidden_size": layer.units, "linear_before_reset": int(layer.reset_after)}
     if not layer.return_sequences:
         state = graph.add("GRU", [x, *names], f"{layer.name}/state", outputs=2, **options)
         axes = graph.constant(np.array([0], "int64"), f"{layer.name}/direction")
