@@ -23,6 +23,7 @@ import click
 from .. import __version__
 from ..errors import AudioError, MusicTagError
 from ..models.registry import DEFAULT_MODEL, list_models
+from ..models.vocabulary import KINDS
 from .completers import complete_model
 
 if TYPE_CHECKING:
@@ -121,6 +122,13 @@ model_option = click.option(
     show_default=True,
     shell_complete=complete_model,
     help="Model name, saved folder, or hf://org/repo@revision.",
+)
+kind_option = click.option(
+    "--kind",
+    "kinds",
+    multiple=True,
+    type=click.Choice(KINDS),
+    help="Tags of this kind only; give it several times for several kinds.",
 )
 format_option = click.option(
     "--format",

@@ -20,6 +20,7 @@ from .common import (
     duration_option,
     format_option,
     json_option,
+    kind_option,
     load_tagger_on,
     main,
     model_option,
@@ -47,6 +48,7 @@ _BAR = 24  # characters of a full bar
     "--threshold", "-t", type=click.FloatRange(0, 1), default=0.0, help="Leave out tags below this probability."
 )
 @click.option("--plot", type=click.Path(path_type=Path), help="Draw the tags of one file here (png, svg, pdf).")
+@kind_option
 @runtime_option
 @threads_option
 @offset_option
@@ -60,6 +62,7 @@ def tag(
     top: int,
     threshold: float,
     plot: Path | None,
+    kinds: tuple[str, ...],
     offset: float,
     duration: float | None,
     output: str,
@@ -77,7 +80,9 @@ def tag(
         if len(files) > 1:
             raise UsageProblem(f"--plot draws the tags of one file; got {len(files)} files. Call it for each.")
     tagger = load_tagger_on(model, runtime, threads)
-    results = tagger.tag_many(files, top=top, threshold=threshold, offset=offset, duration=duration)
+    results = tagger.tag_many(
+        files, top=top, threshold=threshold, kinds=kinds or None, offset=offset, duration=duration
+    )
     drawn = None
     if plot is not None:
         results, drawn = itertools.tee(results)
@@ -121,6 +126,7 @@ def demo(model: str, top: int, runtime: str | None, threads: int | None) -> None
 )
 @click.option("--top", "-n", type=click.IntRange(min=1), default=10, show_default=True, help="Tags to show or draw.")
 @click.option("--plot", type=click.Path(path_type=Path), help="Draw the taggram to this file (png, svg, pdf).")
+@kind_option
 @runtime_option
 @threads_option
 @offset_option
@@ -135,6 +141,7 @@ def taggram(
     window: float | None,
     top: int,
     plot: Path | None,
+    kinds: tuple[str, ...],
     offset: float,
     duration: float | None,
     output: str,
@@ -150,7 +157,9 @@ def taggram(
         check_plot(plot)
     tagger = load_tagger_on(model, runtime, threads)
     with stderr_on_failure(expected=AudioError):
-        result = tagger.taggram(file, hop_seconds=hop, window_seconds=window, offset=offset, duration=duration)
+        result = tagger.taggram(
+            file, hop_seconds=hop, window_seconds=window, kinds=kinds or None, offset=offset, duration=duration
+        )
     _echo_notes(printable(file), result.notes)
     if plot is not None:
         from ..plots import save_figure

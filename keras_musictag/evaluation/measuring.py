@@ -265,7 +265,7 @@ def _from_sound(
             tags = tagger.tag(row.path, offset=row.start, duration=row.duration)
         except AudioError as error:
             return error
-        return np.array([tags[name] for name in tagger.tags], "float32")
+        return np.array([tags[name] for name in tagger.spec.vocabulary.names], "float32")
 
     if not numbers:
         return {}

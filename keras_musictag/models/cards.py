@@ -59,7 +59,7 @@ def model_card(spec: ModelSpec, name: str | None = None) -> str:
     sections = {
         "Use": _use(spec, name or spec.name),
         "Example": _example(spec),
-        "Tags": [f"{len(spec.tags)}, in the order of the outputs: {', '.join(spec.tags)}."],
+        "Tags": [f"{len(spec.tags)}, in the order of the outputs: {', '.join(spec.vocabulary.names)}."],
         "Intended use": [spec.intended_use or "Not stated."],
         "Limits": _limits(spec),
         "Evaluation": _evaluation(spec),
@@ -184,7 +184,7 @@ def _summary(spec: ModelSpec) -> list[str]:
 def _answer(spec: ModelSpec) -> str:
     """What one gets, in a sentence."""
     count = len(spec.tags)
-    some = ", ".join(spec.tags[:5]) + (f" and {count - 5} more" if count > 5 else "")
+    some = ", ".join(spec.vocabulary.names[:5]) + (f" and {count - 5} more" if count > 5 else "")
     if spec.config.get("classifier_activation") == "softmax":
         return f"Give it a sound file, and it chooses among {count} tags, with probabilities that add up to 1: {some}."
     return f"Give it a sound file, and it gives each of {count} tags a probability: {some}."

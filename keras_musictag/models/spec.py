@@ -11,6 +11,7 @@ Units: rates in Hz, lengths of STFT windows in samples, lengths of model windows
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import re
 from collections import Counter
@@ -30,6 +31,7 @@ from .front_end import check_together
 from .sources import WEIGHTS_FILE as WEIGHTS_FILE
 from .sources import WeightsSource as WeightsSource
 from .sources import parse_hub_uri as parse_hub_uri
+from .vocabulary import KINDS, Vocabulary
 
 SPEC_VERSION = 1
 SPEC_FILE = "spec.json"
@@ -57,7 +59,9 @@ class ModelSpec:
         architecture: registered builder, e.g. `"musicnn"`.
         config: keyword arguments of the builder besides `num_tags` and `input_shape`.
         audio, mel, window: the front end the weights were trained with.
-        tags: names in the order of the outputs; the order is the contract.
+        tags: names in the order of the outputs, as trained; the order is the contract.
+        kinds: tag -> kind, one of `vocabulary.KINDS`, for tags that no list of the package has. Tags left out are of
+            kind `other`.
         weights: where they are; `None` while there are none.
         weights_help: how to get or make the weights, shown where there are none.
         description: one line.
@@ -87,6 +91,7 @@ class ModelSpec:
     mel: MelSpec
     window: WindowSpec
     tags: tuple[str, ...]
+    kinds: Mapping[str, str] = dataclasses.field(default_factory=dict)
     config: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     weights: WeightsSource | None = None
     weights_help: str = ""
@@ -119,7 +124,7 @@ class ModelSpec:
             )
         for field in _TEXTS:
             require(isinstance(getattr(self, field), str), f"{field} must be text; got {getattr(self, field)!r}.")
-        for field in ("config", "claims"):
+        for field in ("config", "claims", "kinds"):
             require(
                 isinstance(getattr(self, field), Mapping), f"{field} must be an object; got {getattr(self, field)!r}."
             )
@@ -139,9 +144,17 @@ class ModelSpec:
             check_metric(self.name, metric)
         for field, kind in _LISTS.items():
             _require_all(field, getattr(self, field), kind)
-        check_example(self.tags, self.example)
+        for tag, kind in self.kinds.items():
+            require(tag in self.tags, f"kinds names {tag!r}, which is no tag of the model.")
+            require(kind in KINDS, f"kinds[{tag!r}] must be one of {', '.join(KINDS)}; got {kind!r}.")
+        check_example((*self.tags, *self.vocabulary.names), self.example)
 
-    # --- derived numbers ---
+    # --- derived from it ---
+
+    @functools.cached_property
+    def vocabulary(self) -> Vocabulary:
+        """Names that people read and kinds of the tags."""
+        return Vocabulary.of(self.tags, self.kinds)
 
     @property
     def input_shape(self) -> tuple[int, int]:
@@ -185,6 +198,8 @@ class ModelSpec:
             ('musicnn', ('dub', 'garage'), '', (), {})
         """
         defaults = {field.name: field.default for field in dataclasses.fields(self) if field.name in _ABOUT_WEIGHTS}
+        if tuple(changes.get("tags", self.tags)) != self.tags:
+            defaults["kinds"] = {}
         new = dataclasses.replace(self, **{**defaults, **changes})
         same = all(getattr(new, field) == getattr(self, field) for field in _ABOUT_NETWORK)
         return new if same or "claims" in changes else dataclasses.replace(new, claims={})
@@ -195,6 +210,8 @@ class ModelSpec:
         """Plain dictionary, ready for `json.dump`."""
         fields = dataclasses.asdict(dataclasses.replace(self, root=None))
         del fields["root"]
+        if not self.kinds:  # as the package's lists say, or not known
+            del fields["kinds"]
         lists = {field: list(value) for field, value in fields.items() if isinstance(value, tuple)}
         return {"spec_version": SPEC_VERSION, **fields, **lists}
 

@@ -9,7 +9,7 @@ import abc
 import collections
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence, Sized
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -22,7 +22,7 @@ from ..models.spec import ModelSpec
 from ..utils.cores import available_cores
 from .runtimes import Runtime
 from .tag_result import TagResult
-from .taggram import Taggram, column_of
+from .taggram import Taggram
 
 _log = logging.getLogger(__name__)
 
@@ -65,7 +65,8 @@ class BaseTagger(abc.ABC):
 
     Attributes:
         spec: the `ModelSpec`.
-        tags: tuple of tag names, in the order of the outputs.
+        tags: tuple of tag names as trained, in the order of the outputs.
+        names: tuple of the names that people read, in the same order.
         runtime: what runs the network, one of `runtime.RUNTIMES`.
     """
 
@@ -74,8 +75,13 @@ class BaseTagger(abc.ABC):
 
     @property
     def tags(self) -> tuple[str, ...]:
-        """Tag names in the order of the outputs."""
+        """Tag names in the order of the outputs, as trained: `genre---jazz`."""
         return self.spec.tags
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Tag names in the order of the outputs, as `tag` and `taggram` give them: `jazz`."""
+        return self.spec.vocabulary.names
 
     @property
     @abc.abstractmethod
@@ -107,6 +113,7 @@ class BaseTagger(abc.ABC):
         top: int | None = None,
         threshold: float = 0.0,
         tags: Sequence[str] | None = None,
+        kinds: Collection[str] | None = None,
         offset: float = 0.0,
         duration: float | None = None,
         notes: list[str] | None = None,
@@ -118,7 +125,8 @@ class BaseTagger(abc.ABC):
             sr: sample rate of an array in Hz.
             top: keep this many of the most probable tags.
             threshold: keep tags at least this probable.
-            tags: keep these tags only.
+            tags: keep these tags only, called by name or as trained.
+            kinds: keep tags of these kinds only: genre, instrument, mood, voice, era, tempo, other.
             offset: seconds to skip.
             duration: seconds to use; nothing beyond is decoded.
             notes: list that gets a sentence for each thing to know of a sound that could be tagged, e.g. that it is
@@ -130,6 +138,7 @@ class BaseTagger(abc.ABC):
         Raises:
             AudioError: the sound cannot be tagged; one of its subclasses says why.
             UnknownTagError: `tags` has one that the model does not know.
+            ValueError: `kinds` has an unknown one, or the kinds of the model's tags are not known.
 
         Example:
             >>> import keras_musictag as kmt, numpy as np
@@ -137,12 +146,12 @@ class BaseTagger(abc.ABC):
             >>> list(kmt.load("tiny").tag(y, sr=16_000, top=1))
             ['tone']
         """
-        wanted = self._columns(tags)
+        wanted = self.spec.vocabulary.columns(tags, kinds)
         if top is not None and (isinstance(top, bool) or not isinstance(top, int) or top < 1):
             raise ValueError(f"top must be a whole number of at least 1; got {top!r}.")
         mean = self._mean(self._run, self._windows(source, sr, offset, duration, notes=notes))
         order = sorted(wanted, key=lambda column: -mean[column])[:top]
-        return {self.tags[column]: float(mean[column]) for column in order if mean[column] >= threshold}
+        return {self.names[column]: float(mean[column]) for column in order if mean[column] >= threshold}
 
     def tag_many(
         self,
@@ -151,6 +160,7 @@ class BaseTagger(abc.ABC):
         top: int | None = None,
         threshold: float = 0.0,
         tags: Sequence[str] | None = None,
+        kinds: Collection[str] | None = None,
         offset: float = 0.0,
         duration: float | None = None,
         workers: int | None = None,
@@ -160,7 +170,7 @@ class BaseTagger(abc.ABC):
 
         Args:
             sources: paths, file objects or `(array, sr)` pairs.
-            top, threshold, tags, offset, duration: as in `tag`.
+            top, threshold, tags, kinds, offset, duration: as in `tag`.
             workers: sounds worked on at once, in threads: some are decoded while another is in the network. By default
                 one per core, at most four; memory grows with them.
             progress: show a progress bar on standard error.
@@ -171,13 +181,15 @@ class BaseTagger(abc.ABC):
         Raises:
             TypeError: `sources` is one sound, not several.
             UnknownTagError: `tags` has one that the model does not know.
+            ValueError: `kinds` has an unknown one, or the kinds of the model's tags are not known.
         """
         if isinstance(sources, (str, os.PathLike, np.ndarray, bytes)):
             raise TypeError(f"tag_many() takes several sounds; got one {type(sources).__name__}. Use tag(), or a list.")
         if workers is not None and (isinstance(workers, bool) or not isinstance(workers, int) or workers < 1):
             raise ValueError(f"workers must be a whole number of at least 1, or None; got {workers!r}.")
-        self._columns(tags)
-        options = {"top": top, "threshold": threshold, "tags": tags, "offset": offset, "duration": duration}
+        self.spec.vocabulary.columns(tags, kinds)
+        chosen = {"top": top, "threshold": threshold, "tags": tags, "kinds": kinds}
+        options = {**chosen, "offset": offset, "duration": duration}
         return self._tag_each(sources, options, workers or min(available_cores(), _MOST_WORKERS), progress)
 
     def _tag_each(
@@ -207,6 +219,7 @@ class BaseTagger(abc.ABC):
         *,
         hop_seconds: float = 1.0,
         window_seconds: float | None = None,
+        kinds: Collection[str] | None = None,
         offset: float = 0.0,
         duration: float | None = None,
     ) -> Taggram:
@@ -222,14 +235,16 @@ class BaseTagger(abc.ABC):
                 windows are centred one by one.
             window_seconds: audio behind each row, rounded to whole spectrogram frames. By default
                 `spec.taggram_seconds`, or else the network's window.
+            kinds: as in `tag`; by default all.
 
         Returns:
             `Taggram` with `times` `(t,)` in seconds of the source and `probabilities` `(t, tags)`.
 
         Raises:
             AudioError: the sound cannot be tagged.
-            ValueError: `hop_seconds` or `window_seconds` is not positive.
+            ValueError: `hop_seconds` or `window_seconds` is not positive, or `kinds` cannot be used.
         """
+        columns = self.spec.vocabulary.columns(kinds=kinds)
         if window_seconds is None:
             window_seconds = self.spec.taggram_seconds or self.spec.window_seconds
         for name, value in (("hop_seconds", hop_seconds), ("window_seconds", window_seconds)):
@@ -246,9 +261,9 @@ class BaseTagger(abc.ABC):
             starts.append(batch.offsets)
             rows.append(self._run.predict(batch.samples))
         return Taggram(
-            tags=self.tags,
+            tags=tuple(self.names[column] for column in columns),
             starts=offset + np.concatenate(starts) / rate,
-            probabilities=np.concatenate(rows),
+            probabilities=np.concatenate(rows)[:, columns],
             window_seconds=windows.hearing(self.spec, heard_frames).window_seconds,
             hop_seconds=hop_samples / rate,
             model=self.spec.name,
@@ -316,10 +331,3 @@ class BaseTagger(abc.ABC):
             total = total + outputs.sum(axis=0, dtype="float64")
             count += len(outputs)
         return np.asarray(total / count, "float32")
-
-    def _columns(self, tags: Sequence[str] | None) -> list[int]:
-        if tags is None:
-            return list(range(len(self.tags)))
-        if isinstance(tags, str):
-            tags = [tags]
-        return [column_of(tag, self.tags) for tag in tags]

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import UnknownTagError
+from ..models.vocabulary import column_of, name_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,7 +18,7 @@ class Taggram:
     """Probabilities of every tag in every window of a track.
 
     Attributes:
-        tags: names, in the order of the columns.
+        tags: names for people, in the order of the columns.
         starts: float array `(t,)`: where each window begins, in seconds of the source.
         probabilities: float32 array `(t, tags)`.
         window_seconds: length of a window.
@@ -43,12 +41,12 @@ class Taggram:
         return self.starts + self.window_seconds / 2
 
     def __getitem__(self, tag: str) -> np.ndarray:
-        """Probabilities `(t,)` of one tag.
+        """Probabilities `(t,)` of one tag, called as in `tags` or as trained.
 
         Raises:
             UnknownTagError: no such tag.
         """
-        return self.probabilities[:, column_of(tag, self.tags)]
+        return self.probabilities[:, column_of(tag if tag in self.tags else name_of(tag), self.tags)]
 
     def __len__(self) -> int:
         """Number of windows."""
@@ -83,20 +81,3 @@ class Taggram:
         from ..plots import plot_taggram
 
         return plot_taggram(self, ax, top=top)
-
-
-def column_of(tag: str, tags: Sequence[str]) -> int:
-    """Index of a tag.
-
-    Raises:
-        UnknownTagError: it is not there; the message offers near ones.
-
-    Example:
-        >>> column_of("piano", ("guitar", "piano"))
-        1
-    """
-    if tag in tags:
-        return tuple(tags).index(tag)
-    near = difflib.get_close_matches(str(tag), tags, n=3)
-    question = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
-    raise UnknownTagError(f"Unknown tag {tag!r}.{question} Known: {', '.join(tags)}.")

@@ -105,7 +105,7 @@ def tag_library(
     with OutputLock(out), contextlib.closing(_open_journal(out, revision, resume)) as journal:
         if not update:
             check_revision(out, found, journal, revision)
-        run = Run(journal, tagger.tags, revision, top, threshold, update)
+        run = Run(journal, tagger.spec.vocabulary.names, revision, top, threshold, update)
         written = None
         try:
             run.go(found, _here(tagger, embeddings, workers or available_cores(), timeout), progress)

@@ -117,7 +117,7 @@ def tag_on_ray(
         parts = Parts(out, revision, fresh=not resume)
         if not update:
             check_revision(out, found, parts, revision)
-        run = Run(parts, tagger.tags, revision, top, threshold, update)
+        run = Run(parts, tagger.spec.vocabulary.names, revision, top, threshold, update)
         states = {listed.path: listed.state for listed in found.files}
         setting = _Setting(name, revision, workers, timeout)
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...errors import MissingExtraError
-from ...tagging.taggram import column_of
+from ...models.vocabulary import column_of, name_of
 from .library_rows import COLUMNS, LibraryError, spec_digest
 
 if TYPE_CHECKING:
@@ -194,8 +194,8 @@ class _Condition:
 
     def _number(self, name: str) -> int:
         """Number of a tag, however it is capitalised."""
-        alike = (tag for tag in self._tags if tag.casefold() == name.casefold())
-        tag = name if name in self._tags else next(alike, name)
+        known = {tag.casefold(): tag for tag in reversed(self._tags)}
+        tag = name if name in self._tags else known.get(name.casefold()) or known.get(name_of(name).casefold(), name)
         column_of(tag, self._tags)
         if tag not in self._named:
             self._named.append(tag)

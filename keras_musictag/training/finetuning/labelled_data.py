@@ -13,7 +13,7 @@ from ...datasets import SPLITS, DataError, Manifest, Report
 from ...datasets.opening import DataSettings, Origin, Source, open_data
 from ...datasets.splitting import groups_of
 from ...errors import MusicTagError
-from ...tagging.taggram import column_of
+from ...models.vocabulary import column_of
 
 LEAST = 2  # clips of a tag that can be learned
 _SHOWN = 10  # tags that are named
