@@ -87,6 +87,13 @@ class CacheError(WeightsError, OSError):
     """The cache folder cannot be written (read-only, disk full, ...)."""
 
 
+# === Processes ===
+
+
+class ForkedProcessError(MusicTagError, RuntimeError):
+    """Keras, started in one process, was used in a forked copy of it, where it would hang."""
+
+
 # === Installation ===
 
 

@@ -35,6 +35,7 @@ from ..errors import AudioNotFoundError, CacheError
 from ..models import windows
 from ..models.front_end import identifying_fields
 from ..models.keras_runtime import KerasRuntime
+from ..models.keras_state import check_process, default_settings
 from ..models.layers import LogMelSpectrogram
 from ..models.mel import decibels_per_decade
 from ..models.spec import ModelSpec, WindowSpec
@@ -219,9 +220,12 @@ class FeatureCache:
         with self._lock:  # backends use all cores for one call; decoding goes on beside it
             if center not in self._runtimes:
                 mel = dataclasses.replace(self.spec.mel, top_db=None, center=center)
-                waveform = keras.Input((None,))
-                layer = LogMelSpectrogram.from_spec(self.spec.audio, mel)
-                self._runtimes[center] = KerasRuntime(keras.Model(waveform, layer(waveform)))
+                check_process()
+                with default_settings():
+                    waveform = keras.Input((None,))
+                    layer = LogMelSpectrogram.from_spec(self.spec.audio, mel)
+                    model = keras.Model(waveform, layer(waveform))
+                self._runtimes[center] = KerasRuntime(model)
             return self._runtimes[center].predict(samples)
 
     # --- Index: which content a path had ---

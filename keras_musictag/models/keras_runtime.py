@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .keras_state import check_process, default_settings
+
 if TYPE_CHECKING:
     import keras
 
@@ -31,7 +33,12 @@ class KerasRuntime:
     """
 
     def __init__(self, model: keras.Model) -> None:
-        """Choose the backend's way of compiling."""
+        """Choose the backend's way of compiling.
+
+        Raises:
+            ForkedProcessError: Keras was started before this process was forked.
+        """
+        check_process()
         import keras
 
         compilers = {"tensorflow": _tensorflow, "jax": _jax, "torch": _torch}
@@ -41,11 +48,18 @@ class KerasRuntime:
         self.backend = backend
         from .folding import folded
 
-        self._call = compilers[backend](folded(model))
+        with default_settings():
+            self._call = compilers[backend](folded(model))
 
     def predict(self, batch: np.ndarray) -> np.ndarray:
-        """Outputs for a batch: float32 in, float32 out."""
-        return self._call(np.ascontiguousarray(batch, "float32"))
+        """Outputs for a batch: float32 in, float32 out.
+
+        Raises:
+            ForkedProcessError: Keras was started before this process was forked.
+        """
+        check_process()
+        with default_settings():
+            return self._call(np.ascontiguousarray(batch, "float32"))
 
 
 _Call = Callable[[np.ndarray], np.ndarray]

@@ -144,9 +144,9 @@ class ModelSpec:
             check_metric(self.name, metric)
         for field, kind in _LISTS.items():
             _require_all(field, getattr(self, field), kind)
-        for tag, kind in self.kinds.items():
+        for tag, tag_kind in self.kinds.items():
             require(tag in self.tags, f"kinds names {tag!r}, which is no tag of the model.")
-            require(kind in KINDS, f"kinds[{tag!r}] must be one of {', '.join(KINDS)}; got {kind!r}.")
+            require(tag_kind in KINDS, f"kinds[{tag!r}] must be one of {', '.join(KINDS)}; got {tag_kind!r}.")
         check_example((*self.tags, *self.vocabulary.names), self.example)
 
     # --- derived from it ---

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from ..audio import reading as audio
-from ..errors import MusicTagError
+from ..errors import ForkedProcessError, MusicTagError
 from ..models import windows
 from ..models.spec import ModelSpec
 from ..utils.cores import available_cores
@@ -199,6 +199,8 @@ class BaseTagger(abc.ABC):
             notes: list[str] = []
             try:
                 return TagResult(source, tags=self.tag(source, **options, notes=notes), notes=tuple(notes))
+            except ForkedProcessError:  # not a fault of the file
+                raise
             except MusicTagError as error:
                 _log.info("%s", error)
                 return TagResult(source, error=error)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import os
+import pickle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -17,6 +18,7 @@ from ..models import conversion, outline, registry, weights
 from ..models import folder as saving
 from ..models.fetching import fetch_weights
 from ..models.keras_runtime import KerasRuntime
+from ..models.keras_state import check_process, default_settings
 from ..models.spec import ModelSpec
 from .base import BaseTagger
 
@@ -51,7 +53,11 @@ class NetworkTagger(BaseTagger):
             core: a network that already has the right weights, e.g. one just trained; nothing is fetched then.
             pretrained: fetch and assign `spec.weights`; otherwise weights stay random.
             impl: `LogMelSpectrogram` implementation.
+
+        Raises:
+            ForkedProcessError: Keras was started before this process was forked.
         """
+        check_process()
         self.spec = spec
         self.impl = impl
         self._pretrained = pretrained or core is not None
@@ -62,8 +68,9 @@ class NetworkTagger(BaseTagger):
             name = spec.name.replace(".", "_")
             build = functools.partial(registry.build_model, spec.architecture, **shape, name=name, **spec.config)
             try:
-                path = outline.check(build, spec, path)
-                core = build()
+                with default_settings():
+                    path = outline.check(build, spec, path)
+                    core = build()
             except TypeError as error:  # a config that the builder does not take
                 raise SpecError(
                     f"{spec.architecture!r} cannot be built with config={dict(spec.config)!r}: {error}."
@@ -87,6 +94,13 @@ class NetworkTagger(BaseTagger):
             pretrained: without `core`: fetch and assign the weights; otherwise they stay random.
         """
         return type(self)(spec, core, pretrained=pretrained, impl=self.impl)
+
+    @functools.cached_property
+    def core(self) -> keras.Model:
+        """Log-mel `(batch, mels, frames)` -> probabilities `(batch, tags)`; unpickled here if it was pickled."""
+        check_process()
+        with default_settings():
+            return pickle.loads(vars(self).pop("_pickled_core"))
 
     @functools.cached_property
     def model(self) -> keras.Model:
@@ -133,7 +147,22 @@ class NetworkTagger(BaseTagger):
     def __getstate__(self) -> dict[str, Any]:
         """State for `copy` and `pickle`: without the compiled functions, which belong to this very network."""
         compiled = ("model", "_run", "_run_log_mel", "_run_features")
-        return {name: value for name, value in vars(self).items() if name not in compiled}
+        state = {name: value for name, value in vars(self).items() if name not in compiled}
+        if "core" in state:
+            state["core"] = _Network(state["core"])
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take over a state. A pickled network stays as it is until it is needed.
+
+        A worker that is a fork would hang on it, and one that fails to unpickle what it is to do never answers.
+        """
+        core = state.get("core")
+        if isinstance(core, bytes):
+            state = {name: value for name, value in state.items() if name != "core"} | {"_pickled_core": core}
+        elif isinstance(core, _Network):
+            state = state | {"core": core.network}
+        vars(self).update(state)
 
     @property
     def _described(self) -> ModelSpec:
@@ -174,16 +203,30 @@ class NetworkTagger(BaseTagger):
 
         # Called `head` by every builder: what enters the classifier is the embedding.
         features = self.core.get_layer("head").input
-        return KerasRuntime(self._from_waveform(keras.Model(self.core.inputs, features, name="features")))
+        with default_settings():
+            network = keras.Model(self.core.inputs, features, name="features")
+        return KerasRuntime(self._from_waveform(network))
 
     def _from_waveform(self, network: keras.Model) -> keras.Model:
         """Put the preprocessing in front of a network that takes log-mels."""
+        check_process()
         import keras
 
         from ..models.layers import LogMelSpectrogram
 
-        waveform = keras.Input((self.spec.window_samples,), name="waveform")
-        front_end = LogMelSpectrogram.from_spec(
-            self.spec.audio, self.spec.mel, impl=self.impl, name="log_mel_spectrogram"
-        )
-        return keras.Model(waveform, network(front_end(waveform)), name=f"{network.name}_from_waveform")
+        with default_settings():
+            waveform = keras.Input((self.spec.window_samples,), name="waveform")
+            front_end = LogMelSpectrogram.from_spec(
+                self.spec.audio, self.spec.mel, impl=self.impl, name="log_mel_spectrogram"
+            )
+            return keras.Model(waveform, network(front_end(waveform)), name=f"{network.name}_from_waveform")
+
+
+class _Network:
+    """A Keras model in the state of a tagger: itself when that is copied, bytes when it is pickled."""
+
+    def __init__(self, network: keras.Model) -> None:
+        self.network = network
+
+    def __reduce__(self) -> tuple[type[bytes], tuple[bytes]]:
+        return bytes, (pickle.dumps(self.network),)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import abc
 import functools
 import importlib.metadata
 import importlib.util
+import os
 import sys
 import threading
+import weakref
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -26,6 +29,80 @@ class Runtime(Protocol):
 # === Exported files ===
 
 
+class FileRuntime(abc.ABC):
+    """Something that runs the content of an exported file.
+
+    A forked child and an unpickled copy have none of the threads that the runtime computes with, so they start it
+    again, from the content, when it is first asked for something.
+
+    Args:
+        files: content of the file or files.
+        threads: to compute with, `None` for all cores.
+        exact: compute in float32; OpenVINO may otherwise use the processor's 16-bit arithmetic.
+
+    Attributes:
+        outputs: names of what it computes.
+        version: of the runtime.
+    """
+
+    outputs: tuple[str, ...]
+    version: str
+    _handle: Any
+
+    def __init__(self, files: Sequence[bytes], *, threads: int | None = None, exact: bool = True) -> None:
+        """Start it."""
+        self._files, self._threads, self._exact = tuple(files), threads, exact
+        self._forget()
+        self._handle = self._start()
+        _started.add(self)
+
+    def run(self, batch: np.ndarray) -> dict[str, np.ndarray]:
+        """Outputs by name."""
+        with self._lock:
+            if self._handle is None:
+                self._handle = self._start()
+                _started.add(self)
+        return self._compute(self._handle, batch)
+
+    @abc.abstractmethod
+    def _start(self) -> Any:
+        """Read the files; set `outputs` and `version`."""
+
+    @abc.abstractmethod
+    def _compute(self, handle: Any, batch: np.ndarray) -> dict[str, np.ndarray]:
+        """Outputs by name; `handle` is what `_start` gave."""
+
+    def _forget(self) -> None:
+        """Have nothing started, and locks that nobody holds."""
+        self._handle = None
+        self._lock, self._busy = threading.Lock(), threading.Lock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For `pickle`: the content of the files, not what runs them."""
+        return {name: value for name, value in vars(self).items() if name not in ("_handle", "_lock", "_busy")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Start when it is needed."""
+        vars(self).update(state)
+        self._forget()
+
+
+_started: weakref.WeakSet[FileRuntime] = weakref.WeakSet()
+_lost: list[Any] = []  # what was started before a fork; to end it would be to wait for threads that are not there
+
+
+def _after_fork() -> None:
+    """In a forked child, let all runtimes start again when they are needed."""
+    for runtime in list(_started):
+        _lost.append(runtime._handle)
+        runtime._forget()
+    _started.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
 def onnxruntime_options(threads: int | None) -> Any:
     """`SessionOptions` of ONNX Runtime for so many threads, `None` for all cores."""
     import onnxruntime as ort
@@ -37,28 +114,22 @@ def onnxruntime_options(threads: int | None) -> Any:
     return options
 
 
-class OnnxRuntime:
-    """An ONNX file on ONNX Runtime.
+class OnnxRuntime(FileRuntime):
+    """An ONNX file on ONNX Runtime, which computes as the file says."""
 
-    Args:
-        files: content of the one file.
-        threads: to compute with, `None` for all cores.
-        exact: for OpenVINO; this one computes as the file says.
-    """
-
-    def __init__(self, files: Sequence[bytes], *, threads: int | None = None, exact: bool = True) -> None:
+    def _start(self) -> Any:
         """Read and optimise the file."""
         import onnxruntime as ort
 
-        options = onnxruntime_options(threads)
-        self._session = ort.InferenceSession(files[0], options, providers=["CPUExecutionProvider"])
-        self._input = self._session.get_inputs()[0].name
-        self.outputs = tuple(output.name for output in self._session.get_outputs())
+        options = onnxruntime_options(self._threads)
+        session = ort.InferenceSession(self._files[0], options, providers=["CPUExecutionProvider"])
+        self._input = session.get_inputs()[0].name
+        self.outputs = tuple(output.name for output in session.get_outputs())
         self.version = f"onnxruntime {ort.__version__}"
+        return session
 
-    def run(self, batch: np.ndarray) -> dict[str, np.ndarray]:
-        """Outputs by name."""
-        return dict(zip(self.outputs, self._session.run(None, {self._input: batch}), strict=True))
+    def _compute(self, handle: Any, batch: np.ndarray) -> dict[str, np.ndarray]:
+        return dict(zip(self.outputs, handle.run(None, {self._input: batch}), strict=True))
 
 
 def import_openvino() -> Any:
@@ -85,8 +156,8 @@ def openvino_options(threads: int | None, *, exact: bool) -> dict[str, Any]:
 
 
 @functools.cache
-def _openvino_core() -> Any:
-    """OpenVINO's `Core`, one for the process, which is never let go.
+def _core_of(_process: int) -> Any:
+    """OpenVINO's `Core`, one for a process, which is never let go.
 
     Its plugin for CPUs gives the thread that loads it a stack for signals, and frees that when the last model is gone,
     in whichever thread. The next Ctrl-C would be a segmentation fault.
@@ -94,60 +165,47 @@ def _openvino_core() -> Any:
     return import_openvino().Core()
 
 
-class OpenVinoRuntime:
-    """An ONNX file, or OpenVINO's own XML and weights, on OpenVINO.
+def _openvino_core() -> Any:
+    return _core_of(os.getpid())
 
-    Args:
-        files: content of the file or files.
-        threads: to compute with, `None` for all cores.
-        exact: compute in float32. Otherwise it may use the processor's 16-bit arithmetic.
-    """
 
-    def __init__(self, files: Sequence[bytes], *, threads: int | None = None, exact: bool = True) -> None:
+class OpenVinoRuntime(FileRuntime):
+    """An ONNX file, or OpenVINO's own XML and weights, on OpenVINO."""
+
+    def _start(self) -> Any:
         """Read and compile the file."""
         ov, core = import_openvino(), _openvino_core()
-        model = core.read_model(*files) if len(files) > 1 else core.read_model(files[0])
-        self._compiled = core.compile_model(model, "CPU", openvino_options(threads, exact=exact))
-        self._lock = threading.Lock()
-        self.outputs = tuple(name for output in self._compiled.outputs for name in output.names)
+        model = core.read_model(*self._files)
+        compiled = core.compile_model(model, "CPU", openvino_options(self._threads, exact=self._exact))
+        self.outputs = tuple(name for output in compiled.outputs for name in output.names)
         self.version = f"openvino {ov.__version__.split('-')[0]}"
+        return compiled
 
-    def run(self, batch: np.ndarray) -> dict[str, np.ndarray]:
-        """Outputs by name."""
-        with self._lock:  # its request serves one caller at a time
-            result = self._compiled(batch)
+    def _compute(self, handle: Any, batch: np.ndarray) -> dict[str, np.ndarray]:
+        with self._busy:  # its request serves one caller at a time
+            result = handle(batch)
             return {name: np.array(result[name]) for name in self.outputs}
 
 
-class LiteRtRuntime:
-    """A LiteRT (TensorFlow Lite) file on LiteRT.
+class LiteRtRuntime(FileRuntime):
+    """A LiteRT (TensorFlow Lite) file on LiteRT, which computes as the file says."""
 
-    Args:
-        files: content of the one file.
-        threads: to compute with, `None` for all cores.
-        exact: for OpenVINO; this one computes as the file says.
-    """
-
-    def __init__(self, files: Sequence[bytes], *, threads: int | None = None, exact: bool = True) -> None:
+    def _start(self) -> Any:
         """Read the file."""
         from ai_edge_litert.interpreter import Interpreter
 
         # Left to itself, it uses one thread.
-        interpreter = Interpreter(model_content=files[0], num_threads=threads or available_cores())
+        interpreter = Interpreter(model_content=self._files[0], num_threads=self._threads or available_cores())
         (name, signature), *_ = interpreter.get_signature_list().items()
         self._input = signature["inputs"][0]
-        self._run = interpreter.get_signature_runner(name)
-        self._lock = threading.Lock()
         self.outputs = tuple(signature["outputs"])
         self.version = f"ai-edge-litert {importlib.metadata.version('ai-edge-litert')}"
+        return interpreter.get_signature_runner(name)
 
-    def run(self, batch: np.ndarray) -> dict[str, np.ndarray]:
-        """Outputs by name."""
-        with self._lock:  # it has one set of buffers
-            return dict(self._run(**{self._input: batch}))
+    def _compute(self, handle: Any, batch: np.ndarray) -> dict[str, np.ndarray]:
+        with self._busy:  # it has one set of buffers
+            return dict(handle(**{self._input: batch}))
 
-
-FileRuntime = OnnxRuntime | OpenVinoRuntime | LiteRtRuntime
 
 # Runtime -> class, package to import, package to install, extra, formats it reads.
 _FILE_RUNTIMES: dict[str, tuple[type[FileRuntime], str, str, str, tuple[str, ...]]] = {

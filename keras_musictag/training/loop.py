@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from ..models.keras_state import default_settings
 from .run import BEST as BEST
 from .run import CHECKPOINT as CHECKPOINT
 from .run import LOG as LOG
@@ -97,6 +98,7 @@ def data_parallel(batch_size: int) -> int:
 # === The loop ===
 
 
+@default_settings()
 def fit(
     model: keras.Model,
     batches: Batches,

@@ -18,6 +18,7 @@ from ...audio.demo import demo_clip
 from ...errors import CacheError, MissingExtraError
 from ...models import windows
 from ...models.folder import EXPORT_FILE, EXPORT_FILES, new_folder
+from ...models.keras_state import default_settings
 from ...models.mel import LogMel
 from ...models.spec import SPEC_FILE, ModelSpec
 from ...utils.fields import require_choice
@@ -66,6 +67,7 @@ class Export:
         return "\n".join(lines)
 
 
+@default_settings()
 def export(
     tagger: NetworkTagger,
     path: str | os.PathLike[str],

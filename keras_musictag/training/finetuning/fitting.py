@@ -27,6 +27,7 @@ from ...datasets.opening import Source
 from ...datasets.splitting import folds
 from ...errors import CacheError
 from ...models import folder as saving
+from ...models.keras_state import default_settings
 from ...models.spec import SPEC_FILE, ModelSpec
 from ...tagging.network_tagger import NetworkTagger
 from ...utils.files import write_atomically
@@ -163,6 +164,7 @@ def fine_tune(
     return carry_out(prepared, folder, cache=cache, strict=strict, progress=progress)
 
 
+@default_settings()
 def carry_out(
     prepared: FineTunePlan,
     folder: str | os.PathLike[str] | None = None,
