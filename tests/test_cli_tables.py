@@ -134,7 +134,7 @@ def test_a_terminal_and_a_pipe():
 def test_rich_is_imported_for_terminals_only():
     code = (
         "import sys\nfrom keras_musictag.cli import main\nmain(['models'], standalone_mode=False)\n"
-        "assert not {'rich', 'numpy', 'keras'} & set(sys.modules)"
+        "assert not {'rich', 'keras'} & set(sys.modules)"  # NumPy: which weights are converted is listed, too
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 

@@ -16,6 +16,7 @@ from keras_musictag import errors
 from keras_musictag.evaluation import bootstrap as _bootstrap
 from keras_musictag.evaluation import metrics
 from keras_musictag.evaluation.metrics import EvaluationError, agreement, compare_scores, evaluate_scores
+from keras_musictag.plots import PlotError
 
 MINE = {"dataset": "mine", "split": "test"}
 TAGS = ("rock", "jazz", "folk")
@@ -101,7 +102,7 @@ def test_a_resample_equals_writing_its_clips_out():
     groups = np.arange(30) // 3
     rankings = [_bootstrap.Ranking(targets[:, column], scores[:, column]) for column in range(3)]
     resampled = _bootstrap.deviations(rankings, groups, 20, seed=4) + _bootstrap.point_areas(rankings)[:, None]
-    for number, counts in enumerate(np.concatenate(list(_bootstrap._group_counts(10, 20, 4, block=7)))):
+    for number, counts in enumerate(np.concatenate(list(_bootstrap.group_counts(10, 20, 4, block=7)))):
         assert counts.sum() == 10
         drawn = np.concatenate([np.repeat(np.flatnonzero(groups == group), n) for group, n in enumerate(counts)])
         for column in range(3):
@@ -476,7 +477,7 @@ def test_agreement_complains(student, teacher, message):
 
 def test_plot_complains_about_an_unknown_metric():
     result = evaluate_scores(GOOD, GOOD, ("rock", "jazz"), n_bootstrap=0, **MINE)
-    with pytest.raises(EvaluationError, match="metric must be one of 'roc_auc', 'pr_auc'; got 'f1'"):
+    with pytest.raises(PlotError, match="metric must be one of 'roc_auc', 'pr_auc'; got 'f1'"):
         result.plot(metric="f1")
 
 

@@ -20,6 +20,7 @@ from keras_musictag.audio import reading as audio
 from keras_musictag.datasets import Manifest, Row
 from keras_musictag.errors import UnknownModelError
 from keras_musictag.evaluation.results import EvaluationError
+from keras_musictag.plots import PlotError
 from keras_musictag.training.embeddings import EmbeddingCache
 
 CLASSES = ("clicks", "noise", "tone")
@@ -351,5 +352,5 @@ def test_picture(classes, tags):
     assert [label.get_text() for label in ax.get_yticklabels()] == [row.model for row in classes.models][::-1]
     assert ax.patches[-1].get_width() == classes.best.accuracy.value and ax.get_xlabel() == "accuracy (orange: chance)"
     assert classes.plot(ax, metric="pr_auc") is ax
-    with pytest.raises(EvaluationError, match="metric must be one of 'roc_auc', 'pr_auc'; got 'accuracy'"):
+    with pytest.raises(PlotError, match="metric must be one of 'roc_auc', 'pr_auc'; got 'accuracy'"):
         tags.plot(metric="accuracy")
