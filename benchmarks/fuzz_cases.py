@@ -56,8 +56,12 @@ def sounds() -> Sounds:
     made["opus"] = _encoded(y[: len(y) // 2].repeat(2, axis=0), "OGG", "OPUS", 48_000)
     for ending, container, codec in (
         ("m4a", "ipod", "aac"), ("alac.m4a", "ipod", "alac"), ("mka", "matroska", "flac"), ("wma", "asf", "wmav2"),
+        ("tta", "tta", "tta"), ("aac", "adts", "aac"),
     ):  # fmt: skip
         made[ending] = _av_encoded(y, container, codec)
+    made["7.1.m4a"] = _av_encoded(np.tile(y, 4), "ipod", "aac", "7.1")
+    made["ac3"] = _av_encoded(y.repeat(2, axis=0), "ac3", "ac3", rate=2 * _RATE)
+    made["dsf"] = _dsf(y)
     for ending in ("ogg", "opus"):  # libsndfile numbers their streams at random
         serial = made[ending][14:18]
         made[ending] = _rechecked(made[ending].replace(serial, b"\1\2\3\4"))
@@ -72,15 +76,27 @@ def _encoded(y: np.ndarray, file_format: str, subtype: str | None = None, rate: 
     return data if peak < 12 else data[:peak] + bytes(4) + data[peak + 4 :]
 
 
-def _av_encoded(y: np.ndarray, container: str, codec: str) -> bytes:
+def _dsf(y: np.ndarray) -> bytes:
+    """DSD64 of a second: a first-order modulator, blocks of 4096 bytes of the channels in turn, lowest bit first."""
+    rate = 64 * 44_100
+    at = np.arange(rate // 32768 * 32768) * (_RATE / rate)
+    density = [(np.interp(at, np.arange(len(y)), channel) + 1) / 2 for channel in y.T]
+    bits = np.stack([np.diff(np.floor(np.cumsum(channel)), prepend=0).astype("uint8") for channel in density])
+    data = np.packbits(bits, axis=1, bitorder="little").reshape(len(bits), -1, 4096).transpose(1, 0, 2).tobytes()
+    fmt = struct.pack("<QIIIIIIQII", 52, 1, 0, len(bits), len(bits), rate, 1, bits.shape[1], 4096, 0)
+    head = b"DSD " + struct.pack("<QQQ", 28, 92 + len(data), 0) + b"fmt " + fmt
+    return head + b"data" + struct.pack("<Q", 12 + len(data)) + data
+
+
+def _av_encoded(y: np.ndarray, container: str, codec: str, layout: str = "stereo", rate: int = _RATE) -> bytes:
     file = io.BytesIO()
     with av.open(file, "w", format=container, container_options={"fflags": "+bitexact"}) as output:
-        stream = output.add_stream(codec, rate=_RATE, layout="stereo")
+        stream = output.add_stream(codec, rate=rate, layout=layout)
         stream.bit_rate = 128_000
         for first in range(0, len(y), 1024):
-            piece = np.ascontiguousarray(y[first : first + 1024].T)
-            frame = av.AudioFrame.from_ndarray(piece, format="fltp", layout="stereo")
-            frame.sample_rate, frame.pts = _RATE, first
+            piece = np.ascontiguousarray(y[first : first + 1024]).reshape(1, -1)
+            frame = av.AudioFrame.from_ndarray(piece, format="flt", layout=layout)
+            frame.sample_rate, frame.pts = rate, first
             output.mux(stream.encode(frame))
         output.mux(stream.encode(None))
     return file.getvalue()
@@ -100,8 +116,10 @@ def make(number: int, seed: int, made: Sounds) -> Case:
         content = _rechecked(content)
     if kind == "misnamed":
         ending = chance.choice([other for other in made if "." not in other])
-    elif kind in ("channels", "samples"):
+    elif kind in ("channels", "samples", "opposite"):
         ending = "wav"
+    elif kind in ("holed", "unstated"):
+        ending = "mp3"
     odd = os.fsencode("\udcff\udce9") if number % 10 == 0 else b""  # no UTF-8
     return Case(f"{number:06}-{kind}-".encode() + odd + f".{ending}".encode(), kind, content, must)
 
@@ -176,6 +194,36 @@ def _samples(data: bytes, chance: random.Random, made: Sounds) -> bytes:
     return _encoded(y, "WAV", "DOUBLE")
 
 
+def _holed(data: bytes, chance: random.Random, made: Sounds) -> bytes:
+    """An MP3 with some thousand bytes of rubbish in the middle, instead of its own or between them."""
+    data, length = made["mp3"], chance.randrange(1000, 3000)
+    at = chance.randrange(len(data) // 3, len(data) // 2)
+    rubbish = chance.choice((bytes(length), b"\xff" * length, chance.randbytes(length)))
+    return data[:at] + rubbish + data[at + chance.choice((0, length)) :]
+
+
+def _unstated(data: bytes, chance: random.Random, made: Sounds) -> bytes:
+    """An MP3 without a header, quiet and loud in turn: its length can only be counted."""
+    data = made["mp3"].replace(b"Xing", bytes(4)).replace(b"Info", bytes(4))
+    return data[: chance.randrange(len(data) // 4, len(data))] + data
+
+
+def _opposite(data: bytes, chance: random.Random, made: Sounds) -> bytes:
+    y = np.random.default_rng(chance.randrange(2**32)).uniform(-0.5, 0.5, (_RATE, 1))
+    y = np.cumsum(y, axis=0) / 100 % 1 - 0.5
+    count = chance.choice((1, 2, 5))
+    both = np.tile(np.concatenate([y, -chance.choice((1.0, 0.99)) * y], axis=1), count)
+    return _encoded(both, chance.choice(("WAV", "AIFF", "FLAC" if count < 5 else "CAF")), "PCM_16")
+
+
+def _followed(data: bytes, chance: random.Random, made: Sounds) -> bytes:
+    """Tags of other formats behind a sound, which may be a FLAC of unknown length."""
+    if chance.random() < 0.3:
+        data = made["flac"][:22] + bytes(4) + made["flac"][26:]
+    ape = b"key=value.." + b"APETAGEX" + struct.pack("<IIII", 2000, 43, 1, 0) + bytes(8)
+    return data + chance.choice((b"", ape)) + b"TAG" + chance.randbytes(125)
+
+
 def _somewhere(data: bytes, chance: random.Random) -> int:
     """A place in a file, more often near its beginning, where the headers are, or near its end."""
     at = int(len(data) * chance.random() ** chance.choice((1, 3, 8)))
@@ -203,7 +251,8 @@ _KINDS: dict[str, tuple[_Change, str]] = {
     "intact": (_same, "tagged"), "misnamed": (_same, "tagged"), "channels": (_channels, "tagged"),
     "samples": (_samples, "error"), "cut": (_cut, ""), "flipped": (_flipped, ""), "filled": (_filled, ""),
     "spliced": (_spliced, ""), "joined": (_joined, ""), "lying": (_lying, ""), "lying again": (_lying, ""),
-    "noise": (_noise, ""),
+    "noise": (_noise, ""), "holed": (_holed, "tagged"), "unstated": (_unstated, "tagged"),
+    "opposite": (_opposite, "tagged"), "followed": (_followed, "tagged"),
 }  # fmt: skip
 
 

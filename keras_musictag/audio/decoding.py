@@ -27,6 +27,10 @@ BLOCK_VALUES = 2**20  # samples times channels decoded at once, 4 MB of float32:
 TOLERATED_SECONDS = 0.5
 
 
+MAX_PEAK = 100.0  # 40 dB over full scale: no sound is, but integers cast to float are, and frames that are damaged
+_MOST_WILD = 0.05  # of the samples of a lossy sound, above that
+
+
 class DecodeFailed(Exception):
     """This decoder cannot open the file; another one may."""
 
@@ -74,3 +78,23 @@ def check_complete(path: Any, rate: int, start: int, decoded: int, wanted: float
     """Raise where clearly less came out than was asked for and the header promises; 0 promises nothing."""
     if min(wanted, declared - start) - decoded > TOLERATED_SECONDS * rate:
         raise truncated(path, rate, start, decoded, declared, "the data ends")
+
+
+def clipped(blocks: Blocks, path: Any, rate: int, start: int, notes: list[str]) -> Blocks:
+    """Clip what damaged frames of a lossy format become, as sound cards do; raise where that is much of the sound.
+
+    A frame whose bits are not its own can decode to anything, thousands of times full scale.
+    """
+    decoded = wild = first = 0
+    for block in blocks:
+        if block.dtype.kind == "f" and block.size and max(block.max(), -block.min()) > MAX_PEAK:
+            over = (np.abs(block) > MAX_PEAK).any(axis=0)
+            first = first if wild else start + decoded + int(np.argmax(over))
+            wild += int(over.sum())
+            block = np.clip(block, -1, 1)
+        decoded += block.shape[1]
+        yield block
+    if wild > _MOST_WILD * decoded:
+        raise truncated(path, rate, start, first - start, 0, "what follows is far over full scale")
+    if wild:
+        notes.append(f"The file is damaged at {first / rate:.1f} s: samples far over full scale were clipped.")

@@ -47,8 +47,8 @@ def mix(blocks: Blocks, rate: int, notes: list[str]) -> Blocks:
         yield from pieces
     if cancelled:
         notes.append(
-            f"Its channels cancel each other out in {cancelled / rate:.1f} of {samples / rate:.1f} s (opposite "
-            "phases); the louder one was used there."
+            f"The channels have opposite phases and cancel each other out in {cancelled / rate:.1f} of "
+            f"{samples / rate:.1f} s; the louder channel was used there."
         )
 
 

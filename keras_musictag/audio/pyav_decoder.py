@@ -14,7 +14,17 @@ from typing import Any
 import numpy as np
 
 from .containers import Patched, opened
-from .decoding import Blocks, Decoded, DecodeFailed, check_complete, frames_in, truncated, wanted_frames
+from .decoding import (
+    BLOCK_VALUES,
+    Blocks,
+    Decoded,
+    DecodeFailed,
+    check_complete,
+    clipped,
+    frames_in,
+    truncated,
+    wanted_frames,
+)
 
 _HELD_FRAMES = 1024  # of FFmpeg, passed on together: 24 s of AAC
 
@@ -34,7 +44,10 @@ def pyav_decoder(path: Any, offset: float, duration: float | None, notes: list[s
     """Decode m4a, wma, video containers, ... with FFmpeg's libraries through PyAV."""
     with _opened_frames(path) as (frames, first):
         # The rate of the frame counts: for HE-AAC the container may name half of it.
-        yield first.sample_rate, _joined(_pieces(frames, first, path, offset, duration, notes))
+        rate, blocks = first.sample_rate, _joined(_pieces(frames, first, path, offset, duration, notes))
+        if frames.format in _BARE:
+            blocks = clipped(blocks, path, rate, frames_in(offset, rate), notes)
+        yield rate, blocks
 
 
 @contextlib.contextmanager
@@ -202,18 +215,23 @@ def _pieces(frames: _Frames, first: Any, path: Any, offset: float, duration: flo
         why = f"{frames.damaged} of {frames.packets} frames cannot be decoded"
         raise truncated(path, rate, start, decoded, declared, why)
     if frames.damaged:
-        notes.append(f"It is damaged: {frames.damaged} of {frames.packets} frames cannot be decoded and were left out.")
+        notes.append(
+            f"The file is damaged: {frames.damaged} of {frames.packets} frames could not be decoded and were skipped."
+        )
     check_complete(path, rate, start, decoded, wanted, declared)
 
 
 def _joined(pieces: Iterable[np.ndarray]) -> Blocks:
     """Fewer and larger blocks: FFmpeg's frames are small, 1024 samples in m4a."""
     held: list[np.ndarray] = []
+    values = 0
     for y in pieces:
-        if held and (len(held) >= _HELD_FRAMES or len(y) != len(held[0]) or y.dtype != held[0].dtype):
+        full = len(held) >= _HELD_FRAMES or values >= BLOCK_VALUES
+        if held and (full or len(y) != len(held[0]) or y.dtype != held[0].dtype):
             yield np.concatenate(held, axis=1)
-            held.clear()
+            held, values = [], 0
         held.append(y)
+        values += y.size
     if held:
         yield np.concatenate(held, axis=1)
 
@@ -260,11 +278,12 @@ class RestOfMP3:
         with contextlib.suppress(DecodeFailed, av.error.FFmpegError, OSError), _opened_frames(self._path) as opened:
             frames, frame = opened
             reached = 0
-            while frame is not None and frames.format == "mp3" and frame.sample_rate == self.rate:
-                y = frames.channels(frame)[:, max(0, self.start - reached) :]
-                reached += frame.samples
-                y = y[:, : int(min(y.shape[1], wanted - self.decoded))]
-                if y.shape[1]:
-                    self.decoded, self.end = self.decoded + y.shape[1], frames.end
-                    yield y
+            while frame is not None and frames.format == "mp3":
+                if frame.sample_rate == self.rate:  # else it is junk that looks like a frame
+                    y = frames.channels(frame)[:, max(0, self.start - reached) :]
+                    reached += frame.samples
+                    y = y[:, : int(min(y.shape[1], wanted - self.decoded))]
+                    if y.shape[1]:
+                        self.decoded, self.end = self.decoded + y.shape[1], frames.end
+                        yield y
                 frame = next(frames, None) if self.decoded < wanted else None

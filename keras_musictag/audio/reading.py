@@ -30,7 +30,7 @@ from ..errors import (
     UnsupportedAudioError,
 )
 from .containers import breaks_off, mp3_states_length, mp4_breaks_off, opened
-from .decoding import BLOCK_VALUES, Blocks, DecodeFailed, frames_in, truncated, wanted_frames
+from .decoding import BLOCK_VALUES, MAX_PEAK, Blocks, DecodeFailed, frames_in, truncated, wanted_frames
 from .decoding import describe as describe
 from .mixing import mix
 from .pyav_decoder import mp3_length, pyav_decoder
@@ -45,7 +45,6 @@ _MAX_FILE_SR = 4_000_000  # FFmpeg decodes DSD to an eighth of its rate: 2.8 MHz
 _MAX_SECONDS = 1e9  # 32 years
 _MAX_CHANNELS = 32  # of an array; with more, and fewer samples than channels, its axes are the wrong way round
 _SOXR_SAMPLES = 2**17  # per call of soxr; it is fastest while its input and output stay in the cache
-_MAX_PEAK = 100.0  # 40 dB over full scale: no sound is, but integers that were only cast to float are
 
 
 # === Public ===
@@ -346,7 +345,7 @@ def _checked(blocks: Blocks, source: Source, first: int) -> Blocks:
                 f"{describe(source)} has samples that are NaN or infinite, the first one at sample {at}. Repair the "
                 "sound, e.g. with numpy.nan_to_num."
             )
-        if peak > _MAX_PEAK:
+        if peak > MAX_PEAK:
             raise InvalidSamplesError(
                 f"{describe(source)} has floats up to {peak:.0f} where full scale is 1. Divide by the full scale they "
                 "came from, e.g. 32768 for 16 bits, or pass the integers."

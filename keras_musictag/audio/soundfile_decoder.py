@@ -28,6 +28,7 @@ from .decoding import (
     Decoded,
     DecodeFailed,
     check_complete,
+    clipped,
     frames_in,
     truncated,
     wanted_frames,
@@ -70,7 +71,10 @@ def soundfile_decoder(path: Any, offset: float, duration: float | None, notes: l
             if "not a regular file" in reason:  # its words for an MP3 without MPEG frames; the file is there
                 reason = "no sound found"
             raise DecodeFailed(reason.rstrip(".")) from error
-        yield sound.samplerate, _soundfile_blocks(sound, path, offset, duration, notes)
+        blocks = _soundfile_blocks(sound, path, offset, duration, notes)
+        if sound.format == "MP3":
+            blocks = clipped(blocks, path, sound.samplerate, frames_in(offset, sound.samplerate), notes)
+        yield sound.samplerate, blocks
 
 
 def _patches(sound: _Sound, path: Any) -> tuple[dict[int, bytes], int | None]:
@@ -149,7 +153,7 @@ def _soundfile_blocks(sound: _Sound, path: Any, offset: float, duration: float |
                 _judge_mp3(rest, path, start, decoded, wanted, declared)
                 if fault or declared or end < sound.frames - _GUESS_SECONDS * rate:  # else the guess was short
                     at = (end + readable) / rate
-                    notes.append(f"It is damaged after {at:.1f} s; what comes behind the damage was used, too.")
+                    notes.append(f"The file is damaged at {at:.1f} s; decoding continued after the damage.")
                 return
     if fault:
         raise truncated(path, rate, start, decoded + readable, declared, fault)
