@@ -67,7 +67,8 @@ RUN = """
 import resource, signal, sys, time, types
 import numpy as np
 from keras_musictag.models import registry
-from keras_musictag.apps.library import pool, run
+from keras_musictag.apps.library import local_engine as run
+from keras_musictag.apps.library import pool
 
 def network(tagger, embeddings):
     time.sleep(float(sys.argv[3]))  # what is decoded meanwhile has to wait
