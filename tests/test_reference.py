@@ -103,7 +103,7 @@ def test_outputs_of_the_authors_own_code(name, published_outputs, reference_clip
         gram = tagger.taggram(clip, hop_seconds=tagger.spec.window_seconds)
         np.testing.assert_allclose(gram.probabilities, expected, atol=2e-4)
         tags = tagger.tag(clip)
-        np.testing.assert_allclose([tags[tag] for tag in tagger.tags], expected.mean(axis=0), atol=5e-5)
+        np.testing.assert_allclose([tags[shown] for shown in tagger.names], expected.mean(axis=0), atol=5e-5)
 
 
 def test_what_mn04_hears_and_its_embedding(published_outputs):
