@@ -28,7 +28,7 @@ from .tagger import Tagger
 from .tagging.base import BaseTagger
 from .tagging.exported import ExportedTagger, ExportError, Format, is_export
 from .tagging.runtimes import FASTEST_FIRST, RUNTIMES, is_installed, require_installed
-from .utils.files import cache_folder
+from .utils.files import cache_folder, cached_path
 
 if TYPE_CHECKING:
     from .models.layers import Impl
@@ -212,7 +212,8 @@ def _on_runtime(spec: ModelSpec, runtime: str, threads: int | None) -> ExportedT
     """From the cache, exported when it is not there yet or damaged."""
     require_installed(runtime)
     file_format = _CACHED_FORMATS[runtime]
-    folder = cache_folder() / "exports" / _key(spec, file_format)
+    key = _key(spec, file_format)
+    folder = cached_path("exports", key)
     if is_export(folder):
         try:
             return ExportedTagger.from_folder(folder, runtime, threads, spec=spec)
@@ -220,6 +221,7 @@ def _on_runtime(spec: ModelSpec, runtime: str, threads: int | None) -> ExportedT
             _log.warning("%s in the cache is damaged and will be exported again: %s", folder, error)
     from .tagging.exporting import export
 
+    folder = cache_folder() / "exports" / key
     _log.info("Exporting %s as %s, once.", spec.name, file_format)
     try:
         export(Tagger(spec), folder, format=file_format, input="log_mel", overwrite=True)

@@ -21,6 +21,7 @@ from keras_musictag.datasets import DataError, Manifest, Row
 from keras_musictag.errors import CacheError, UnknownModelError
 from keras_musictag.models import registry
 from keras_musictag.training import supervised
+from keras_musictag.utils.locks import locked
 
 TOML = """
 task = "train"
@@ -306,6 +307,11 @@ def test_a_recipe_makes_a_tagger_that_says_where_it_is_from(folder):
     moved = folder.with_name("moved")
     folder.rename(moved)
     assert run(Recipe.load(moved / "recipe.toml"), None, moved).state.step == 30
+    with (
+        locked(moved / "out" / "run" / ".lock"),
+        pytest.raises(RecipeError, match=r"Another call is training in .*Wait"),
+    ):
+        run(Recipe.load(moved / "recipe.toml"), None, moved)
     shutil.rmtree(moved / "out" / "run")
     with pytest.raises(CacheError, match=r"out holds spec\.json, .*no run here has made .*Choose another folder"):
         run(Recipe.load(moved / "recipe.toml"), None, moved)

@@ -17,7 +17,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..utils.files import cache_folder, sha256_of, write_atomically
+from ..utils.files import cache_folder, cached_path, sha256_of, write_atomically
 from .h5_files import read_h5
 from .importers import import_arrays, importer_of
 from .pytorch_files import read_pytorch
@@ -87,7 +87,7 @@ def _key(spec: ModelSpec) -> str:
 
 
 def _folder(spec: ModelSpec) -> Path:
-    return cache_folder() / "converted" / _key(spec)
+    return cached_path("converted", _key(spec))
 
 
 def _keep(content: bytes, key: str) -> Path:

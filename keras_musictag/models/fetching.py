@@ -36,7 +36,7 @@ from ..errors import (
     WeightsUnavailableError,
 )
 from ..utils import transfers
-from ..utils.files import PART, cache_error, cache_folder, is_offline, replacing, sha256_of, temporary_name
+from ..utils.files import PART, cache_error, cached_path, is_offline, replacing, sha256_of, temporary_name
 from .hub_files import cached_hub_file, forget, hub_file
 from .spec import ModelSpec, WeightsSource, parse_hub_uri
 
@@ -169,7 +169,7 @@ def _beside_spec(source: WeightsSource, root: Path | None) -> Path:
 
 
 def _cache_path(source: WeightsSource) -> Path:
-    return cache_folder() / "weights" / source.sha256 / source.filename
+    return cached_path("weights", source.sha256, source.filename)
 
 
 def _from_cache(source: WeightsSource) -> Path | None:

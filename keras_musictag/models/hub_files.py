@@ -8,11 +8,12 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
+import os
 import re
 from pathlib import Path
 
 from ..errors import DownloadError, OfflineError, SpecError, WeightsError
-from ..utils.files import STORAGE_ERRORS, cache_error, is_offline
+from ..utils.files import STORAGE_ERRORS, cache_error, cache_folder, is_offline, is_writable
 from .spec import SPEC_FILE, WEIGHTS_FILE, ModelSpec, parse_hub_uri
 
 _log = logging.getLogger(__name__)
@@ -68,7 +69,9 @@ def hub_file(repo: str, revision: str | None, filename: str) -> Path:
             if cached is not None:
                 return cached
         if not offline:
-            return Path(hf_hub_download(repo, filename, revision=revision, library_name="keras_musictag"))
+            return Path(
+                hf_hub_download(repo, filename, revision=revision, cache_dir=_cache(), library_name="keras_musictag")
+            )
     except Exception as error:  # the client lets pass what its HTTP library raises, and that library changes
         _log.debug("%s: %r", wanted, error)
         raise _hub_error(error, wanted) from None
@@ -82,8 +85,21 @@ def cached_hub_file(repo: str, revision: str | None, filename: str) -> Path | No
     """A file of a repository if it is in the Hub's cache; nobody is asked."""
     from huggingface_hub import try_to_load_from_cache
 
-    cached = try_to_load_from_cache(repo, filename, revision=revision)
-    return Path(cached) if isinstance(cached, str) else None
+    for folder in {None, _cache()}:  # also what is in a cache that can only be read
+        cached = try_to_load_from_cache(repo, filename, cache_dir=folder, revision=revision)
+        if isinstance(cached, str):
+            return Path(cached)
+    return None
+
+
+def _cache() -> str | None:
+    """A folder instead of the Hub's own cache, where that is in a home that cannot be written."""
+    from huggingface_hub import constants
+
+    named = any(os.environ.get(name) for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HOME"))
+    if named or is_writable(Path(constants.HF_HUB_CACHE)):
+        return None
+    return str(cache_folder() / "hub")
 
 
 def forget(snapshot: Path) -> None:

@@ -1,7 +1,8 @@
 """Files: written completely or not at all, hashed once, and the folder that downloads are kept in.
 
 Environment:
-    KERAS_MUSICTAG_CACHE: folder for what is downloaded and computed; default is the user's cache folder.
+    KERAS_MUSICTAG_CACHE: folder for what is downloaded and computed; default is the user's cache folder, or a temporary
+        one where that cannot be written.
     KERAS_MUSICTAG_OFFLINE, HF_HUB_OFFLINE: set to 1 to never touch the network.
 """
 
@@ -11,13 +12,18 @@ import contextlib
 import errno
 import functools
 import hashlib
+import logging
 import os
+import stat
+import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 from ..errors import CacheError
+
+_log = logging.getLogger(__name__)
 
 PART = ".part"  # last letters of a file that is still being written
 _TRUE = {"1", "true", "yes", "on"}
@@ -82,13 +88,65 @@ def _sha256(path: Path, *state: int) -> str:
 
 
 def cache_folder() -> Path:
-    """Where downloads by URL are kept."""
+    """Where what is downloaded and computed is kept.
+
+    The folder that KERAS_MUSICTAG_CACHE names; else the user's cache folder; else, where that cannot be written, one
+    below the folder for temporary files, with one warning.
+    """
     configured = os.environ.get("KERAS_MUSICTAG_CACHE")
-    if configured:
+    if configured:  # whoever names a folder is told if it cannot be written
         return Path(os.path.expanduser(configured))
+    folder = _user_cache()
+    return folder if is_writable(folder) else _temporary_cache(folder)
+
+
+def cached_path(*parts: str) -> Path:
+    """Path of a file or folder in the cache; in one that can only be read, if it is there."""
+    folder = cache_folder()
+    if not os.environ.get("KERAS_MUSICTAG_CACHE"):
+        kept = _user_cache().joinpath(*parts)
+        with contextlib.suppress(OSError):
+            if kept.exists():
+                return kept
+    return folder.joinpath(*parts)
+
+
+def is_writable(folder: Path) -> bool:
+    """Whether files can be written to a folder, which is made if it is not there; `False` for a relative path."""
+    if not folder.is_absolute():  # "~" of somebody without a home
+        return False
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return False
+    return os.access(folder, os.W_OK | os.X_OK)
+
+
+def _user_cache() -> Path:
     import platformdirs
 
     return Path(platformdirs.user_cache_dir("keras_musictag", appauthor=False))
+
+
+@functools.cache
+def _temporary_cache(unusable: Path) -> Path:
+    """A cache below the folder for temporary files: the same for all processes of a user, and nobody else's."""
+    user = str(os.getuid()) if hasattr(os, "getuid") else "user"
+    try:
+        folder = Path(tempfile.gettempdir(), f"keras_musictag-{user}")
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir(mode=0o700)
+        state = folder.lstat()
+        # Anybody can make a folder of that name there, and put weights into it.
+        ours = stat.S_ISDIR(state.st_mode) and (not hasattr(os, "getuid") or state.st_uid == os.getuid())
+        if not ours or (os.name == "posix" and state.st_mode & 0o022) or not is_writable(folder):
+            folder = Path(tempfile.mkdtemp(prefix="keras_musictag-"))
+    except OSError:  # nothing can be written anywhere; what needs the cache will say so
+        return unusable
+    _log.warning(
+        "%s cannot be written, so %s is the cache. Set KERAS_MUSICTAG_CACHE to a folder that lasts.", unusable, folder
+    )
+    return folder
 
 
 def is_offline() -> bool:

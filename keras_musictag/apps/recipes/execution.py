@@ -8,6 +8,7 @@ with the data. The same recipe on the same data goes on in the same folder; any 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime
 import json
@@ -25,6 +26,7 @@ from ...models import folder as saving
 from ...models.spec import SPEC_FILE, WEIGHTS_FILE, ModelSpec, TrainingData
 from ...training.loop import RunState
 from ...utils.files import write_atomically
+from ...utils.locks import locked
 from .planning import Plan, plan_recipe
 from .recipe import Recipe
 from .recipe_tables import RecipeError
@@ -120,9 +122,6 @@ class _Run:
         self.dropped = 0
 
     def do(self, strict: bool) -> Result:
-        from ...loading import load, untrained
-        from ...plots import save_training
-
         if not (self.run_folder / RUN_FILE).is_file():
             taken = [name for name in (SPEC_FILE, WEIGHTS_FILE, "README.md") if (self.folder / name).exists()]
             if taken:
@@ -130,11 +129,23 @@ class _Run:
                     f"{self.folder} holds {', '.join(taken)}, which no run here has made and which would be replaced. "
                     "Choose another folder."
                 )
-        try:
-            self.run_folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise CacheError(f"{self.run_folder} cannot be made: {error}. Choose another folder.") from error
-        self._claim()
+        with contextlib.ExitStack() as stack:
+            try:
+                self.run_folder.mkdir(parents=True, exist_ok=True)
+                alone = stack.enter_context(locked(self.run_folder / ".lock"))
+            except OSError as error:
+                raise CacheError(f"{self.run_folder} cannot be made: {error}. Choose another folder.") from error
+            if not alone:
+                raise RecipeError(
+                    f"Another call is training in {self.folder}. Wait until it has ended, or choose another folder."
+                )
+            self._claim()
+            return self._do(strict)
+
+    def _do(self, strict: bool) -> Result:
+        from ...loading import load, untrained
+        from ...plots import save_training
+
         self.teacher = load(self.recipe.teacher) if self.recipe.teacher else None
         tags = self.parts["train"].tags if self.teacher is None else self.teacher.tags
         self.tagger = untrained(self.recipe.model, tags, seed=self.recipe.seed)

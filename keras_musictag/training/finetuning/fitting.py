@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 import logging
 import math
 import os
@@ -25,10 +24,9 @@ import numpy as np
 from ...datasets import Manifest
 from ...datasets.opening import Source
 from ...datasets.splitting import folds
-from ...errors import CacheError
 from ...models import folder as saving
 from ...models.keras_state import default_settings
-from ...models.spec import SPEC_FILE, ModelSpec
+from ...models.spec import ModelSpec
 from ...tagging.network_tagger import NetworkTagger
 from ...utils.files import write_atomically
 from ..loop import RunState
@@ -36,6 +34,7 @@ from .description import described
 from .estimate import duration_text, seconds_for
 from .fine_tune_report import FineTuneReport, make_report
 from .labelled_data import FineTuneData, FineTuneError, prepare, with_all, without
+from .run_folder import run_folder
 from .settings import SHARE, FineTuneSpec
 from .stages import blend, log_likelihoods, new_tagger, solve_head, train_all
 
@@ -46,7 +45,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-RUN, RUN_FILE, PROBLEMS, REPORT, PLOT = "run", "fine-tuning.json", "problems.txt", "report.json", "report.png"
+PROBLEMS, REPORT, PLOT = "problems.txt", "report.json", "report.png"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -194,12 +193,12 @@ class _Run:
         self.started = time.perf_counter()
 
     def do(self, strict: bool) -> FineTuned:
+        with run_folder(self.folder, self.cache_folder.parent, self._about()) as self.run_folder:
+            return self._do(strict)
+
+    def _do(self, strict: bool) -> FineTuned:
         from ..embeddings import EmbeddingCache
 
-        about = self._about()
-        digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
-        self.run_folder = self.folder / RUN if self.folder else self.cache_folder.parent / "fine-tuning" / digest
-        self._claim(about)
         tagger = new_tagger(self.base, self.data)
         cache = EmbeddingCache(self.cache_folder, tagger)
         self._listen(cache, strict)
@@ -254,24 +253,6 @@ class _Run:
             "single_label": self.data.exclusive,
             "settings": dataclasses.asdict(self.settings),
         }
-
-    def _claim(self, about: dict[str, Any]) -> None:
-        """Write down whose run this is, or raise if it is another's."""
-        path = self.run_folder / RUN_FILE
-        if self.folder is not None and not path.is_file() and (self.folder / SPEC_FILE).exists():
-            raise CacheError(f"{self.folder} holds a tagger that was not made here. Choose another folder.")
-        if path.is_file():
-            other = _differences(json.loads(path.read_text(encoding="utf-8")), json.loads(json.dumps(about)))
-            if other:
-                raise FineTuneError(
-                    f"{self.folder} holds a run with {', '.join(other)}. Choose another folder, or delete "
-                    f"{self.run_folder} to start over."
-                )
-        try:
-            self.run_folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise CacheError(f"{self.run_folder} cannot be made: {error}. Choose another folder.") from error
-        write_atomically(path, (json.dumps(about, indent=2) + "\n").encode())
 
     def _listen(self, cache: EmbeddingCache, strict: bool) -> None:
         """Compute the embeddings of all clips, and leave out those that cannot be used."""
@@ -384,17 +365,6 @@ class _Outcome:
     log_likelihood: dict[str, float]
     finished: bool
     epochs: int = 0
-
-
-def _differences(began: dict[str, Any], about: dict[str, Any]) -> list[str]:
-    """What a run that was begun is of, where it is not of this."""
-    named = {"base": "another base", "data": "other data", "single_label": "another kind of labels"}
-    settings = began.get("settings", {})
-    return [words for name, words in named.items() if began.get(name) != about[name]] + [
-        f"{name} {settings.get(name)!r} instead of {value!r}"
-        for name, value in about["settings"].items()
-        if settings.get(name) != value
-    ]
 
 
 def _said(tagger: NetworkTagger, clips: Manifest, cache: FeatureCache) -> np.ndarray:
