@@ -21,20 +21,26 @@ from keras_musictag.utils.files import write_atomically
 ROOT = Path(__file__).parents[1]
 README, RESULTS = ROOT / "README.md", ROOT / "benchmarks" / "results" / "benchmark.json"
 BEGIN, END = "<!-- models: python benchmarks/zoo_table.py -->", "<!-- end of models -->"
-ORDER = ("musicnet_crnn", "baseline_cnn", "large_cnn", "musicnn_mtt", "vgg_mtt", "musicnn_msd", "vgg_msd", "tiny")
+ORDER = (
+    "musicnet_crnn", "baseline_cnn", "large_cnn", "musicnn_mtt", "vgg_mtt", "won_fcn_mtt", "won_crnn_mtt",
+    "won_musicnn_mtt", "musicnn_msd", "vgg_msd", "won_fcn_msd", "won_crnn_msd", "choi_crnn_msd", "won_fcn_jamendo",
+    "won_crnn_jamendo", "won_musicnn_jamendo", "mn04_audioset", "tiny",
+)  # fmt: skip
 RUNTIMES = {"keras": "Keras", "onnxruntime": "ONNX Runtime", "openvino": "OpenVINO", "litert": "LiteRT"}
 HEADER = (
     "model", "learned from", "licence", "parameters", "MB: float32, int8", "ms: Keras, fastest", "x real time",
     "ROC-AUC on genres", "published ROC-AUC, PR-AUC",
 )  # fmt: skip
 NOTES = (
-    "MB: ONNX files. ms: samples of a clip of {seconds:g} s in memory to tags, median, on {cores} cores ({processor}, "
+    "MB: ONNX files; one figure alone is the size of the weights. "
+    "ms: samples of a clip of {seconds:g} s in memory to tags, median, on {cores} cores ({processor}, "
     "{date}), with Keras and with the fastest runtime, both at float32. x real time: seconds of sound that the fastest "
     "tags per second at its best batch. `docs/benchmark.md` has the command, the spread, one thread, bfloat16, int8.",
     "ROC-AUC on genres: {genres} (split {split}, n = {n}, of artists that only `vgg_mtt` and `musicnn_mtt` may know), "
     "tags classical, electronic, pop and rock against the data set's labels; macro average, 95 % interval with artists "
-    "resampled. Published by Pons & Serra 2019, not measured here: on {published}. Empty: not measured. `tiny` is for "
-    "tests.",
+    "resampled. Published by the authors, not measured here: on {published}. On MagnaTagATune `won_*` "
+    "were scored on the clean split, the others on the full one, where PR-AUC is 5 to 7 points lower. A dash: none is "
+    "given (mn04: mean average precision). Empty: not measured yet. `tiny` is for tests.",
 )
 
 
@@ -55,14 +61,18 @@ def row(spec: ModelSpec, run: BenchmarkRun) -> tuple[str, ...]:
     return (
         f"`{spec.name}`", source(spec), spec.license, f"{spec.claims['parameters']:,}", size(spec, run),
         *speed(spec.name, run), interval.format(**genres) if genres else "",
-        "{roc_auc:.4f}, {pr_auc:.4f}".format(**published) if published else "",
+        ", ".join(f"{published[name]:.4f}" if name in published else "-" for name in ("roc_auc", "pr_auc"))
+        if published
+        else "",
     )  # fmt: skip
 
 
 def source(spec: ModelSpec) -> str:
     """What a model learned from, in two words or three."""
     teacher = next((data.name for data in spec.training_data if data.role == "teacher"), "")
-    return f"answers of `{teacher}`" if teacher else re.split(" with | by ", spec.training_data[0].name)[0]
+    return (
+        f"answers of `{teacher.split(',')[0]}`" if teacher else re.split(" with | by ", spec.training_data[0].name)[0]
+    )
 
 
 def size(spec: ModelSpec, run: BenchmarkRun) -> str:
