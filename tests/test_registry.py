@@ -1,5 +1,6 @@
 """Names, near misses, and models of other packages."""
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -83,7 +84,7 @@ def test_names_are_not_taken_over(clean_registry):
         def musicnn():
             pass
 
-    other = kmt.ModelSpec(**{**vars(kmt.model_info("tiny")), "architecture": "musicnn"})
+    other = dataclasses.replace(kmt.model_info("tiny"), architecture="musicnn")
     with pytest.raises(SpecError, match="A different model is already registered as 'tiny'"):
         registry._add_spec(other)
 
