@@ -33,6 +33,7 @@ _EXPORTS = {
     "load": "loading",
     "untrained": "loading",
     "Taggram": "tagging.taggram",
+    "TaggramRow": "tagging.taggram",
     "MusicTagError": "errors",
     "demo_clip": "audio.demo",
     "Recipe": "apps.recipes",
@@ -101,6 +102,7 @@ if TYPE_CHECKING:  # the same names, for type checkers
     from .tagger import Tagger as Tagger
     from .tagger import TagResult as TagResult
     from .tagging.taggram import Taggram as Taggram
+    from .tagging.taggram import TaggramRow as TaggramRow
     from .tagging.validation import validate as validate
     from .training.distillation import distil as distil
     from .training.finetuning import FineTuneSpec as FineTuneSpec

@@ -42,6 +42,10 @@ NOT_RUN = {
         "keras-musictag library s3://": "needs a cluster and a bucket; see test_library_ray.py",
         "from keras_musictag.apps.library import tag_on_ray": "needs a cluster and a bucket; see test_library_ray.py",
     },
+    "live.md": {
+        "ffmpeg": "pipes and the internet; test_live.py feeds the same pipe",
+        "keras-musictag listen": "needs a microphone; test_live.py has one that is made up",
+    },
     "train.md": {
         "python -c": "3 GB; test_magnatagatune_end_to_end.py goes the same way with a miniature",
         "keras-musictag train --recipe": "see test_magnatagatune_end_to_end.py",

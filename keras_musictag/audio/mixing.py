@@ -21,7 +21,7 @@ _STRETCH_VALUES = 2**22  # samples times channels that a stretch has at most, 16
 # Energy of the sum, as a share of that of all channels: 1 for independent channels and for a single one, 1 + r for two
 # with correlation r. Of 216 stereo tracks of free music, 644 stretches of 10 s gave 0.52 and more; inverted copies of
 # music give 0, and up to 0.012 behind a lossy codec (Vorbis at 48 kb/s). 2026-11-28.
-_CANCELLED = 0.05
+CANCELLED = 0.05
 
 
 def mix(blocks: Blocks, rate: int, notes: list[str]) -> Blocks:
@@ -78,7 +78,7 @@ def _louder_than_mix(stretch: list[np.ndarray], mixed: list[np.ndarray]) -> int 
     """The channel with most energy, where the mix of a stretch is lost and that channel can be heard; else `None`."""
     with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is found and reported later
         energy = sum(_energy(y) for y in mixed)
-        lost = energy * len(stretch[0]) ** 2 < _CANCELLED * sum(_energy(piece) for piece in stretch)
+        lost = energy * len(stretch[0]) ** 2 < CANCELLED * sum(_energy(piece) for piece in stretch)
         if not lost and energy >= ONE_STEP**2 * sum(map(len, mixed)):  # then it reaches one step somewhere
             return None
         loudest = int(np.argmax(sum(np.array([_energy(y) for y in piece]) for piece in stretch)))

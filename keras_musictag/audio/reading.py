@@ -109,7 +109,7 @@ def stream(
     Raises:
         AudioError: as `load`, when the iterator gets there.
     """
-    _check_sr(target_sr, "target_sr")
+    check_sr(target_sr, "target_sr")
     _check_seconds("offset", offset)
     if duration is not None:
         _check_seconds("duration", duration)
@@ -119,8 +119,8 @@ def stream(
     with contextlib.ExitStack() as stack:
         rate, blocks = _decode(stack, source, sr, offset, duration, said)
         empty = True
-        blocks = _checked(mix(blocks, rate, said), source, frames_in(offset, rate))
-        for block in _resample(blocks, rate, target_sr, resampler):
+        blocks = checked(mix(blocks, rate, said), describe(source), frames_in(offset, rate))
+        for block in resample(blocks, rate, target_sr, resampler):
             empty = False
             yield block
     if notes is not None:
@@ -257,7 +257,7 @@ def _from_file(
         except DecodeFailed as error:
             reasons.append(f"{name}: {error}")
         else:
-            return _check_sr(rate, describe(path), _MAX_FILE_SR), _whole(blocks, path, rate, offset, duration)
+            return check_sr(rate, describe(path), _MAX_FILE_SR), _whole(blocks, path, rate, offset, duration)
     with opened(path) as file:
         why = "the MP4 file ends before its index" if mp4_breaks_off(file) else breaks_off(file)
     if why:
@@ -290,22 +290,9 @@ def _whole(blocks: Blocks, path: Any, rate: int, offset: float, duration: float 
 def _from_array(y: np.ndarray, sr: float | None, offset: float, duration: float | None) -> tuple[int, Blocks]:
     if sr is None:
         raise InvalidSamplesError("An array has no sample rate of its own: pass it too, e.g. tag(y, sr=44100).")
-    rate = _check_sr(sr, "sr")
+    rate = check_sr(sr, "sr")
     y = np.asarray(y)
-    if y.ndim not in (1, 2):
-        raise InvalidSamplesError(f"An array must be (samples,) or (channels, samples); got shape {y.shape}.")
-    if y.dtype.kind not in "iuf":
-        raise InvalidSamplesError(f"Samples must be integers or floats; got an array of {y.dtype}.")
-    if y.dtype.kind in "iu" and y.dtype.itemsize > 4:  # NumPy's default integer; scaled by 2**63 it would be silence
-        raise InvalidSamplesError(
-            f"No sound has 64-bit integers; got an array of {y.dtype}. Cast it to the width it was recorded with, e.g. "
-            "y.astype('int16')."
-        )
-    if y.ndim == 2 and y.shape[0] > _MAX_CHANNELS and y.shape[0] > y.shape[1]:
-        raise InvalidSamplesError(
-            f"An array of shape {y.shape} looks like (samples, channels); librosa's order (channels, samples) is "
-            "expected: pass y.T."
-        )
+    check_samples(y)
     if y.size == 0:
         raise AudioTooShortError(f"The array of shape {y.shape} has no samples.")
     start = frames_in(offset, rate)
@@ -321,7 +308,8 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
 
 
-def _check_sr(sr: Any, what: str, most: int = MAX_SR) -> int:
+def check_sr(sr: Any, what: str, most: int = MAX_SR) -> int:
+    """Sample rate as an integer; raise unless it is a whole number of Hz within bounds. `what` is what to call it."""
     if not _is_number(sr) or not MIN_SR <= sr <= most or sr != int(sr):
         khz = f" That looks like kHz: use {round(1000 * sr)}." if _is_number(sr) and 4 <= sr <= 400 else ""
         raise InvalidSamplesError(
@@ -335,26 +323,48 @@ def _check_seconds(what: str, value: Any) -> None:
         raise InvalidSamplesError(f"{what} must be a number of seconds, not negative and finite; got {value!r}.")
 
 
-def _checked(blocks: Blocks, source: Source, first: int) -> Blocks:
+def check_samples(y: np.ndarray) -> None:
+    """Raise unless an array is `(samples,)` or `(channels, samples)` of numbers that sound can have.
+
+    Raises:
+        InvalidSamplesError: what is wrong with its shape or type.
+    """
+    if y.ndim not in (1, 2):
+        raise InvalidSamplesError(f"An array must be (samples,) or (channels, samples); got shape {y.shape}.")
+    if y.dtype.kind not in "iuf":
+        raise InvalidSamplesError(f"Samples must be integers or floats; got an array of {y.dtype}.")
+    if y.dtype.kind in "iu" and y.dtype.itemsize > 4:  # NumPy's default integer; scaled by 2**63 it would be silence
+        raise InvalidSamplesError(
+            f"No sound has 64-bit integers; got an array of {y.dtype}. Cast it to the width it was recorded with, e.g. "
+            "y.astype('int16')."
+        )
+    if y.ndim == 2 and y.shape[0] > _MAX_CHANNELS and y.shape[0] > y.shape[1]:
+        raise InvalidSamplesError(
+            f"An array of shape {y.shape} looks like (samples, channels); librosa's order (channels, samples) is "
+            "expected: pass y.T."
+        )
+
+
+def checked(blocks: Blocks, name: str, first: int) -> Blocks:
     """Pass blocks on as long as every sample is a number that sound can have; `first` is the frame they begin at."""
     for block in blocks:
         peak = max(float(block.max()), -float(block.min())) if len(block) else 0.0  # NaN, if there is any
         if not math.isfinite(peak):
             at = first + int(np.argmin(np.isfinite(block)))
             raise InvalidSamplesError(
-                f"{describe(source)} has samples that are NaN or infinite, the first one at sample {at}. Repair the "
+                f"{name} has samples that are NaN or infinite, the first one at sample {at}. Repair the "
                 "sound, e.g. with numpy.nan_to_num."
             )
         if peak > MAX_PEAK:
             raise InvalidSamplesError(
-                f"{describe(source)} has floats up to {peak:.0f} where full scale is 1. Divide by the full scale they "
+                f"{name} has floats up to {peak:.0f} where full scale is 1. Divide by the full scale they "
                 "came from, e.g. 32768 for 16 bits, or pass the integers."
             )
         first += len(block)
         yield block
 
 
-def _resample(blocks: Blocks, rate: int, target: int, quality: str) -> Blocks:
+def resample(blocks: Blocks, rate: int, target: int, quality: str) -> Blocks:
     """Resample with soxr, block by block: the same samples as in one piece, and as many as librosa gives."""
     if rate == target:
         yield from (block for block in blocks if len(block))

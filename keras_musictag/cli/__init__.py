@@ -13,6 +13,7 @@ from . import evaluate as evaluate
 from . import export as export
 from . import finetune as finetune
 from . import library as library
+from . import listen as listen
 from . import probe as probe
 from . import push as push
 from . import search as search

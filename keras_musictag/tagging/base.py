@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from ..audio import live
 from ..audio import reading as audio
 from ..errors import ForkedProcessError, MusicTagError
 from ..models import windows
@@ -22,7 +23,7 @@ from ..models.spec import ModelSpec
 from ..utils.cores import available_cores
 from .runtimes import Runtime
 from .tag_result import TagResult
-from .taggram import Taggram
+from .taggram import Taggram, TaggramRow
 
 _log = logging.getLogger(__name__)
 
@@ -247,16 +248,7 @@ class BaseTagger(abc.ABC):
             ValueError: `hop_seconds` or `window_seconds` is not positive, or `kinds` cannot be used.
         """
         columns = self.spec.vocabulary.columns(kinds=kinds)
-        if window_seconds is None:
-            window_seconds = self.spec.taggram_seconds or self.spec.window_seconds
-        for name, value in (("hop_seconds", hop_seconds), ("window_seconds", window_seconds)):
-            if not value > 0 or value > 86_400:
-                raise ValueError(f"{name} must be positive and at most a day; got {value!r}.")
-        rate, frame = self.spec.audio.sr, self.spec.mel.hop_length
-        grid = 1 if self.spec.mel.center else frame
-        hop_samples = max(1, round(hop_seconds * rate / grid)) * grid
-        whole = window_seconds >= self.spec.window_seconds
-        heard_frames = self.spec.window.frames if whole else max(1, round(window_seconds * rate / frame))
+        hop_samples, heard_frames = self._taggram_grid(hop_seconds, window_seconds)
         starts, rows = [], []
         notes: list[str] = []
         for batch in self._windows(source, sr, offset, duration, hop_samples, heard_frames, notes):
@@ -264,12 +256,62 @@ class BaseTagger(abc.ABC):
             rows.append(self._run.predict(batch.samples))
         return Taggram(
             tags=tuple(self.names[column] for column in columns),
-            starts=offset + np.concatenate(starts) / rate,
+            starts=offset + np.concatenate(starts) / self.spec.audio.sr,
             probabilities=np.concatenate(rows)[:, columns],
             window_seconds=windows.hearing(self.spec, heard_frames).window_seconds,
-            hop_seconds=hop_samples / rate,
+            hop_seconds=hop_samples / self.spec.audio.sr,
             model=self.spec.name,
             notes=tuple(notes),
+        )
+
+    def stream(
+        self,
+        blocks: Iterable[np.ndarray],
+        sr: float,
+        *,
+        hop_seconds: float = 1.0,
+        window_seconds: float | None = None,
+        kinds: Collection[str] | None = None,
+        notes: list[str] | None = None,
+    ) -> Iterator[TaggramRow]:
+        """Rows of a taggram while the sound is still coming in; memory does not grow.
+
+        A row is given as soon as its window is complete: `window_seconds / 2` after its `time`, plus at most 0.15 s of
+        sound that the resampler holds back, plus what is missing of a block. Rows equal those of `taggram` to 1e-5. The
+        exception is sound whose channels cancel each other out in part: here that is noticed a second late.
+
+        Args:
+            blocks: arrays `(samples,)` or `(channels, samples)` in order, of any lengths: a generator that waits for a
+                sound card, for example. Its end is the end of the sound.
+            sr: their sample rate in Hz.
+            hop_seconds, window_seconds, kinds: as in `taggram`.
+            notes: list that gets a sentence at the end for each thing to know of the sound.
+
+        Yields:
+            `TaggramRow`: `time` in seconds since the first sample, and `probabilities` `(tags,)`, in the order of
+            `names`, those of `kinds` only. After the last block come the rows that `taggram` fills up with zeros.
+
+        Raises:
+            AudioError: a block cannot be used; at the end, that nothing could be heard in any of them.
+            ValueError: as `taggram`.
+
+        Example:
+            >>> import keras_musictag as kmt, numpy as np
+            >>> blocks = (np.sin(np.arange(i, i + 1_600) / 6) / 2 for i in range(0, 48_000, 1_600))  # 0.1 s each
+            >>> [round(time, 1) for time, _ in kmt.load("tiny").stream(blocks, 16_000, window_seconds=1.0)]
+            [0.5, 1.5, 2.5]
+        """
+        columns = self.spec.vocabulary.columns(kinds=kinds)
+        hop_samples, heard_frames = self._taggram_grid(hop_seconds, window_seconds)
+        settings = self.spec.audio
+        sound = live.stream_blocks(blocks, sr, target_sr=settings.sr, resampler=settings.resampler, notes=notes)
+        half = windows.hearing(self.spec, heard_frames).window_seconds / 2
+        cut = windows.cut(
+            sound, self.spec, hop_samples=hop_samples, heard_frames=heard_frames, batch_size=1, name="The stream"
+        )
+        return (
+            TaggramRow(float(batch.offsets[0] / settings.sr + half), self._run.predict(batch.samples)[0, columns])
+            for batch in cut
         )
 
     def embed(
@@ -294,6 +336,19 @@ class BaseTagger(abc.ABC):
         return self._mean(self._run_features, self._windows(source, sr, offset, duration))
 
     # --- Internals ---
+
+    def _taggram_grid(self, hop_seconds: float, window_seconds: float | None) -> tuple[int, int]:
+        """Samples from one row of a taggram to the next, and spectrogram frames that a row hears."""
+        if window_seconds is None:
+            window_seconds = self.spec.taggram_seconds or self.spec.window_seconds
+        for name, value in (("hop_seconds", hop_seconds), ("window_seconds", window_seconds)):
+            if not value > 0 or value > 86_400:
+                raise ValueError(f"{name} must be positive and at most a day; got {value!r}.")
+        rate, frame = self.spec.audio.sr, self.spec.mel.hop_length
+        grid = 1 if self.spec.mel.center else frame
+        hop_samples = max(1, round(hop_seconds * rate / grid)) * grid
+        whole = window_seconds >= self.spec.window_seconds
+        return hop_samples, self.spec.window.frames if whole else max(1, round(window_seconds * rate / frame))
 
     def _windows(
         self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -11,6 +11,18 @@ from ..models.vocabulary import column_of, name_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+
+class TaggramRow(NamedTuple):
+    """What `stream` gives for a window: one row of a taggram.
+
+    Attributes:
+        time: the middle of the window, in seconds of the sound.
+        probabilities: float32 array `(tags,)`.
+    """
+
+    time: float
+    probabilities: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
