@@ -44,6 +44,7 @@ _EXPORTS = {
     "FineTuneSpec": "training.finetuning",
     "fine_tune": "training.finetuning",
     "evaluate": "evaluation.measuring",
+    "choose_base": "apps.probing",
     "probe": "apps.probing",
     "tag_library": "apps.library",
     "validate": "tagging.validation",
@@ -76,6 +77,7 @@ if TYPE_CHECKING:  # the same names, for type checkers
     from . import models as models
     from . import plots as plots
     from .apps.library import tag_library as tag_library
+    from .apps.probing import choose_base as choose_base
     from .apps.probing import probe as probe
     from .apps.recipes import Recipe as Recipe
     from .apps.recipes import plan_recipe as plan_recipe

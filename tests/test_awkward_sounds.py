@@ -297,6 +297,28 @@ def test_notes_reach_the_user(tmp_path, mp3, caplog):
     assert [bool(row["notes"]) for row in sorted(rows, key=lambda row: row["path"])] == [False, True, True]
 
 
+@pytest.mark.parametrize(("rate", "noted_"), [(4_000, True), (7_999, True), (8_000, False)])
+def test_a_low_sample_rate_is_noted(tmp_path, caplog, rate, noted_):
+    path = tmp_path / "music" / "phone.wav"
+    path.parent.mkdir()
+    soundfile.write(path, np.random.default_rng(0).uniform(-0.5, 0.5, 2 * rate), rate)
+    tiny = kmt.load("tiny")  # 16 kHz
+    [result] = tiny.tag_many([path])
+    assert len(result.notes) == noted_ and result.tags == tiny.tag(path)
+    assert caplog.text.count("phone.wav': The sample rate is") == noted_
+    told = CliRunner().invoke(main, ["tag", "-m", "tiny", str(path)])
+    assert told.exit_code == 0 and told.stderr.count(f"note: {path}: The sample rate is {rate} Hz") == noted_
+    assert tag_library(path.parent, tmp_path / "tags.jsonl", tiny, workers=1).noted == noted_
+
+
+def test_what_a_low_sample_rate_means():
+    _, notes = noted(np.ones(8_000, "float32"), sr=8_000, target_sr=32_000)
+    assert notes == [
+        "The sample rate is 8000 Hz, so there is nothing above 4000 Hz: more than the upper half of the spectrum up to "
+        "16000 Hz, which the model expects, is empty."
+    ]
+
+
 def test_rows_written_before_there_were_notes(tmp_path):
     out = tmp_path / "tags.jsonl"
     clip = save(tmp_path / "a.wav", encode(signal(2)))

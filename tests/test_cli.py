@@ -106,6 +106,15 @@ def test_models():
     listed = {line.split()[0]: line for line in result.stdout.splitlines()}
     assert set(kmt.list_models()) == set(listed)
     assert "398,530" in listed["musicnet_crnn"]
+    for name, facts in {
+        "musicnet_crnn": ("MagnaTagATune", "Apache-2.0", "1.6 MB"),
+        "won_fcn_jamendo": ("MTG-Jamendo", "MIT", "1.9 MB"),
+        "tiny": ("own tags", "Apache-2.0", "0.0 MB"),
+    }.items():
+        timed = next(each for each in kmt.model_info(name).latency if (each.scope, each.batch) == ("waveform", 1))
+        assert all(f"  {fact}  " in listed[name] for fact in facts)
+        number = listed[name].split(f"  {timed.median_ms:.0f} ms [")[1][0]
+        assert f"[{number}] {timed.machine}, {timed.threads} threads, {timed.date}" in result.stderr
     for name in kmt.list_models():
         weights = kmt.model_info(name).weights
         expected = "none yet" if weights is None else "included" if weights.kind == "file" else "to download, "

@@ -95,6 +95,20 @@ def test_top_and_threshold(music, tiny, tmp_path):
         assert row["tags_kept"] == "top 3, >= 0.5" and all(p >= 0.5 for p in row["tags"].values())
 
 
+def test_kinds(music, tmp_path):
+    tag(music, "musicnet_crnn", top=2, kinds={"tempo", "genre"})
+    for row in read(tmp_path / "tags.jsonl").values():
+        assert row["tags_kept"] == "genre, tempo, top 2" and len(row["tags"]) == 2
+        assert set(row["tags"]) <= set(kmt.load("musicnet_crnn").tag(music / "000.wav", kinds={"tempo", "genre"}))
+    with pytest.raises(LibraryError, match="rows of another model or other settings"):
+        tag(music, "musicnet_crnn", top=2, kinds={"genre"})
+    with pytest.raises(ValueError, match="Unknown kinds of tags: colour"):
+        tag(music, "musicnet_crnn", "other.jsonl", kinds={"colour"})
+    with pytest.raises(ValueError, match="The kinds of this model's tags are not known"):
+        tag(music, "tiny", "other.jsonl", kinds={"genre"})
+    assert not (tmp_path / "other.jsonl").exists()
+
+
 # === Files that cannot be tagged ===
 
 

@@ -81,6 +81,39 @@ def test_models():
         TaggingService(["tiny"]).tagger("/etc")
 
 
+def test_all_models_are_offered_by_vocabulary_and_loaded_when_first_used(sounds, monkeypatch):
+    loaded, tiny = [], kmt.load("tiny")
+    monkeypatch.setattr("keras_musictag.loading.load", lambda name, **_: loaded.append(name) or tiny)
+    service = TaggingService()
+    groups = service.groups
+    assert list(groups) == ["MagnaTagATune", "Million Song Dataset", "AudioSet", "MTG-Jamendo"]
+    assert groups["MagnaTagATune"][0] == "musicnet_crnn" and groups["AudioSet"] == ("mn04_audioset",)
+    assert sorted(sum(groups.values(), ())) == sorted(set(kmt.list_models(pretrained=True)) & set(service.models))
+    assert loaded == []
+    for _ in range(2):
+        service.answer(sounds / "tone.wav", ["won_fcn_msd"])
+    assert loaded == ["won_fcn_msd"]
+
+
+def test_own_tags_come_last(tmp_path):
+    kmt.load("tiny").save(tmp_path / "mine")
+    service = TaggingService(["tiny", "no_such_model", "vgg_mtt", str(tmp_path / "mine")])
+    assert service.groups == {
+        "MagnaTagATune": ("vgg_mtt",), "own tags": ("tiny", "no_such_model", str(tmp_path / "mine")),
+    }  # fmt: skip
+
+
+def test_kinds_and_notes_are_in_the_answer(tmp_path):
+    soundfile.write(tmp_path / "phone.wav", np.random.default_rng(0).uniform(-0.1, 0.1, 8_000), 5_000)
+    with_kinds, without = TaggingService(["musicnet_crnn", "tiny"]).answer(
+        tmp_path / "phone.wav", ["musicnet_crnn", "tiny"]
+    )["results"]
+    assert with_kinds["kinds"]["guitar"] == "instrument" and set(with_kinds["kinds"]) == set(with_kinds["tags"])
+    assert without["kinds"] == {}
+    [note] = with_kinds["notes"]
+    assert note.startswith("The sample rate is 5000 Hz") and "up to 6000 Hz" in note
+
+
 def test_limits():
     with pytest.raises(ValueError, match="minutes must be a positive number; got 0"):
         Limits(minutes=0)
@@ -254,6 +287,13 @@ def test_a_song_is_dropped_compared_heard_and_downloaded(page, served, tmp_path)
     expected = kmt.load("musicnet_crnn").tag(kmt.demo_clip(), top=10)
     assert tags == list(expected)
     # A click in the middle of the taggram moves the player there, and the cursors follow it.
+    page.locator("#answer .kinds button", has_text="mood").click()
+    page.wait_for_selector("#answer .kinds .chosen >> text=mood")
+    tags = page.locator("#answer .result:nth-child(2) .tag").all_inner_texts()
+    assert tags == list(kmt.load("musicnet_crnn").tag(kmt.demo_clip(), kinds={"mood"}))
+    assert page.locator("#answer .result:nth-child(1) .tag").count() == 5, "its tags have no kinds: all of them"
+    page.locator("#answer .kinds button", has_text="all").click()
+    page.wait_for_selector("#answer .kinds .chosen >> text=all")
     strip = page.locator("#answer .strip").first
     strip.click(position={"x": strip.bounding_box()["width"] / 2, "y": 5})
     page.wait_for_function("parseFloat(document.querySelector('#answer .cursor').style.left) > 49")

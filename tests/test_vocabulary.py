@@ -46,6 +46,13 @@ def test_table_has_the_tags_of_the_list_in_its_order(name):
     assert [words.column(tag) for tag in tags] == [words.column(shown) for shown in names] == list(range(len(tags)))
 
 
+def test_titles_say_whose_tags_they_are():
+    by_title = {Vocabulary.of(tags_of(name)).title for name in LISTS}
+    assert by_title == {"MagnaTagATune", "Million Song Dataset", "MTG-Jamendo", "AudioSet"}
+    assert Vocabulary.of(Vocabulary.of(tags_of("jamendo50")).names).title == "MTG-Jamendo", "in short names, too"
+    assert Vocabulary.of(("dub", "sad")).title == Vocabulary.of(("dub",), {"dub": "genre"}).title == "own tags"
+
+
 def test_order_of_outputs_is_free():
     words = Vocabulary.of(tags_of("jamendo50")[::-1])
     assert words.names[0] == "relaxing" and words.kinds[0] == "mood" and words.column("genre---alternative") == 49

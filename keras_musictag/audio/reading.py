@@ -72,7 +72,8 @@ def load(
         offset: seconds to skip.
         duration: seconds to decode, `None` for all.
         notes: list that gets a sentence for each thing one should know of a sound that can be used: damage that was
-            passed over, channels that cancel each other out. Without a list they are logged as warnings.
+            passed over, channels that cancel each other out, a sample rate below half of `target_sr`. Without a list
+            they are logged as warnings.
 
     Returns:
         float32 array `(samples,)`, never a view of `source`.
@@ -123,6 +124,11 @@ def stream(
         for block in resample(blocks, rate, target_sr, resampler):
             empty = False
             yield block
+    if 2 * rate < target_sr:
+        said.append(
+            f"The sample rate is {rate} Hz, so there is nothing above {rate // 2} Hz: more than the upper half of the "
+            f"spectrum up to {target_sr // 2} Hz, which the model expects, is empty."
+        )
     if notes is not None:
         notes += said
     for note in said if notes is None else ():

@@ -14,6 +14,7 @@ from ..utils.tables import echo
 from .common import (
     STOPPED,
     UsageProblem,
+    import_backend,
     json_flag,
     load_tagger,
     loadable,
@@ -28,13 +29,22 @@ from .completers import complete_file, complete_model
 from .data_options import DATA_HELP, planned
 
 if TYPE_CHECKING:
+    from ..tagger import Tagger
     from ..training.finetuning import FineTuned
+    from ..training.finetuning.fitting import FineTunePlan
 
+AUTO = "auto"  # in the place of a model's name
 _SETTINGS = ("stages", "epochs", "learning_rate", "precision", "seed")
 
 
 @main.command(short_help="Fine-tune a model on your own tags.")
-@click.argument("model", default=DEFAULT_MODEL, shell_complete=complete_model)
+@click.argument("model", required=False, shell_complete=complete_model)
+@click.option(
+    "--base",
+    metavar="MODEL|auto",
+    shell_complete=complete_model,
+    help="The same as MODEL; auto: choose the best of a few models with a quick probe.",
+)
 @click.option("--data", "-d", metavar="DATA", required=True, shell_complete=complete_file, help=DATA_HELP)
 @click.option("--out", "-o", type=click.Path(path_type=Path), help="Folder of the result  [default: MODEL-DATA]")
 @click.option("--tags", metavar="A,B,...", help="Tags to learn, in the order of the outputs  [default: all]")
@@ -64,8 +74,11 @@ _SETTINGS = ("stages", "epochs", "learning_rate", "precision", "seed")
 @click.option("--strict", is_flag=True, help="Stop if any clip has a problem, instead of leaving it out.")
 @click.option("--dry-run", is_flag=True, help="Check everything, print the plan, and stop.")
 @json_flag
-def finetune(model: str, data: str, **given: Any) -> None:
+def finetune(model: str | None, base: str | None, data: str, **given: Any) -> None:
     """Make a tagger for the tags of labelled DATA from MODEL, which is musicnet_crnn unless you name another one.
+
+    Which model is the best base depends on the data. `--base auto` fits a head to each of a few models whose weights
+    are on this machine, compares them on clips held out, and prints the table and the choice.
 
     First a new head is fitted, then the whole network is trained; the second is kept if it does better on clips that
     were held out. The same command goes on where it was stopped, by Ctrl-C or otherwise. Bad files are reported and
@@ -73,25 +86,27 @@ def finetune(model: str, data: str, **given: Any) -> None:
 
     \b
     keras-musictag finetune --data songs/ --out mine --dry-run
+    keras-musictag finetune --base auto --data songs/ --out mine
     keras-musictag finetune musicnn_msd --data songs.csv --tags dub,garage --out mine
     keras-musictag finetune --data train.csv --validation valid.csv --stages head
     """  # noqa: D301
-    tags, validation = _tags(given["tags"]), _validation(given["validation"])
-    tagger = load_tagger(model)
-    from ..training.finetuning import FineTuneSpec
-    from ..training.finetuning.fitting import carry_out, plan
+    if model is not None and base is not None:
+        raise UsageProblem(f"Name the model to start from once; got {model} and --base {base}.")
+    options = {
+        "tags": _tags(given["tags"]),
+        "validation": _validation(given["validation"]),
+        "settings": {name: given[name] for name in _SETTINGS if given[name] is not None},
+        "single_label": given["single_label"],
+        "strict": given["strict"],
+    }
+    if base == AUTO:
+        prepared = _planned_with_the_best(data, options, given)
+    else:
+        prepared = _planned(load_tagger(model or base or DEFAULT_MODEL), data, options)
+    from ..training.finetuning.fitting import carry_out
 
-    changes = {name: given[name] for name in _SETTINGS if given[name] is not None}
+    model = model or (prepared.base.spec.name if base == AUTO else base) or DEFAULT_MODEL
     with progress_only():
-        prepared = plan(
-            tagger,
-            data,
-            tags,
-            validation=validation,
-            settings=FineTuneSpec(**changes),
-            single_label=given["single_label"],
-            strict=given["strict"],
-        )
         told = str(prepared)
     report = prepared.data.report
     if not report.passed or report.notes:
@@ -111,6 +126,30 @@ def finetune(model: str, data: str, **given: Any) -> None:
         click.echo("Stopped before there was a tagger. The same command goes on.", err=True)
         sys.exit(STOPPED)
     _tell(result, out, given["as_json"])
+
+
+def _planned(tagger: Tagger, data: str, options: dict[str, Any]) -> FineTunePlan:
+    from ..training.finetuning import FineTuneSpec
+    from ..training.finetuning.fitting import plan
+
+    with progress_only():
+        return plan(tagger, data, **{**options, "settings": FineTuneSpec(**options["settings"])})
+
+
+def _planned_with_the_best(data: str, options: dict[str, Any], given: dict[str, Any]) -> FineTunePlan:
+    """Choose a base, tell why, and plan with it."""
+    import_backend()
+    from ..apps.probing.base_choice import choose_base
+    from ..training.finetuning import FineTuneSpec
+    from ..training.finetuning.fitting import FineTunePlan
+    from ..training.finetuning.labelled_data import prepare
+
+    settings = FineTuneSpec(**options["settings"])
+    with progress_only():
+        ready = prepare(data, seed=settings.seed, **{name: options[name] for name in options if name != "settings"})
+        choice = choose_base(ready, settings=settings, cache=given["cache"], progress=sys.stderr.isatty())
+    click.echo(f"{choice}\n", err=True)
+    return FineTunePlan(base=load_tagger(choice.model), data=ready, settings=settings)
 
 
 def _tags(text: str | None) -> list[str] | None:

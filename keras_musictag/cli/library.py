@@ -13,6 +13,7 @@ from .common import (
     UsageProblem,
     import_backend,
     json_flag,
+    kind_option,
     load_tagger,
     main,
     model_option,
@@ -43,6 +44,7 @@ _TIMEOUT, _RAY_WORKERS = 600.0, 2
 @click.option(
     "--threshold", "-t", type=click.FloatRange(0, 1), default=0.0, help="Leave out tags below this probability."
 )
+@kind_option
 @click.option("--embeddings", is_flag=True, help="Store embeddings too.")
 @click.option(
     "--workers",
@@ -93,6 +95,7 @@ def library(
     actors: int | None,
     gpus: float | None,
     as_json: bool,
+    kinds: tuple[str, ...],
     **options: Any,
 ) -> None:
     """Tag all audio files below DIR, or those in a list, into one table.
@@ -103,12 +106,14 @@ def library(
     \b
     keras-musictag library ~/Music --out tags.parquet
     keras-musictag library ~/Music --out tags.parquet --update
+    keras-musictag library ~/Music --out genres.csv --model mn04_audioset --kind genre --top 3
     keras-musictag library s3://music/all --out s3://music/tags --engine ray
     """  # noqa: D301
     if engine == "local" and (actors is not None or gpus is not None):
         raise UsageProblem("--actors and --gpus are for --engine ray.")
     if engine == "ray" and write_tags is not None:
         raise UsageProblem("--write-tags works on this machine only. Leave it out, or --engine ray.")
+    options["kinds"] = kinds or None
     try:
         if engine == "ray":
             summary = _on_ray(sources, out, model, actors, gpus or 0.0, options)

@@ -6,8 +6,6 @@ import sys
 
 import click
 
-from ..errors import WeightsError
-from ..models.fetching import find_weights
 from ..models.registry import list_models, model_info
 from ..models.spec import ModelSpec
 from ..utils.tables import Table, console, echo, on_terminal
@@ -20,7 +18,11 @@ from .completers import complete_name
 @click.option("--pretrained", is_flag=True, help="Only models that have weights.")
 @click.option("--json", "as_json", is_flag=True, help="Print specs as JSON, one per line.")
 def models(pattern: str, pretrained: bool, as_json: bool) -> None:
-    """List models whose name matches PATTERN (e.g. "*cnn*")."""
+    """List models whose name matches PATTERN (e.g. "*cnn*").
+
+    Columns: the data set whose tags a model has, licence, parameters, size of the weights, time for a window of sound,
+    and whether the weights are on this machine.
+    """
     names = list_models(pattern, pretrained=pretrained)
     if as_json:
         for name in names:
@@ -29,28 +31,49 @@ def models(pattern: str, pretrained: bool, as_json: bool) -> None:
     if not names:
         click.echo(f"No model matches {pattern!r}.", err=True)
         return
-    rows = []
-    for name in names:
-        spec = model_info(name)
-        rows.append((name, f"{spec.claims.get('parameters', 0):,}", _where_weights_are(spec), spec.description))
-    echo(Table(("name", "parameters", "weights", "description"), rows, "<><<", header=False))
+    specs = [model_info(name) for name in names]
+    machines: list[str] = []  # on which times were measured, in the order of the footnotes
+    rows = [
+        (
+            spec.name, spec.vocabulary.title, spec.license, f"{spec.claims.get('parameters', 0):,}", _megabytes(spec),
+            _milliseconds(spec, machines), _where_weights_are(spec), spec.description,
+        )
+        for spec in specs
+    ]  # fmt: skip
+    titles = ("name", "tags of", "licence", "parameters", "size", "time", "weights", "description")
+    echo(Table(titles, rows, "<<<>>><<", header=False))
+    if machines:
+        click.echo("\ntime: one window of sound in memory to tags, with Keras, median of many calls", err=True)
+    for number, machine in enumerate(machines, 1):
+        click.echo(f"[{number}] {machine}", err=True)
     click.echo("\nMore about one of them: keras-musictag info NAME", err=True)
+
+
+def _megabytes(spec: ModelSpec) -> str:
+    return f"{spec.weights.size / 1e6:.1f} MB" if spec.weights and spec.weights.size else ""
+
+
+def _milliseconds(spec: ModelSpec, machines: list[str]) -> str:
+    """Median of the card's latency from a waveform, with the number of its footnote; a new machine is added."""
+    timed = next((each for each in spec.latency if (each.scope, each.batch) == ("waveform", 1)), None)
+    if timed is None:
+        return ""
+    machine = f"{timed.machine}, {timed.threads} threads, {timed.date}"
+    if machine not in machines:
+        machines.append(machine)
+    return f"{timed.median_ms:.0f} ms [{machines.index(machine) + 1}]"
 
 
 def _where_weights_are(spec: ModelSpec) -> str:
     """Whether a model loads without internet, in a word or two."""
-    from ..models.conversion import find_converted  # imports NumPy
+    from ..models.conversion import is_here  # imports NumPy
 
     if spec.weights is None:
         return "none yet"
     if spec.weights.kind == "file":
         return "included"
-    try:
-        found = find_converted(spec) or find_weights(spec)
-    except WeightsError:  # a mirror that is no folder; loading will say so
-        found = None
     size = f", {spec.weights.size / 1e6:.1f} MB" if spec.weights.size else ""
-    return "downloaded" if found else f"to download{size}"
+    return "downloaded" if is_here(spec) else f"to download{size}"
 
 
 @main.command()

@@ -17,7 +17,9 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..errors import WeightsError
 from ..utils.files import cache_folder, cached_path, sha256_of, write_atomically
+from .fetching import find_weights
 from .h5_files import read_h5
 from .importers import import_arrays, importer_of
 from .pytorch_files import read_pytorch
@@ -49,6 +51,14 @@ def find_converted(spec: ModelSpec) -> Path | None:
             _log.warning("%s in the cache is damaged and will be made again.", path)
             path.unlink()
     return None
+
+
+def is_here(spec: ModelSpec) -> bool:
+    """Whether a model's weights load without a download: embedded, converted, in a cache or in a mirror folder."""
+    try:
+        return (find_converted(spec) or find_weights(spec)) is not None
+    except WeightsError:  # a mirror that is no folder, an importer that is missing: loading will say so
+        return False
 
 
 def to_safetensors(spec: ModelSpec, path: Path, network: keras.Model) -> Path:

@@ -18,7 +18,13 @@ from ..errors import UnknownTagError
 KINDS = ("genre", "instrument", "mood", "voice", "era", "tempo", "other")
 
 _FOLDER = Path(__file__).with_name("tags")
-_LISTS = ("mtt50", "msd50", "jamendo50", "audioset527")
+_LISTS = {  # in `tags/` -> the data set whose tags they are
+    "mtt50": "MagnaTagATune",
+    "msd50": "Million Song Dataset",
+    "jamendo50": "MTG-Jamendo",
+    "audioset527": "AudioSet",
+}
+OWN_TAGS = "own tags"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,11 +35,13 @@ class Vocabulary:
         tags: names as trained.
         names: names for people, each once.
         kinds: one of `KINDS` each; `None` if nobody has said them.
+        title: the data set whose tags they are, such as `"MagnaTagATune"`; else `OWN_TAGS`.
     """
 
     tags: tuple[str, ...]
     names: tuple[str, ...]
     kinds: tuple[str, ...] | None = None
+    title: str = OWN_TAGS
 
     @classmethod
     def of(cls, tags: Sequence[str], kinds: Mapping[str, str] | None = None) -> Self:
@@ -48,11 +56,11 @@ class Vocabulary:
             ('genre', 'other')
         """
         tags = tuple(tags)
-        listed = _listed().get(frozenset(tags), {})
+        title, listed = _listed().get(frozenset(tags), (OWN_TAGS, {}))
         names = tuple(listed[tag][0] if listed else tag for tag in tags)
         if kinds:
-            return cls(tags, names, tuple(kinds.get(tag, "other") for tag in tags))
-        return cls(tags, names, tuple(listed[tag][1] for tag in tags) if listed else None)
+            return cls(tags, names, tuple(kinds.get(tag, "other") for tag in tags), title)
+        return cls(tags, names, tuple(listed[tag][1] for tag in tags) if listed else None, title)
 
     def columns(self, tags: Sequence[str] | None = None, kinds: Collection[str] | None = None) -> list[int]:
         """Indices of the outputs that are wanted.
@@ -133,16 +141,16 @@ def name_of(tag: str) -> str:
         >>> name_of("genre---jazz"), name_of("my own tag")
         ('jazz', 'my own tag')
     """
-    return next((entries[tag][0] for entries in _listed().values() if tag in entries), tag)
+    return next((entries[tag][0] for _, entries in _listed().values() if tag in entries), tag)
 
 
 @functools.cache
-def _listed() -> dict[frozenset[str], dict[str, tuple[str, str]]]:
-    """Tags of each list -> tag -> name and kind; the names of a list are a list too."""
-    found: dict[frozenset[str], dict[str, tuple[str, str]]] = {}
-    for title in _LISTS:
-        _, *lines = (_FOLDER / f"{title}.kinds.tsv").read_text(encoding="utf-8").splitlines()
+def _listed() -> dict[frozenset[str], tuple[str, dict[str, tuple[str, str]]]]:
+    """Tags of each list -> its title, and tag -> name and kind; the names of a list are a list too."""
+    found: dict[frozenset[str], tuple[str, dict[str, tuple[str, str]]]] = {}
+    for file, title in _LISTS.items():
+        _, *lines = (_FOLDER / f"{file}.kinds.tsv").read_text(encoding="utf-8").splitlines()
         rows = [line.split("\t") for line in lines]
-        found[frozenset(tag for tag, _, _ in rows)] = {tag: (name, kind) for tag, kind, name in rows}
-        found[frozenset(name for _, _, name in rows)] = {name: (name, kind) for _, kind, name in rows}
+        found[frozenset(tag for tag, _, _ in rows)] = title, {tag: (name, kind) for tag, kind, name in rows}
+        found[frozenset(name for _, _, name in rows)] = title, {name: (name, kind) for _, kind, name in rows}
     return found

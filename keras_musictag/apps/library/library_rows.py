@@ -6,10 +6,12 @@ import dataclasses
 import hashlib
 import json
 import os
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any, Self
 
 from ...errors import MusicTagError
 from ...models.front_end import identifying_fields
+from ...models.vocabulary import KINDS, check_kinds
 
 if TYPE_CHECKING:
     from ...models.spec import ModelSpec
@@ -38,7 +40,8 @@ class LibraryRow:
         duration_s: seconds of sound.
         model: name of the tagger.
         weights_sha256, spec_digest: its revision: weights, and what else decides the outputs.
-        tags_kept: which tags there are: `"all"`, `"top 10"`, `">= 0.2"`, `"top 10, >= 0.2"`.
+        tags_kept: which tags there are: `"all"`, `"top 10"`, `">= 0.2"`, `"genre, mood"` (kinds), or several of these:
+            `"genre, mood, top 10, >= 0.2"`.
         tags: tag -> probability, most probable first; `None` after an error.
         embedding: what enters the classifier, averaged over windows, if it was asked for.
         notes: what to know of a sound that could be tagged, a sentence each: it is damaged, or its channels cancel
@@ -101,18 +104,28 @@ class Revision:
     embeddings: bool
 
     @classmethod
-    def of(cls, tagger: BaseTagger, top: int | None, threshold: float, embeddings: bool) -> Self:
+    def of(
+        cls,
+        tagger: BaseTagger,
+        top: int | None,
+        threshold: float,
+        embeddings: bool,
+        kinds: Collection[str] | None = None,
+    ) -> Self:
         """The revision of a tagger's rows.
 
         Raises:
             LibraryError: the weights are in no file, so nobody could tell later what gave the rows.
+            ValueError: there is no such kind of tags, or the kinds of the tagger's tags are not known.
         """
+        tagger.spec.vocabulary.columns(kinds=kinds)
         if not tagger.weights_sha256:
             raise LibraryError(
                 f"The weights of {tagger.spec.name!r} are in no file, so rows could not say what they came from. Save "
                 "the tagger and load it from its folder."
             )
-        kept = [f"top {top}"] * (top is not None) + [f">= {threshold:g}"] * (threshold > 0)
+        kept = [] if kinds is None else [kind for kind in KINDS if kind in check_kinds(kinds)]
+        kept += [f"top {top}"] * (top is not None) + [f">= {threshold:g}"] * (threshold > 0)
         return cls(
             tagger.spec.name,
             tagger.weights_sha256,

@@ -10,13 +10,14 @@ import functools
 import math
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ...models.registry import DEFAULT_MODEL
+from ...models.vocabulary import Vocabulary
 from ...utils.cores import available_cores
 from . import listing, output, write_back
 from .batching import Batcher, batch_size, network
@@ -41,6 +42,7 @@ def tag_library(
     *,
     top: int | None = None,
     threshold: float = 0.0,
+    kinds: Collection[str] | None = None,
     embeddings: bool = False,
     workers: int | None = None,
     timeout: float = TIMEOUT,
@@ -63,6 +65,7 @@ def tag_library(
         tagger: a `Tagger` or `ExportedTagger` with weights from a file, or what `load` takes.
         top: keep this many of the most probable tags.
         threshold: keep tags at least this probable.
+        kinds: keep tags of these kinds only, as in `Tagger.tag`.
         embeddings: keep the embeddings too.
         workers: processes that decode; by default, one per processor.
         timeout: seconds that decoding a file may take.
@@ -81,7 +84,7 @@ def tag_library(
             another model; the disk is full.
         WeightsError, SpecError, UnknownModelError: as `load`.
         MissingExtraError: Parquet is wanted and pyarrow is not installed, or `write_tags` and mutagen is not.
-        ValueError: a number that makes no sense.
+        ValueError: a number that makes no sense; `kinds` has an unknown one, or those of the tags are not known.
 
     Example:
         >>> import tempfile, keras_musictag as kmt
@@ -101,11 +104,11 @@ def tag_library(
         from ...loading import load
 
         tagger = load(tagger)
-    revision = Revision.of(tagger, top, threshold, embeddings)
+    revision = Revision.of(tagger, top, threshold, embeddings, kinds)
     with OutputLock(out), contextlib.closing(_open_journal(out, revision, resume)) as journal:
         if not update:
             check_revision(out, found, journal, revision)
-        run = Run(journal, tagger.spec.vocabulary.names, revision, top, threshold, update)
+        run = Run(journal, tagger.spec.vocabulary, revision, top, threshold, kinds, update)
         written = None
         try:
             run.go(found, _here(tagger, embeddings, workers or available_cores(), timeout), progress)
@@ -186,22 +189,24 @@ class Run:
 
     Args:
         journal: holds the rows.
-        tags: of the network's first outputs.
+        vocabulary: tags of the network's first outputs.
         revision: of the rows.
-        top, threshold, update: as in `tag_library`.
+        top, threshold, kinds, update: as in `tag_library`.
     """
 
     def __init__(
         self,
         journal: RowStore,
-        tags: Sequence[str],
+        vocabulary: Vocabulary,
         revision: Revision,
         top: int | None,
         threshold: float,
+        kinds: Collection[str] | None,
         update: bool,
     ) -> None:
         """Nothing is done yet."""
-        self._journal, self._tags, self._revision = journal, tags, revision
+        self._journal, self._tags, self._revision = journal, vocabulary.names, revision
+        self._columns = vocabulary.columns(kinds=kinds)
         self._top, self._threshold, self._update = top, threshold, update
         self._tagged = self._skipped = self._changed = self._noted = 0
         self._sound_seconds = 0.0
@@ -300,7 +305,7 @@ class Run:
             self._fail(path, f"The model gives NaN or infinity for {path!r}. Try another one.", "model", done.opened)
             return
         tags = self._tags
-        order = sorted(range(len(tags)), key=lambda column: -outputs[column])[: self._top]
+        order = sorted(self._columns, key=lambda column: -outputs[column])[: self._top]
         kept = {
             tags[column]: round(float(outputs[column]), 6) for column in order if outputs[column] >= self._threshold
         }

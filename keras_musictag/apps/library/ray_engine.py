@@ -19,7 +19,7 @@ import math
 import os
 import platform
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,6 +57,7 @@ def tag_on_ray(
     *,
     top: int | None = None,
     threshold: float = 0.0,
+    kinds: Collection[str] | None = None,
     embeddings: bool = False,
     actors: int | None = None,
     workers: int = WORKERS,
@@ -76,7 +77,7 @@ def tag_on_ray(
         sources: as for `tag_library`, or URLs of folders and files that fsspec reads (`s3://`, `gs://`).
         out: folder or its URL; it gets the rows in Parquet files of the same columns as `tag_library` writes.
         model: what `load` takes.
-        top, threshold, embeddings: what is kept, as for `tag_library`.
+        top, threshold, kinds, embeddings: what is kept, as for `tag_library`.
         actors: how many at most; by default, as many as the cluster has room for now.
         workers: processes that decode, per actor; an actor takes so many processors of the cluster.
         gpus: of the cluster per actor, also a part of one.
@@ -91,7 +92,7 @@ def tag_on_ray(
             model under this name.
         WeightsError, SpecError, UnknownModelError: as `load`.
         MissingExtraError: Ray, fsspec or pyarrow is not installed.
-        ValueError: a number that makes no sense.
+        ValueError: a number that makes no sense; `kinds` has an unknown one, or those of the tags are not known.
     """
     from ...loading import load
 
@@ -109,7 +110,7 @@ def tag_on_ray(
     out = out if storage.is_url(out) else os.path.abspath(out)
     found = storage.find(sources, progress=progress)
     tagger = load(model)
-    revision = Revision.of(tagger, top, threshold, embeddings)
+    revision = Revision.of(tagger, top, threshold, embeddings, kinds)
     # Actors run in other folders.
     name = os.fspath(model)
     name = os.path.abspath(name) if os.path.isdir(name) and name not in list_models() else name
@@ -117,7 +118,7 @@ def tag_on_ray(
         parts = Parts(out, revision, fresh=not resume)
         if not update:
             check_revision(out, found, parts, revision)
-        run = Run(parts, tagger.spec.vocabulary.names, revision, top, threshold, update)
+        run = Run(parts, tagger.spec.vocabulary, revision, top, threshold, kinds, update)
         states = {listed.path: listed.state for listed in found.files}
         setting = _Setting(name, revision, workers, timeout)
 

@@ -2,7 +2,9 @@
 // `element`, `props` and `watch`. Every text from outside goes through textContent.
 
 const ROWS = 10;
+const KINDS = ["genre", "instrument", "mood", "voice", "era", "tempo", "other"];
 const SVG = "http://www.w3.org/2000/svg";
+let wanted = ""; // kind of tags to show; all if empty
 let shown = []; // of each result: edges of the windows, cursors, and ticks with their probabilities
 
 function make(kind, name, text) {
@@ -63,6 +65,21 @@ function axis(seconds) {
   return line;
 }
 
+// One button per kind of tags, and one for all; the choice holds for all models, and for the next sound.
+function filters(kinds) {
+  const line = make("p", "kinds");
+  for (const kind of ["", ...kinds]) {
+    const button = line.appendChild(make("button", kind === wanted ? "chosen" : "", kind || "all"));
+    button.type = "button";
+    button.setAttribute("aria-pressed", kind === wanted);
+    button.addEventListener("click", () => {
+      wanted = kind;
+      draw();
+    });
+  }
+  return line;
+}
+
 function card(result, seconds) {
   const box = make("section", "result");
   box.append(make("h3", "", result.model));
@@ -72,8 +89,13 @@ function card(result, seconds) {
   }
   const gram = result.taggram;
   const view = { edges: edgesOf(gram.times, seconds), cursors: [], ticks: [] };
+  for (const note of result.notes ?? []) box.append(make("p", "note", note));
+  const kinds = KINDS.filter((kind) => Object.values(result.kinds ?? {}).includes(kind));
+  if (kinds.length > 1) box.append(filters(kinds));
   const table = box.appendChild(make("div", "rows"));
-  for (const [tag, p] of Object.entries(result.tags).slice(0, ROWS)) {
+  const tags = Object.entries(result.tags).filter(([tag]) => !wanted || !kinds.length || result.kinds[tag] === wanted);
+  if (!tags.length) table.append(make("span", "none", `It has no tags of kind ${wanted}.`));
+  for (const [tag, p] of tags.slice(0, ROWS)) {
     const column = gram.tags.indexOf(tag);
     const probabilities = gram.probabilities.map((window) => window[column]);
     table.append(...row(tag, p, probabilities, view.edges, seconds, view));

@@ -171,8 +171,11 @@ def build(service: TaggingService) -> gradio.Blocks:
                 )
                 clip = gradio.Button("Try the bundled clip", size="sm")
             with gradio.Column(scale=2, min_width=240):
-                model = gradio.Dropdown(list(service.models), value=service.models[0], label="Model", elem_id="model")
-                second = gradio.Dropdown([_NONE, *service.models], value=_NONE, label="Compare with", elem_id="second")
+                choices = _choices(service)
+                model = gradio.Dropdown(choices, value=service.models[0], label="Model", elem_id="model")
+                second = gradio.Dropdown(
+                    [(_NONE, _NONE), *choices], value=_NONE, label="Compare with", elem_id="second"
+                )
         answer = gradio.HTML(html_template="<div></div>", js_on_load=_text("page.js"), elem_id="answer")
         clip.click(lambda: str(demo_clip()), outputs=sound, api_visibility="private")
         gradio.on(
@@ -186,6 +189,19 @@ def build(service: TaggingService) -> gradio.Blocks:
         )
         page.unload(forget)
     return page.queue(max_size=service.limits.waiting)
+
+
+def _choices(service: TaggingService) -> list[tuple[str, str]]:
+    """What the menus show, and the model it means: those of a vocabulary together, with its name where there are more.
+
+    Gradio's menus have no headings, but find what is typed in any part of a line.
+    """
+    groups = service.groups
+    return [
+        (f"{model}  ({title})" if len(groups) > 1 else model, model)
+        for title, models in groups.items()
+        for model in models
+    ]
 
 
 def _import_gradio() -> Any:

@@ -7,6 +7,7 @@ are loaded when they are first asked for, and kept.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import os
 import threading
@@ -18,9 +19,14 @@ from ...audio import reading as audio
 from ...audio.demo import demo_clip
 from ...errors import AudioError, MusicTagError, UnknownModelError
 from ...models.registry import DEFAULT_MODEL, list_models
+from ...models.vocabulary import OWN_TAGS
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from ...tagging.base import BaseTagger
+
+    _Decoded = dict[tuple[int, str], tuple[np.ndarray, list[str]]]  # rate and resampler -> sound, and notes on it
 
 _FOR_TESTS = "tiny"  # offered only when it is asked for
 _MOST_WINDOWS = 60  # of a taggram: about one per 8 pixels, and 1.2 s of musicnet_crnn on 2 cores
@@ -78,6 +84,26 @@ class TaggingService:
         self._taggers: dict[str, BaseTagger] = {}
         self._loading = threading.Lock()
 
+    @functools.cached_property
+    def groups(self) -> dict[str, tuple[str, ...]]:
+        """The data set whose tags models have -> those models; `"own tags"` last. Loads no model.
+
+        Example:
+            >>> TaggingService(["tiny", "vgg_mtt", "vgg_msd", "musicnn_mtt"]).groups["MagnaTagATune"]
+            ('vgg_mtt', 'musicnn_mtt')
+        """
+        from ...loading import find_spec
+
+        found: dict[str, list[str]] = {}
+        for model in self.models:
+            try:
+                title = find_spec(model).vocabulary.title
+            except MusicTagError:  # said when it is asked for
+                title = OWN_TAGS
+            found.setdefault(title, []).append(model)
+        own = found.pop(OWN_TAGS, None)
+        return {title: tuple(names) for title, names in found.items()} | ({OWN_TAGS: tuple(own)} if own else {})
+
     def tagger(self, model: str) -> BaseTagger:
         """The tagger of that name, loaded when it is first asked for.
 
@@ -112,26 +138,27 @@ class TaggingService:
 
         Returns:
             Plain JSON: `file`, and either `error` or `seconds`, `note` (empty, or what was left out) and `results`. A
-            result has `model`, and either `error` or `tags` (tag to probability, most probable first) and `taggram`
-            (as `Taggram.to_dict`).
+            result has `model`, and either `error` or `tags` (tag to probability, most probable first), `kinds` (tag to
+            its kind; empty where kinds are not known), `notes` (what to know of the sound) and `taggram` (as
+            `Taggram.to_dict`).
         """
         path = Path(path)
         answer: dict[str, Any] = {"file": path.name}
         try:
             if path.stat().st_size > self.limits.megabytes * 1e6:
                 return {**answer, "error": f"{path.name} is larger than {self.limits.megabytes:g} MB. Cut it."}
-            decoded: dict[tuple[int, str], Any] = {}
+            decoded: _Decoded = {}
             results = [self._result(path, model, decoded) for model in dict.fromkeys(models)]
         except FileNotFoundError:  # it was deleted, being old; AudioNotFoundError is one too
             return {**answer, "error": f"{path.name} is no longer here. Drop it again."}
         except AudioError as error:
             return {**answer, "error": str(error).replace(str(path), path.name)}
-        seconds = max((len(y) / sr for (sr, _), y in decoded.items()), default=0.0)
+        seconds = max((len(y) / sr for (sr, _), (y, _) in decoded.items()), default=0.0)
         limit = self.limits.minutes * 60
         note = f"Only the first {self.limits.minutes:g} minutes were used." if seconds > limit else ""
         return {**answer, "seconds": round(min(seconds, limit), 3), "note": note, "results": results}
 
-    def _result(self, path: Path, model: str, decoded: dict[tuple[int, str], Any]) -> dict[str, Any]:
+    def _result(self, path: Path, model: str, decoded: _Decoded) -> dict[str, Any]:
         try:
             tagger = self.tagger(model)
         except MusicTagError as error:
@@ -140,13 +167,18 @@ class TaggingService:
         limit = self.limits.minutes * 60
         key = settings.sr, settings.resampler
         if key not in decoded:  # a second more than the limit tells whether there is more
-            decoded[key] = audio.load(path, target_sr=settings.sr, resampler=settings.resampler, duration=limit + 1)
-        y = decoded[key][: round(limit * settings.sr)]
-        tags = tagger.tag(y, settings.sr)
+            notes: list[str] = []
+            y = audio.load(path, target_sr=settings.sr, resampler=settings.resampler, duration=limit + 1, notes=notes)
+            decoded[key] = y, notes
+        y, notes = decoded[key]
+        y = y[: round(limit * settings.sr)]
+        tags, words = tagger.tag(y, settings.sr), tagger.spec.vocabulary
         taggram = tagger.taggram(y, settings.sr, hop_seconds=max(1.0, len(y) / settings.sr / _MOST_WINDOWS))
         return {
             "model": model,
             "tags": {tag: round(probability, 6) for tag, probability in tags.items()},
+            "kinds": dict(zip(words.names, words.kinds or (), strict=False)),
+            "notes": notes,
             "taggram": taggram.to_dict(),
         }
 
