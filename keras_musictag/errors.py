@@ -1,86 +1,85 @@
-"""Every exception this package raises on purpose.
+"""Exceptions of the package.
 
-All derive from `MusicTagError`; each also derives from the built-in a caller would naturally catch
-(`ValueError`, `OSError`, `LookupError`, `ImportError`). Messages say what was wrong, what was received
-and what to do about it.
+All derive from `MusicTagError`, and each also from the matching built-in (`ValueError`, `OSError`, `LookupError`,
+`ImportError`). Messages say what was wrong, what was received and what to do.
 """
 
 
 class MusicTagError(Exception):
-    """Base of everything below."""
+    """Base class of the package's exceptions."""
 
 
 # === Audio ===
 
 
 class AudioError(MusicTagError, ValueError):
-    """A sound that cannot be tagged: the reason is in the subclass and the message."""
+    """The audio cannot be tagged."""
 
 
 class AudioNotFoundError(AudioError, FileNotFoundError):
-    """There is no regular file at the path (nothing, a folder, a pipe, ...)."""
+    """The path is not a regular file: it does not exist, or is a folder, a pipe, ..."""
 
 
 class UnsupportedAudioError(AudioError):
-    """No installed decoder recognises the file."""
+    """No installed decoder can read the file."""
 
 
 class TruncatedAudioError(AudioError):
-    """The file ends before the length its header declares, or breaks off in the middle."""
+    """The file ends before the length that its header declares, or cannot be decoded to its end."""
 
 
 class AudioTooShortError(AudioError):
-    """No samples, or fewer than one analysis frame."""
+    """The audio is empty or shorter than one STFT frame."""
 
 
 class SilentAudioError(AudioError):
-    """No sample reaches one 16-bit step: there is nothing to tag."""
+    """The audio is silent: no sample reaches one 16-bit quantisation step."""
 
 
 class InvalidSamplesError(AudioError):
-    """NaN, infinity, an impossible sample rate, or an array of the wrong shape or type."""
+    """The samples hold NaN or infinity, or their shape, type or sample rate is invalid."""
 
 
 # === Specs and names ===
 
 
 class SpecError(MusicTagError, ValueError):
-    """A `spec.json` or a spec object that contradicts itself or misses something."""
+    """A `spec.json` or spec object is incomplete or inconsistent."""
 
 
 class UnknownModelError(MusicTagError, LookupError):
-    """No model of that name is registered."""
+    """No model with this name is registered."""
 
 
 class UnknownTagError(MusicTagError, LookupError):
-    """The tagger has no such tag."""
+    """The tagger does not have this tag."""
 
 
 # === Weights ===
 
 
 class WeightsError(MusicTagError):
-    """Weights that could not be had or do not belong to the model."""
+    """The weights cannot be obtained or do not fit the model."""
 
 
 class WeightsUnavailableError(WeightsError, LookupError):
-    """Nobody has published weights for this model yet."""
+    """No weights have been published for this model yet."""
 
 
 class WeightsMismatchError(WeightsError, ValueError):
-    """Variables in the file differ from the model's in name, shape or type."""
+    """The variables in the file differ from the model's in name, shape or type."""
 
 
 class CorruptWeightsError(WeightsError, ValueError):
-    """The bytes are not the ones the spec pins by sha256, or are no weight file at all."""
+    """The file does not have the sha256 that the spec pins, cannot be read, or holds NaN or infinity."""
 
 
 class DownloadError(WeightsError, OSError):
-    """The server refused, broke off or could not be reached."""
+    """The server refused the request, broke the connection or could not be reached."""
 
 
 class OfflineError(DownloadError):
-    """A download is needed but offline mode is on."""
+    """A download is needed, but offline mode is on."""
 
 
 class CacheError(WeightsError, OSError):
@@ -91,17 +90,17 @@ class CacheError(WeightsError, OSError):
 
 
 class ForkedProcessError(MusicTagError, RuntimeError):
-    """Keras, started in one process, was used in a forked copy of it, where it would hang."""
+    """Keras was started before the process was forked and used in the child, where it would hang."""
 
 
 # === Installation ===
 
 
 class MissingExtraError(MusicTagError, ImportError):
-    """An optional dependency is needed; the message names the extra that brings it."""
+    """An optional dependency is missing; the message names the extra that installs it."""
 
     def __init__(self, package: str, extra: str, purpose: str) -> None:
-        """Say which `package` is missing for `purpose` and which `extra` installs it."""
+        """Create an error saying that `purpose` needs `package`, which `extra` installs."""
         super().__init__(
             f"{purpose} needs the package {package!r}, which is not installed. "
             f"Install it with: pip install 'keras_musictag[{extra}]'"

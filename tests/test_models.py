@@ -98,7 +98,7 @@ def test_musicnn_interleaves_maximum_and_mean():
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_too_small_an_input_is_refused(architecture):
-    with pytest.raises(SpecError, match=rf"{architecture} pools over at least .* got input_shape=\(2, 2\)"):
+    with pytest.raises(SpecError, match=rf"{architecture} needs an input_shape of at least .* got \(2, 2\)"):
         getattr(kmt.models, architecture)(input_shape=(2, 2))
 
 

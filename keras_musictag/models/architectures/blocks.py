@@ -1,4 +1,4 @@
-"""Pieces that several architectures share. Images are `(batch, height, width, channels)` on every backend."""
+"""Layers shared by several architectures. Images are `(batch, height, width, channels)` on every backend."""
 
 from __future__ import annotations
 
@@ -10,38 +10,41 @@ from ...errors import SpecError
 
 
 def as_image(log_mel: Any) -> Any:
-    """`(batch, mels, frames)` -> `(batch, mels, frames, 1)`."""
+    """Add a channel axis: `(batch, mels, frames)` to `(batch, mels, frames, 1)`."""
     return layers.Reshape((*log_mel.shape[1:], 1), name="image")(log_mel)
 
 
-def check_input(architecture: str, input_shape: tuple[int, int], least: tuple[int, int]) -> None:
-    """Refuse a spectrogram that the pooling would shrink to nothing.
+def check_input(architecture: str, input_shape: tuple[int, int], minimum: tuple[int, int]) -> None:
+    """Validate that the input is large enough for the pooling.
 
     Raises:
-        SpecError: fewer mels or frames than `least`.
+        SpecError: `input_shape` has fewer mels or frames than `minimum`, or is not a pair.
     """
-    if len(input_shape) != 2 or any(have < need for have, need in zip(input_shape, least, strict=True)):
+    if len(input_shape) != 2 or input_shape[0] < minimum[0] or input_shape[1] < minimum[1]:
         raise SpecError(
-            f"{architecture} pools over at least {least[0]} mels x {least[1]} frames; "
-            f"got input_shape={tuple(input_shape)}."
+            f"{architecture} needs an input_shape of at least {tuple(minimum)} (mels, frames); "
+            f"got {tuple(input_shape)}."
         )
 
 
-# Of batch norms of networks that come from PyTorch; its momentum of 0.1 is 0.9 in Keras.
+# Batch norm options of networks ported from PyTorch, whose momentum of 0.1 is 0.9 in Keras.
 TORCH_NORM = {"epsilon": 1e-5, "momentum": 0.9}
 
 
 def conv_block(
     x: Any, index: int, filters: int, pool: tuple[int, int], dropout: float = 0.0, **norm_options: float
 ) -> Any:
-    """3x3 convolution, batch norm, ReLU, max-pooling over (mels, frames), dropout: `conv<index>`, `bn<index>`, ..."""
+    """Apply a 3x3 convolution, batch norm, ReLU, max-pooling over (mels, frames) and dropout.
+
+    Layers are named `conv<index>`, `bn<index>`, and so on.
+    """
     x = layers.Conv2D(
         filters,
         3,
         padding="same",
         data_format="channels_last",
-        # He initialisation: with Glorot's, five ReLU layers in, the signal has shrunk too far for training to leave
-        # the constant predictor.
+        # With Glorot initialisation, activations shrink so much over five ReLU layers that training never gets better
+        # than a constant prediction.
         kernel_initializer="he_normal",
         name=f"conv{index}",
     )(x)
@@ -52,6 +55,5 @@ def conv_block(
 
 
 def tag_head(x: Any, num_tags: int, activation: str | None) -> Any:
-    """The classifier. Its name is the contract that `embed` and fine-tuning rely on."""
-    # Probabilities stay float32 under mixed precision.
+    """Apply the classifier, in float32 also under mixed precision. `embed` and fine-tuning find it by its name."""
     return layers.Dense(num_tags, activation=activation, dtype="float32", name="head")(x)

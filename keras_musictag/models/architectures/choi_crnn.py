@@ -1,4 +1,4 @@
-"""Choi's CRNN: the compact network that others were modelled on, as its author published it.
+"""Choi's CRNN, as its author published it: four convolutions and two GRUs.
 
 Choi, Fazekas, Sandler & Cho, "Convolutional recurrent neural networks for music classification", ICASSP 2017
 (https://arxiv.org/abs/1609.04243); weights at https://github.com/keunwoochoi/music-auto_tagging-keras (MIT).
@@ -13,7 +13,7 @@ from ..registry import register_model
 from .blocks import as_image, check_input, tag_head
 
 _CONV = ((64, (2, 2)), (128, (3, 3)), (128, (4, 4)), (128, (4, 4)))  # (filters, pooling over (mels, frames))
-_PADDING = 37  # frames at each end: 1366 become 1440, which all poolings divide
+_PADDING = 37  # frames at each end: 1366 becomes 1440, which the pooling sizes divide
 _NORM = {"epsilon": 1e-3}
 
 
@@ -27,20 +27,20 @@ def choi_crnn(
 ) -> keras.Model:
     """Choi's CRNN: 396,786 trainable parameters at 50 tags.
 
-    The input has a batch norm over the time axis, one scale and shift per frame. The GRUs reset the state before it is
-    multiplied, and their gates have a hard sigmoid, as Keras 1 had it.
+    The input is normalised over the time axis, with one scale and shift per frame. As in Keras 1, the GRUs apply the
+    reset gate before the matrix product, and their gates use a hard sigmoid.
 
     Args:
-        num_tags: outputs.
+        num_tags: number of tags.
         input_shape: `(mels, frames)`; the default is 29.12 s at 12 kHz.
         classifier_activation: `"sigmoid"`, `"softmax"` or `None` for logits.
-        name: of the model.
+        name: name of the model.
 
     Returns:
         `keras.Model`: log-mel `(batch, mels, frames)` to `(batch, num_tags)`.
 
     Raises:
-        SpecError: `input_shape` too small for the pooling.
+        SpecError: `input_shape` is too small for the pooling.
 
     Example:
         >>> choi_crnn().count_params()
@@ -59,7 +59,7 @@ def choi_crnn(
         x = layers.MaxPooling2D(pool, data_format="channels_last", name=f"pool{index}")(x)
         x = layers.Dropout(0.1, name=f"dropout{index}")(x)
     mels, time, channels = x.shape[1:]
-    x = layers.Permute((2, 1, 3), name="time_major")(x)  # time first, or the sequence would mix bands and time steps
+    x = layers.Permute((2, 1, 3), name="time_major")(x)  # the sequence axis must be time
     x = layers.Reshape((time, mels * channels), name="sequence")(x)
     for index in (1, 2):
         x = layers.GRU(

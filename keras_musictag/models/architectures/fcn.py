@@ -1,8 +1,8 @@
 """Fully convolutional networks of five layers: the baseline CNNs in two widths, and Won's.
 
-After FCN-5 of Choi, Fazekas & Sandler, "Automatic tagging using deep convolutional neural networks", ISMIR 2016
-(https://arxiv.org/abs/1606.00298). `won_fcn` is the one that was trained by Won, Ferraro, Bogdanov & Serra, "Evaluation
-of CNN-based automatic music tagging models", SMC 2020 (https://arxiv.org/abs/2006.00751).
+They follow FCN-5 of Choi, Fazekas & Sandler, "Automatic tagging using deep convolutional neural networks", ISMIR 2016
+(https://arxiv.org/abs/1606.00298). `won_fcn` is from Won, Ferraro, Bogdanov & Serra, "Evaluation of CNN-based automatic
+music tagging models", SMC 2020 (https://arxiv.org/abs/2006.00751).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from keras import layers
 from ..registry import register_model
 from .blocks import TORCH_NORM, as_image, check_input, conv_block, tag_head
 
-# Together they pool 96 mels x 1366 frames to 1 x 1.
+# 96 mels x 1366 frames are pooled to 1 x 1.
 _POOL = ((2, 4), (2, 4), (2, 4), (3, 5), (4, 4))
 
 
@@ -45,16 +45,16 @@ def baseline_cnn(
     """FCN-5 with 32-128-128-192-256 filters: 864,690 parameters at 50 tags.
 
     Args:
-        num_tags: outputs.
+        num_tags: number of tags.
         input_shape: `(mels, frames)`.
         classifier_activation: `"sigmoid"`, `"softmax"` or `None` for logits.
-        name: of the model.
+        name: name of the model.
 
     Returns:
         `keras.Model`: log-mel `(batch, mels, frames)` to `(batch, num_tags)`.
 
     Raises:
-        SpecError: `input_shape` too small for the pooling.
+        SpecError: `input_shape` is too small for the pooling.
 
     Example:
         >>> baseline_cnn().count_params()
@@ -73,7 +73,7 @@ def large_cnn(
 ) -> keras.Model:
     """FCN-5 with 40-152-152-224-304 filters: 1,201,922 parameters at 50 tags.
 
-    Arguments, result and errors are those of `baseline_cnn`.
+    Arguments, return value and errors are the same as for `baseline_cnn`.
 
     Example:
         >>> large_cnn().count_params()
@@ -90,19 +90,19 @@ def won_fcn(
     classifier_activation: str | None = "sigmoid",
     name: str = "won_fcn",
 ) -> keras.Model:
-    """FCN-5 with 64-128-128-128-64 filters and a batch norm on its input: 447,732 trainable parameters at 50 tags.
+    """FCN-5 with 64-128-128-128-64 filters and a batch norm on the input: 447,732 trainable parameters at 50 tags.
 
     Args:
-        num_tags: outputs.
+        num_tags: number of tags.
         input_shape: `(mels, frames)`; the default is 29 s at 16 kHz.
         classifier_activation: `"sigmoid"`, `"softmax"` or `None` for logits.
-        name: of the model.
+        name: name of the model.
 
     Returns:
         `keras.Model`: log-mel `(batch, mels, frames)` to `(batch, num_tags)`.
 
     Raises:
-        SpecError: `input_shape` too small for the pooling.
+        SpecError: `input_shape` is too small for the pooling.
 
     Example:
         >>> won_fcn().count_params()

@@ -1,4 +1,4 @@
-"""MobileNetV3 on spectrograms, as EfficientAT has it: inverted bottlenecks, squeeze-and-excitation, an MLP head.
+"""MobileNetV3 on spectrograms, as in EfficientAT: inverted bottlenecks, squeeze-and-excitation and an MLP head.
 
 Schmid, Koutini & Widmer, "Efficient large-scale audio tagging via transformer-to-CNN knowledge distillation", ICASSP
 2023 (https://arxiv.org/abs/2211.04772), after Howard et al., "Searching for MobileNetV3", ICCV 2019
@@ -46,22 +46,22 @@ def mobilenet_v3(
     classifier_activation: str | None = "sigmoid",
     name: str = "mobilenet_v3",
 ) -> keras.Model:
-    """MobileNetV3-Large: 983,599 trainable parameters at 527 tags and width 0.4 (EfficientAT's mn04).
+    """MobileNetV3-Large, 983,599 trainable parameters at 527 tags and width 0.4 (EfficientAT's mn04).
 
     Args:
-        num_tags: outputs.
+        num_tags: number of tags.
         input_shape: `(mels, frames)`; the default is 10 s at 32 kHz.
-        width: factor on all widths.
-        dense_units: width of the layer before the head; by default 1280 times `width`.
+        width: multiplier of the number of channels of every layer.
+        dense_units: units of the layer before the head; by default 1280 times `width`.
         classifier_activation: `"sigmoid"`, `"softmax"` or `None` for logits.
-        name: of the model.
+        name: name of the model.
 
     Returns:
-        `keras.Model`: log-mel `(batch, mels, frames)` to `(batch, num_tags)`. The layer `"pooled"` gives what
-        EfficientAT calls the embedding, 960 times `width` numbers; what enters the head are `dense_units` numbers.
+        `keras.Model`: log-mel `(batch, mels, frames)` to `(batch, num_tags)`. The output of the layer `"pooled"`,
+        `(batch, 960 * width)`, is EfficientAT's embedding; the input of the head is `(batch, dense_units)`.
 
     Raises:
-        SpecError: `input_shape` too small for the strides.
+        SpecError: `input_shape` is too small for the strides.
 
     Example:
         >>> mobilenet_v3().count_params()
@@ -69,35 +69,35 @@ def mobilenet_v3(
     """
     check_input("mobilenet_v3", input_shape, (32, 32))
     log_mel = keras.Input(input_shape, name="log_mel")
-    x = _convolution(as_image(log_mel), "stem", _eighths(16 * width), 3, 2, "hard_silu")
-    inputs, stage = _eighths(16 * width), 0
+    x = _convolution(as_image(log_mel), "stem", _multiple_of_8(16 * width), 3, 2, "hard_silu")
+    inputs, stage = _multiple_of_8(16 * width), 0
     for index, (kernel, expanded, output, squeeze, activation, stride) in enumerate(_BLOCKS, start=1):
         block, y = f"block{index}", x
-        expanded, output = _eighths(expanded * width), _eighths(output * width)
+        expanded, output = _multiple_of_8(expanded * width), _multiple_of_8(output * width)
         if expanded != inputs:
             y = _convolution(y, f"{block}_expand", expanded, 1, 1, activation)
         y = _depthwise(y, f"{block}_depthwise", kernel, stride, activation)
         if squeeze:
-            y = _squeeze_excite(y, f"{block}_squeeze", _eighths(expanded // 4))
+            y = _squeeze_excite(y, f"{block}_squeeze", _multiple_of_8(expanded // 4))
         y = _convolution(y, f"{block}_project", output, 1, 1, None)
         if stride == 1 and inputs == output:
             y = layers.Add(name=f"{block}_add")([x, y])
         x, inputs = y, output
-        last = index == len(_BLOCKS) or _BLOCKS[index][5] == 2  # before the next stride
-        if last:
+        ends_stage = index == len(_BLOCKS) or _BLOCKS[index][5] == 2  # the next block has a stride
+        if ends_stage:
             stage += 1
-            x = layers.Identity(name=f"stage{stage}")(x)  # what fine-tuning taps
+            x = layers.Identity(name=f"stage{stage}")(x)  # a name by which fine-tuning can tap the stage
     x = _convolution(x, "last", 6 * inputs, 1, 1, "hard_silu")
     x = layers.GlobalAveragePooling2D(data_format="channels_last", name="pooled")(x)
-    units = dense_units or _eighths(1280 * width)
+    units = dense_units or _multiple_of_8(1280 * width)
     x = layers.Dense(units, name="dense")(x)
     x = layers.Activation("hard_silu", name="dense_hard_silu")(x)
     x = layers.Dropout(0.2, name="dropout")(x)
     return keras.Model(log_mel, tag_head(x, num_tags, classifier_activation), name=name)
 
 
-def _eighths(width: float) -> int:
-    """The nearest multiple of 8 that is not below nine tenths of a width."""
+def _multiple_of_8(width: float) -> int:
+    """Round a width to a multiple of 8 that is at least 0.9 times the width."""
     nearest = max(8, int(width + 4) // 8 * 8)
     return nearest + 8 if nearest < 0.9 * width else nearest
 
@@ -119,7 +119,7 @@ def _depthwise(x: Any, name: str, kernel: int, stride: int, activation: str) -> 
 
 
 def _padded(x: Any, name: str, kernel: int) -> Any:
-    """Zeros on both sides alike, as PyTorch pads: Keras' `"same"` would put more of them after a strided axis."""
+    """Pad with as many zeros before as after, like PyTorch; Keras' `"same"` pads unevenly when the stride is 2."""
     if kernel == 1:
         return x
     return layers.ZeroPadding2D(kernel // 2, data_format="channels_last", name=f"{name}_pad")(x)
@@ -135,7 +135,7 @@ def _normed(x: Any, name: str, activation: str | None) -> Any:
 
 
 def _squeeze_excite(x: Any, name: str, units: int) -> Any:
-    """Scale each channel by what its mean and the others' say of it."""
+    """Scale each channel by a factor computed from the means of all channels."""
     channels = x.shape[-1]
     scale = layers.GlobalAveragePooling2D(data_format="channels_last", name=f"{name}_mean")(x)
     scale = layers.Dense(units, activation="relu", name=f"{name}_reduce")(scale)

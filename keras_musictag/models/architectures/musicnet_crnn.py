@@ -1,7 +1,7 @@
 """MusicNet CRNN: four convolutions and two GRUs, 397,818 trainable parameters at 50 tags.
 
 The layout follows the convolutional recurrent network of Choi, Fazekas, Sandler & Cho, "Convolutional recurrent neural
-networks for music classification", ICASSP 2017 (https://arxiv.org/abs/1609.04243), at the width named 397K.
+networks for music classification", ICASSP 2017 (https://arxiv.org/abs/1609.04243).
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ def musicnet_crnn(
     classifier_activation: str | None = "sigmoid",
     name: str = "musicnet_crnn",
 ) -> keras.Model:
-    """The compact CRNN.
+    """MusicNet CRNN: 397,818 trainable parameters at 50 tags.
 
     Args:
-        num_tags: outputs.
+        num_tags: number of tags.
         input_shape: `(mels, frames)`; the default is 29.12 s at 12 kHz.
-        classifier_activation: `"sigmoid"` for independent tags, `"softmax"` for one of them, `None` for logits.
-        name: of the model.
+        classifier_activation: `"sigmoid"` for independent tags, `"softmax"` for exclusive ones, `None` for logits.
+        name: name of the model.
 
     Returns:
         `keras.Model`: log-mel `(batch, mels, frames)` to `(batch, num_tags)`.
 
     Raises:
-        SpecError: `input_shape` too small for the pooling.
+        SpecError: `input_shape` is too small for the pooling.
 
     Example:
         >>> musicnet_crnn().count_params()
@@ -53,8 +53,7 @@ def musicnet_crnn(
     x = as_image(log_mel)
     for index, (filters, pool, dropout) in enumerate(_CONV, start=1):
         x = conv_block(x, index, filters, pool, dropout)
-    # (mel 4, time 5, channel 128) -> (time 5, mel 4 x channel 128). Time must come first *before* the reshape: reshaped
-    # as it is, the sequence would mix mel bands and time steps.
+    # (4 mels, 5 frames, 128 channels) -> (5 frames, 4 * 128 features); the sequence axis must be time.
     mels, time, channels = x.shape[1:]
     x = layers.Permute((2, 1, 3), name="time_major")(x)
     x = layers.Reshape((time, mels * channels), name="sequence")(x)

@@ -1,4 +1,4 @@
-"""musicnn: musically motivated filters, a residual mid-end and a dense back-end.
+"""musicnn: timbral and temporal filters, a residual mid-end and a dense back-end.
 
 Pons & Serra, "musicnn: pre-trained convolutional neural networks for music audio tagging", ISMIR late-breaking 2019
 (https://arxiv.org/abs/1909.06654); code and weights at https://github.com/jordipons/musicnn (ISC).
@@ -15,7 +15,7 @@ from ..registry import register_model
 from .blocks import as_image, check_input, tag_head
 
 _TIMBRAL = (("timbral74", 0.4), ("timbral77", 0.7))  # (name, share of the mel axis that a filter spans), 7 frames long
-_TEMPORAL = (128, 64, 32)  # lengths in frames, one band high
+_TEMPORAL = (128, 64, 32)  # lengths in frames; each filter spans one mel band
 _MIDEND_LAYERS = 3
 
 
@@ -34,20 +34,20 @@ def musicnn(
     """Musicnn with the published widths: 787,159 trainable parameters at 50 tags.
 
     Args:
-        num_tags: outputs.
+        num_tags: number of tags.
         input_shape: `(mels, frames)`; the default is 3 s at 16 kHz.
-        timbral_filters: filters of each timbral shape.
-        temporal_filters: filters of each temporal shape.
-        midend_filters: filters of each residual layer.
-        dense_units: width of the layer before the head, and of the embedding.
+        timbral_filters: number of filters of each timbral shape.
+        temporal_filters: number of filters of each temporal shape.
+        midend_filters: number of filters of each residual layer.
+        dense_units: units of the layer before the head, whose output is the embedding.
         classifier_activation: `"sigmoid"`, `"softmax"` or `None` for logits.
-        name: of the model.
+        name: name of the model.
 
     Returns:
         `keras.Model`: log-mel `(batch, mels, frames)` to `(batch, num_tags)`.
 
     Raises:
-        SpecError: `input_shape` too small for the filters.
+        SpecError: `input_shape` is too small for the filters.
     """
     check_input("musicnn", input_shape, (3, 1))
     log_mel = keras.Input(input_shape, name="log_mel")
@@ -59,7 +59,7 @@ def musicnn(
 
 
 def _frontend(x: Any, timbral_filters: int, temporal_filters: int) -> Any:
-    """Vertical (timbral) and horizontal (temporal) filters, each max-pooled over mels: `(frames, channels)`."""
+    """Apply timbral and temporal filters, max-pooled over mels; returns `(frames, channels)`."""
     mels = x.shape[2]
     padded = layers.ZeroPadding2D(((3, 3), (0, 0)), data_format="channels_last", name="pad_time")(x)
     branches = [
@@ -70,7 +70,7 @@ def _frontend(x: Any, timbral_filters: int, temporal_filters: int) -> Any:
 
 
 def _conv_max_mel(x: Any, name: str, filters: int, kernel: tuple[int, int], padding: str) -> Any:
-    """Convolution, ReLU, batch norm (in this order, as published), then the maximum over what is left of the mels."""
+    """Apply a convolution, ReLU and batch norm (in the published order) and max-pooling over the mel axis."""
     x = layers.Conv2D(filters, kernel, padding=padding, activation="relu", data_format="channels_last", name=name)(x)
     x = layers.BatchNormalization(name=f"bn_{name}")(x)
     x = layers.MaxPooling2D((1, x.shape[2]), data_format="channels_last", name=f"max_{name}")(x)
@@ -78,7 +78,7 @@ def _conv_max_mel(x: Any, name: str, filters: int, kernel: tuple[int, int], padd
 
 
 def _midend(front: Any, filters: int) -> list[Any]:
-    """Residual convolutions over time; returns the front end's output and every level's."""
+    """Apply residual convolutions over time; returns the input and the output of each layer."""
     levels = [front]
     x = front
     for index in range(1, _MIDEND_LAYERS + 1):
@@ -92,7 +92,7 @@ def _midend(front: Any, filters: int) -> list[Any]:
 
 
 def _backend(x: Any, units: int) -> Any:
-    """Maximum and mean over time, side by side per channel (max0, mean0, max1, ...), then the dense layer."""
+    """Pool over time, with the maximum and mean of a channel side by side, and apply the dense layer."""
     channels = x.shape[2]
     loudest = layers.GlobalMaxPooling1D(data_format="channels_last", name="max_time")(x)
     average = layers.GlobalAveragePooling1D(data_format="channels_last", name="mean_time")(x)

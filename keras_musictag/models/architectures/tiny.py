@@ -1,6 +1,6 @@
-"""A network of a few thousand parameters, so that tests and plug-in authors can run the whole path in a second.
+"""A network of a few thousand parameters for tests and plug-in authors.
 
-It tells synthesised test sounds apart and nothing else; it is no music tagger.
+It was trained on synthesised test signals and cannot tag music.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ def tiny(
     classifier_activation: str | None = "sigmoid",
     name: str = "tiny",
 ) -> keras.Model:
-    """Two convolutions and a GRU, one of each kind of layer that the zoo uses: under 20,000 parameters.
+    """Two convolutions and a GRU, with under 20,000 parameters and the kinds of layers that the zoo uses.
 
     Args:
-        num_tags: outputs.
+        num_tags: number of tags.
         input_shape: `(mels, frames)`.
         classifier_activation: `"sigmoid"`, `"softmax"` or `None` for logits.
-        name: of the model.
+        name: name of the model.
 
     Returns:
         `keras.Model`: log-mel `(batch, mels, frames)` to `(batch, num_tags)`.
 
     Raises:
-        SpecError: `input_shape` too small for the pooling.
+        SpecError: `input_shape` is too small for the pooling.
     """
     check_input("tiny", input_shape, (16, 16))
     log_mel = keras.Input(input_shape, name="log_mel")

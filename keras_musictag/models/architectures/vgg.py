@@ -1,4 +1,4 @@
-"""The VGG-style baseline that was published beside musicnn.
+"""The VGG-style baseline published with musicnn.
 
 Pons & Serra, "musicnn: pre-trained convolutional neural networks for music audio tagging", ISMIR late-breaking 2019
 (https://arxiv.org/abs/1909.06654), after Choi et al. 2016; code and weights at
@@ -13,7 +13,7 @@ from keras import layers
 from ..registry import register_model
 from .blocks import as_image, check_input, tag_head
 
-# (pool size, strides) over (frames, mels). The first one is 4x1 with stride 2 in the published files, not 4x2.
+# (pool size, strides) over (frames, mels). The first pool of the published files is 4x1 with stride 2.
 _POOL = (((4, 1), 2), ((2, 2), 2), ((2, 2), 2), ((2, 2), 2), ((4, 4), 4))
 
 
@@ -28,21 +28,20 @@ def vgg(
 ) -> keras.Model:
     """Five 3x3 convolutions: 605,748 trainable parameters at 50 tags and the published width.
 
-    The published weight files end in a linear layer; with `classifier_activation="sigmoid"` their logits become
-    probabilities.
+    The published network returns logits; `classifier_activation="sigmoid"` turns them into probabilities.
 
     Args:
-        num_tags: outputs.
+        num_tags: number of tags.
         input_shape: `(mels, frames)`; the default is 3 s at 16 kHz.
-        filters: filters of each convolution.
+        filters: number of filters of each convolution.
         classifier_activation: `"sigmoid"`, `"softmax"` or `None` for logits.
-        name: of the model.
+        name: name of the model.
 
     Returns:
         `keras.Model`: log-mel `(batch, mels, frames)` to `(batch, num_tags)`.
 
     Raises:
-        SpecError: `input_shape` too small for the pooling.
+        SpecError: `input_shape` is too small for the pooling.
     """
     check_input("vgg", input_shape, (63, 66))
     log_mel = keras.Input(input_shape, name="log_mel")

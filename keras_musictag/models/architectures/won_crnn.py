@@ -27,16 +27,16 @@ def won_crnn(
     """Won's CRNN: 394,100 trainable parameters at 50 tags.
 
     Args:
-        num_tags: outputs.
+        num_tags: number of tags.
         input_shape: `(mels, frames)`; the default is 29 s at 16 kHz.
         classifier_activation: `"sigmoid"`, `"softmax"` or `None` for logits.
-        name: of the model.
+        name: name of the model.
 
     Returns:
         `keras.Model`: log-mel `(batch, mels, frames)` to `(batch, num_tags)`.
 
     Raises:
-        SpecError: `input_shape` too small for the pooling.
+        SpecError: `input_shape` is too small for the pooling.
 
     Example:
         >>> won_crnn().count_params()
@@ -48,7 +48,7 @@ def won_crnn(
     for index, (filters, pool) in enumerate(_CONV, start=1):
         x = conv_block(x, index, filters, pool, dropout=0.1, **TORCH_NORM)
     mels, time, channels = x.shape[1:]
-    x = layers.Permute((2, 1, 3), name="time_major")(x)  # time first, or the sequence would mix bands and time steps
+    x = layers.Permute((2, 1, 3), name="time_major")(x)  # the sequence axis must be time
     x = layers.Reshape((time, mels * channels), name="sequence")(x)
     x = layers.GRU(32, return_sequences=True, name="gru1")(x)
     x = layers.GRU(32, name="gru2")(x)

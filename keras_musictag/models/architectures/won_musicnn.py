@@ -1,8 +1,8 @@
 """Musicnn as Won et al. trained it.
 
 Won, Ferraro, Bogdanov & Serra, "Evaluation of CNN-based automatic music tagging models", SMC 2020
-(https://arxiv.org/abs/2006.00751), after Pons & Serra (see `musicnn`). It is not quite the same network: batch norms
-come before the ReLUs, temporal filters hear the mean over mels, and the pooled features are all maxima, then all means.
+(https://arxiv.org/abs/2006.00751), after Pons & Serra (see `musicnn`). It differs from `musicnn`: batch norms precede
+the ReLUs, the temporal filters are applied to the mean over mels, and all maxima over time come before all means.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ def won_musicnn(
     """Won's musicnn: 784,300 trainable parameters at 50 tags.
 
     Args:
-        num_tags: outputs.
+        num_tags: number of tags.
         input_shape: `(mels, frames)`; the default is 3 s at 16 kHz.
         classifier_activation: `"sigmoid"`, `"softmax"` or `None` for logits.
-        name: of the model.
+        name: name of the model.
 
     Returns:
         `keras.Model`: log-mel `(batch, mels, frames)` to `(batch, num_tags)`.
 
     Raises:
-        SpecError: `input_shape` too small for the filters.
+        SpecError: `input_shape` is too small for the filters.
 
     Example:
         >>> won_musicnn().count_params()
@@ -67,7 +67,7 @@ def won_musicnn(
 
 
 def _timbral(x: Any, name: str, height: int) -> Any:
-    """A filter that spans most of the mels, at its best place on that axis: `(frames, 204)`."""
+    """Apply filters that span most of the mels, max-pooled over the mel axis; returns `(frames, 204)`."""
     frames = x.shape[1]
     x = layers.ZeroPadding2D(((3, 3), (0, 0)), data_format="channels_last", name=f"pad_{name}")(x)
     x = layers.Conv2D(204, (7, height), data_format="channels_last", name=name)(x)
@@ -84,7 +84,7 @@ def _conv1d(x: Any, filters: int, length: int, name: str) -> Any:
 
 
 def _midend(front: Any) -> list[Any]:
-    """Residual convolutions over time; returns the front end's output and every level's."""
+    """Apply residual convolutions over time; returns the input and the output of each layer."""
     levels = [front]
     for index in range(1, _MIDEND_LAYERS + 1):
         y = _conv1d(levels[-1], 64, 7, f"midend{index}")

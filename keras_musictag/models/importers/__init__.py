@@ -1,10 +1,8 @@
-"""Importers: from the arrays of a published weight file to the variables of our network.
+"""Importers map the arrays of a published weight file to the variables of a network.
 
-An importer is a function, one per family of published files. It is given every array of the file by the name it has
-there, and returns arrays by `variable.path`. Each array of the file has to be accounted for: taken, or left out for a
-stated reason. Anything else is an error, so a file that is not quite the published one is never half read.
-
-The result is compared with the variables of the network, name by name and shape by shape, before it is kept.
+An importer is a function, one per family of published files. It receives the arrays of the file by their published
+names and returns arrays by `variable.path`. It must take every array or leave it out with a reason; an array it does
+neither with is an error. The result is compared with the network's variables, by name and shape, before it is used.
 """
 
 from __future__ import annotations
@@ -21,7 +19,7 @@ from ...errors import CorruptWeightsError, WeightsMismatchError
 if TYPE_CHECKING:
     from ..spec import ModelSpec
 
-# Importer -> module in this folder, imported when it is needed.
+# Importer -> module in this folder, imported on first use.
 _BUILT_IN = {
     "musicnn": "musicnn",
     "vgg": "musicnn",
@@ -36,7 +34,7 @@ _FLOATS = ("float16", "float32", "float64")
 
 
 class PublishedArrays(Mapping[str, np.ndarray]):
-    """The arrays of a published file by name, and which of them are accounted for.
+    """The arrays of a published file by name, with a record of those taken and left out.
 
     Example:
         >>> arrays = PublishedArrays({"fc.weight": np.zeros((50, 8)), "mel.fb": np.zeros((257, 96))}, "model.pth")
@@ -48,62 +46,65 @@ class PublishedArrays(Mapping[str, np.ndarray]):
     """
 
     def __init__(self, arrays: Mapping[str, np.ndarray], file: str) -> None:
-        """Wrap `arrays`; `file` names their file in messages."""
+        """Wrap `arrays`; error messages call their file `file`."""
         self.file = file
         self._arrays = dict(arrays)
         self._taken: set[str] = set()
         self._left: dict[str, str] = {}
 
     def __getitem__(self, name: str) -> np.ndarray:
-        """The array, to look at; it still has to be taken or left."""
+        """Return an array without marking it as taken."""
         return self._arrays[name]
 
     def __iter__(self) -> Iterator[str]:
-        """The names, in the order of the file."""
+        """Iterate over the names, in the order of the file."""
         return iter(self._arrays)
 
     def __len__(self) -> int:
-        """Number of arrays."""
+        """Return the number of arrays."""
         return len(self._arrays)
 
     def take(self, name: str) -> np.ndarray:
-        """The array of that name, which now counts as used.
+        """Return an array and mark it as taken.
 
         Raises:
-            WeightsMismatchError: there is none, or it was taken or left out before.
+            WeightsMismatchError: there is no such array, or it was taken or left out before.
         """
         if name not in self._arrays:
             raise self.mismatch(f"there is no array {name!r}")
         if name in self._taken or name in self._left:
-            raise WeightsMismatchError(f"{self.file}: the array {name!r} is needed twice; the importer is wrong.")
+            raise WeightsMismatchError(f"{self.file}: the importer uses the array {name!r} twice. This is a bug.")
         self._taken.add(name)
         return self._arrays[name]
 
     def leave(self, pattern: str, reason: str) -> None:
-        """Leave out the arrays whose names match a shell-style pattern.
+        """Mark the arrays whose names match a shell-style pattern as not needed.
 
         Args:
             pattern: e.g. `"*.num_batches_tracked"`.
             reason: why the network does not need them.
 
         Raises:
-            WeightsMismatchError: nothing matches, or something that does was taken before.
+            WeightsMismatchError: no array matches, or a matching array was taken before.
         """
         if not reason:
-            raise ValueError(f"Give a reason for leaving out {pattern!r}; got none.")
+            raise ValueError(f"reason must say why {pattern!r} is left out; got {reason!r}.")
         names = fnmatch.filter(self._arrays, pattern)
-        if not names or not self._taken.isdisjoint(names):
-            found = "was taken before" if names else "is not there"
-            raise WeightsMismatchError(f"{self.file}: {pattern!r} is to be left out ({reason}), but {found}.")
+        if not names:
+            raise self.mismatch(f"no array matches {pattern!r}, which should be left out ({reason})")
+        if not self._taken.isdisjoint(names):
+            raise WeightsMismatchError(
+                f"{self.file}: the importer takes and leaves out arrays matching {pattern!r}. This is a bug."
+            )
         self._left.update(dict.fromkeys(names, reason))
 
     def mismatch(self, problem: str) -> WeightsMismatchError:
-        """An error to raise: `problem` in this file."""
-        return WeightsMismatchError(f"{self.file}: {problem}. Is it another model's file?")
+        """Create an error that reports `problem` in this file."""
+        return WeightsMismatchError(f"{self.file}: {problem}. Check that this is the file of this model.")
 
     @property
     def unaccounted(self) -> list[str]:
-        """Names that were neither taken nor left out."""
+        """Names of the arrays that were neither taken nor left out."""
         return [name for name in self._arrays if name not in self._taken and name not in self._left]
 
 
@@ -114,13 +115,13 @@ _F = TypeVar("_F", bound=Importer)
 
 
 def register_importer(name: str, *, version: int = 1) -> Callable[[_F], _F]:
-    """Register a function that turns published arrays into our variables.
+    """Register a function that maps published arrays to the variables of a network.
 
-    It is found by `spec.weights.importer`, or by `spec.architecture` where the source names none.
+    A spec selects it with `weights.importer`, by default the name of its architecture.
 
     Args:
-        name: of the importer.
-        version: raise it when the function gives other numbers than before: files that it converted are converted anew.
+        name: name of the importer.
+        version: increase it when the result of the function changes, so that cached conversions are made again.
 
     Raises:
         ValueError: the name is taken by another function.
@@ -142,35 +143,35 @@ def register_importer(name: str, *, version: int = 1) -> Callable[[_F], _F]:
 
 
 def importer_of(spec: ModelSpec) -> tuple[str, Importer, int]:
-    """Name, function and version of the importer for the published weights of a spec.
+    """Return name, function and version of the importer for the published weights of a spec.
 
     Raises:
-        WeightsMismatchError: there is none.
+        WeightsMismatchError: the importer is not registered.
     """
     name = (spec.weights.importer if spec.weights else "") or spec.architecture
     if name not in _importers and name in _BUILT_IN:
         importlib.import_module(f"{__name__}.{_BUILT_IN[name]}")
     if name not in _importers:
         raise WeightsMismatchError(
-            f"Published weights of {spec.name!r} need the importer {name!r}, which is not registered. "
-            f"Known: {', '.join(sorted({*_importers, *_BUILT_IN}))}."
+            f"The published weights of {spec.name!r} need the importer {name!r}, which is not registered. "
+            f"Known importers: {', '.join(sorted({*_importers, *_BUILT_IN}))}."
         )
     return name, *_importers[name]
 
 
 def import_arrays(arrays: Mapping[str, np.ndarray], spec: ModelSpec, file: str) -> dict[str, np.ndarray]:
-    """Our variables from published arrays.
+    """Map published arrays to the variables of a network.
 
     Args:
-        arrays: every array of the published file, by its name there.
-        spec: whose weights they are.
+        arrays: every array of the published file, by its published name.
+        spec: spec of the model.
         file: what messages call the file.
 
     Returns:
         float32 arrays by `variable.path`.
 
     Raises:
-        WeightsMismatchError: there is no importer, an array is missing, left over or of another type.
+        WeightsMismatchError: the importer is not registered, or an array is missing, unknown or not of floats.
         CorruptWeightsError: a value is NaN or infinite.
     """
     name, function, _ = importer_of(spec)
@@ -178,19 +179,20 @@ def import_arrays(arrays: Mapping[str, np.ndarray], spec: ModelSpec, file: str) 
     variables = dict(function(published, spec))
     if published.unaccounted:
         raise WeightsMismatchError(
-            f"{file} has arrays that the importer {name!r} does not know: {_some(published.unaccounted)}. "
-            "Is it another model's file?"
+            f"{file} has arrays that the importer {name!r} does not know: {_first(published.unaccounted)}. "
+            "Check that this is the file of this model."
         )
     for path, array in variables.items():
         if array.dtype.name not in _FLOATS:
             raise WeightsMismatchError(f"{file}: weights must be float16, float32 or float64; {path} is {array.dtype}.")
-    with np.errstate(over="ignore"):  # becomes infinity, which is refused by name
+    with np.errstate(over="ignore"):  # too large values become infinity, which is reported below
         converted = {path: np.asarray(array, "float32", order="C") for path, array in variables.items()}
     bad = sorted(path for path, array in converted.items() if not np.isfinite(array).all())
     if bad:
-        raise CorruptWeightsError(f"{file} holds NaN or infinity in {_some(bad)}. Get an intact file.")
+        raise CorruptWeightsError(f"{file} holds NaN or infinity in {_first(bad)}. Get an intact file.")
     return converted
 
 
-def _some(names: list[str], most: int = 5) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+def _first(names: list[str], count: int = 5) -> str:
+    more = f" and {len(names) - count} more" if len(names) > count else ""
+    return ", ".join(names[:count]) + more

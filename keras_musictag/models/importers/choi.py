@@ -1,6 +1,6 @@
-"""Choi's published CRNN: weights of a Keras 1 model, of which only the arrays are read.
+"""Importer of Choi's published CRNN, a Keras 1 weight file.
 
-Paper: Choi, Fazekas, Sandler & Cho, "Convolutional recurrent neural networks for music classification", ICASSP 2017
+Choi, Fazekas, Sandler & Cho, "Convolutional recurrent neural networks for music classification", ICASSP 2017
 (https://arxiv.org/abs/1609.04243); weights at https://github.com/keunwoochoi/music-auto_tagging-keras (MIT).
 """
 
@@ -15,13 +15,13 @@ from . import PublishedArrays, register_importer
 if TYPE_CHECKING:
     from ..spec import ModelSpec
 
-# Keras 1's hard sigmoid is clip(x / 5 + 1/2), Keras 3's clip(x / 6 + 1/2): with 6/5 of the weights they are the same.
+# Keras 1's hard sigmoid is clip(x / 5 + 1/2), Keras 3's is clip(x / 6 + 1/2); weights times 6/5 make them equal.
 _GATE_SCALE = 1.2
 
 
 @register_importer("choi_crnn")
 def import_choi_crnn(arrays: PublishedArrays, spec: ModelSpec) -> dict[str, np.ndarray]:
-    """Kernels are `(out, in, height, width)`, as Theano has them; `running_std` holds variances."""
+    """Import the CRNN. Its kernels are `(out, in, height, width)`, as in Theano; `running_std` holds variances."""
     found = _norm(arrays, "bn_0_freq", "bn_time")
     for index in range(1, 5):
         name = f"conv{index}"

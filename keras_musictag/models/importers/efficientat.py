@@ -1,6 +1,6 @@
-"""EfficientAT's PyTorch checkpoints of MobileNetV3.
+"""Importer of EfficientAT's PyTorch checkpoints of MobileNetV3.
 
-Paper: Schmid, Koutini & Widmer, "Efficient large-scale audio tagging via transformer-to-CNN knowledge distillation",
+Schmid, Koutini & Widmer, "Efficient large-scale audio tagging via transformer-to-CNN knowledge distillation",
 ICASSP 2023 (https://arxiv.org/abs/2211.04772); code and weights at https://github.com/fschmid56/EfficientAT (MIT).
 """
 
@@ -21,7 +21,7 @@ _BLOCKS = 15
 
 @register_importer("mobilenet_v3")
 def import_mobilenet_v3(arrays: PublishedArrays, spec: ModelSpec) -> dict[str, np.ndarray]:
-    """`features.0` is the stem, `features.1` to `features.15` the blocks, `features.16` the last convolution."""
+    """Import MobileNetV3: `features.0` is the stem, 1 to 15 are the blocks and 16 is the last convolution."""
     found = _convolution(arrays, "features.0", "stem")
     for index in range(1, _BLOCKS + 1):
         found |= _block(arrays, f"features.{index}.block", f"block{index}")
@@ -30,10 +30,13 @@ def import_mobilenet_v3(arrays: PublishedArrays, spec: ModelSpec) -> dict[str, n
 
 
 def _block(arrays: PublishedArrays, prefix: str, block: str) -> dict[str, np.ndarray]:
-    """Parts are numbered, and of five kinds: an expansion and squeeze-and-excitation may be missing."""
+    """Import one block, whose parts are numbered; it may lack the expansion and the squeeze-and-excitation."""
     found: dict[str, np.ndarray] = {}
     part = 0
-    if arrays[f"{prefix}.0.0.weight"].shape[2:] == (1, 1):  # not the depthwise one
+    if arrays[f"{prefix}.0.0.weight"].shape[2:] == (
+        1,
+        1,
+    ):  # the expansion
         found |= _convolution(arrays, f"{prefix}.0", f"{block}_expand")
         part = 1
     found |= depthwise_conv2d(arrays, f"{prefix}.{part}.0", f"{block}_depthwise_conv", bias=False)

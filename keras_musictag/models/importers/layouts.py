@@ -1,7 +1,7 @@
-"""Layers as PyTorch stores them, as Keras wants them.
+"""Conversion of layers from PyTorch's layout to Keras'.
 
-Each function takes the arrays of one layer from a published file and returns them by the paths of our variables. The
-prefix of `"layer1.conv.weight"` is `"layer1.conv"`.
+Each function takes the arrays of one layer from a published file and returns them by `variable.path`. The prefix of
+`"layer1.conv.weight"` is `"layer1.conv"`.
 """
 
 from __future__ import annotations
@@ -12,30 +12,30 @@ from . import PublishedArrays
 
 
 def conv2d(arrays: PublishedArrays, prefix: str, layer: str, *, bias: bool = True) -> dict[str, np.ndarray]:
-    """`Conv2d` `(out, in, height, width)` to `Conv2D` `(height, width, in, out)`."""
+    """Convert `Conv2d` `(out, in, height, width)` to `Conv2D` `(height, width, in, out)`."""
     return _weighted(arrays, prefix, layer, (2, 3, 1, 0), bias)
 
 
 def depthwise_conv2d(arrays: PublishedArrays, prefix: str, layer: str, *, bias: bool = True) -> dict[str, np.ndarray]:
-    """Grouped `Conv2d` `(channels, 1, height, width)` to `DepthwiseConv2D` `(height, width, channels, 1)`."""
+    """Convert a grouped `Conv2d` `(channels, 1, height, width)` to `DepthwiseConv2D` `(height, width, channels, 1)`."""
     return _weighted(arrays, prefix, layer, (2, 3, 0, 1), bias)
 
 
 def conv1d(arrays: PublishedArrays, prefix: str, layer: str, *, bias: bool = True) -> dict[str, np.ndarray]:
-    """`Conv1d` `(out, in, length)` to `Conv1D` `(length, in, out)`."""
+    """Convert `Conv1d` `(out, in, length)` to `Conv1D` `(length, in, out)`."""
     return _weighted(arrays, prefix, layer, (2, 1, 0), bias)
 
 
 def dense(arrays: PublishedArrays, prefix: str, layer: str, *, bias: bool = True) -> dict[str, np.ndarray]:
-    """`Linear` `(out, in)` to `Dense` `(in, out)`."""
+    """Convert `Linear` `(out, in)` to `Dense` `(in, out)`."""
     return _weighted(arrays, prefix, layer, (1, 0), bias)
 
 
 def batch_norm(arrays: PublishedArrays, prefix: str, layer: str) -> dict[str, np.ndarray]:
-    """`BatchNorm1d` or `BatchNorm2d` to `BatchNormalization`. PyTorch's epsilon is 1e-5, Keras' is 1e-3 by default."""
+    """Convert `BatchNorm1d` or `BatchNorm2d` to `BatchNormalization`."""
     counter = f"{prefix}.num_batches_tracked"
     if counter in arrays:
-        arrays.leave(counter, "counts batches of the training")
+        arrays.leave(counter, "a counter of training batches")
     return {
         f"{layer}/gamma": arrays.take(f"{prefix}.weight"),
         f"{layer}/beta": arrays.take(f"{prefix}.bias"),
@@ -45,15 +45,15 @@ def batch_norm(arrays: PublishedArrays, prefix: str, layer: str) -> dict[str, np
 
 
 def gru(arrays: PublishedArrays, prefix: str, layer: str, *, index: int = 0) -> dict[str, np.ndarray]:
-    """One layer of a `GRU` to `GRU(reset_after=True)`.
+    """Convert one layer of a `GRU` to `GRU(reset_after=True)`.
 
     PyTorch stacks the gates as reset, update, new; Keras as update, reset, new.
 
     Args:
-        arrays: of the file.
-        prefix: of PyTorch's module, which may hold several layers.
-        layer: path of ours, to which Keras adds `gru_cell`.
-        index: which of PyTorch's layers.
+        arrays: arrays of the file.
+        prefix: prefix of PyTorch's module, which may hold several layers.
+        layer: path of the Keras layer.
+        index: index of the layer in PyTorch's module.
     """
 
     def gates(kind: str) -> np.ndarray:
@@ -74,4 +74,6 @@ def _weighted(
     if kernel.ndim != len(axes):
         raise arrays.mismatch(f"{prefix}.weight has {kernel.ndim} axes, expected {len(axes)}")
     found = {f"{layer}/kernel": kernel.transpose(axes)}
-    return {**found, f"{layer}/bias": arrays.take(f"{prefix}.bias")} if bias else found
+    if bias:
+        found[f"{layer}/bias"] = arrays.take(f"{prefix}.bias")
+    return found

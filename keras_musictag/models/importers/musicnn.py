@@ -1,6 +1,6 @@
-"""The published musicnn and VGG files: whole Keras 2 models of musicnn_keras, of which only the arrays are read.
+"""Importers of the published musicnn and VGG files, Keras 2 models of musicnn_keras.
 
-Paper: Pons & Serra, "musicnn: pre-trained convolutional neural networks for music audio tagging", ISMIR-LBD 2019
+Pons & Serra, "musicnn: pre-trained convolutional neural networks for music audio tagging", ISMIR-LBD 2019
 (https://arxiv.org/abs/1909.06654).
 """
 
@@ -48,7 +48,7 @@ _VGG = {
 }
 LAYERS = {"musicnn": _MUSICNN, "vgg": _VGG}
 
-# TensorFlow numbered variables of a name that it had seen before: "kernel_1" is still the kernel.
+# TensorFlow numbers repeated variable names: "kernel_1" is a kernel.
 _VARIABLE = re.compile(
     r"(?P<layer>[^/]+)/(?P=layer)/(?P<kind>kernel|bias|gamma|beta|moving_mean|moving_variance)(_\d+)?:0"
 )
@@ -56,7 +56,7 @@ _VARIABLE = re.compile(
 
 @register_importer("musicnn")
 def import_musicnn(arrays: PublishedArrays, spec: ModelSpec) -> dict[str, np.ndarray]:
-    """Musicnn. Its mid-end was published as 2-D convolutions over one column: `(7, C, 1, 64)` is `(7, C, 64)` here."""
+    """Import musicnn. The mid-end was published as 2-D convolutions: `(7, C, 1, 64)` becomes `(7, C, 64)`."""
     found = _by_layer(arrays, _MUSICNN)
     for name, array in found.items():
         if re.fullmatch(r"midend\d/kernel", name) and array.ndim == 4 and array.shape[2] == 1:
@@ -66,12 +66,12 @@ def import_musicnn(arrays: PublishedArrays, spec: ModelSpec) -> dict[str, np.nda
 
 @register_importer("vgg")
 def import_vgg(arrays: PublishedArrays, spec: ModelSpec) -> dict[str, np.ndarray]:
-    """The VGG baseline."""
+    """Import the VGG baseline."""
     return _by_layer(arrays, _VGG)
 
 
 def _by_layer(arrays: PublishedArrays, layers: dict[str, str]) -> dict[str, np.ndarray]:
-    """Each array under our name of its layer; names that belong to no layer stay unaccounted for."""
+    """Take the arrays of the known layers and rename the layers; other arrays are not taken."""
     found: dict[str, np.ndarray] = {}
     for published in arrays:
         match = _VARIABLE.fullmatch(published)
@@ -79,6 +79,6 @@ def _by_layer(arrays: PublishedArrays, layers: dict[str, str]) -> dict[str, np.n
             continue
         name = f"{layers[match['layer']]}/{match['kind']}"
         if name in found:
-            raise arrays.mismatch(f"{match['layer']}/{match['kind']} is there twice; which one is meant is unknown")
+            raise arrays.mismatch(f"{match['layer']}/{match['kind']} occurs twice")
         found[name] = arrays.take(published)
     return found

@@ -1,6 +1,6 @@
-"""The PyTorch checkpoints of Won et al.: FCN, CRNN and musicnn on MagnaTagATune, MSD and MTG-Jamendo.
+"""Importers of the PyTorch checkpoints of Won et al.: FCN, CRNN and musicnn on MagnaTagATune, MSD and MTG-Jamendo.
 
-Paper: Won, Ferraro, Bogdanov & Serra, "Evaluation of CNN-based automatic music tagging models", SMC 2020
+Won, Ferraro, Bogdanov & Serra, "Evaluation of CNN-based automatic music tagging models", SMC 2020
 (https://arxiv.org/abs/2006.00751); code and weights at https://github.com/minzwon/sota-music-tagging-models (MIT).
 """
 
@@ -16,20 +16,20 @@ from .layouts import batch_norm, conv1d, conv2d, dense, gru
 if TYPE_CHECKING:
     from ..spec import ModelSpec
 
-# PyTorch's `layers.<index>` -> ours.
+# Keras layers of PyTorch's `layers.<index>`, in order.
 _TIMBRAL = ("timbral77", "timbral74")
 _TEMPORAL = ("temporal129", "temporal65", "temporal33")
 
 
 @register_importer("won_fcn")
 def import_won_fcn(arrays: PublishedArrays, spec: ModelSpec) -> dict[str, np.ndarray]:
-    """FCN-5."""
+    """Import FCN-5."""
     return {**_input(arrays), **_blocks(arrays, 5), **dense(arrays, "dense", "head")}
 
 
 @register_importer("won_crnn")
 def import_won_crnn(arrays: PublishedArrays, spec: ModelSpec) -> dict[str, np.ndarray]:
-    """Four convolutions and a GRU of two layers."""
+    """Import the CRNN: four convolutions and a GRU of two layers."""
     found = {**_input(arrays), **_blocks(arrays, 4)}
     for index in (0, 1):
         found |= gru(arrays, "layer5", f"gru{index + 1}", index=index)
@@ -38,7 +38,7 @@ def import_won_crnn(arrays: PublishedArrays, spec: ModelSpec) -> dict[str, np.nd
 
 @register_importer("won_musicnn")
 def import_won_musicnn(arrays: PublishedArrays, spec: ModelSpec) -> dict[str, np.ndarray]:
-    """Musicnn. Kernels of the timbral filters are (mels, frames) there and (frames, mels) here."""
+    """Import musicnn. Timbral kernels are (mels, frames) in the file and (frames, mels) here."""
     found = _input(arrays)
     for index, name in enumerate((*_TIMBRAL, *_TEMPORAL)):
         layout = conv2d if name in _TIMBRAL else conv1d
@@ -53,8 +53,8 @@ def import_won_musicnn(arrays: PublishedArrays, spec: ModelSpec) -> dict[str, np
 
 
 def _input(arrays: PublishedArrays) -> dict[str, np.ndarray]:
-    """The batch norm on the spectrogram. The spectrogram's own constants are `LogMelSpectrogram`'s here."""
-    arrays.leave("spec.*", "window and mel filters are computed by LogMelSpectrogram")
+    """Import the batch norm of the input and leave out the constants of the spectrogram."""
+    arrays.leave("spec.*", "LogMelSpectrogram computes the window and the mel filters")
     return batch_norm(arrays, "spec_bn", "bn_input")
 
 
