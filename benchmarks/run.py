@@ -32,6 +32,7 @@ def main() -> int:
     parser.add_argument("--data", default="", help="labelled sounds to measure the AUC on")
     parser.add_argument("--dataset", default="", help="what they are called")
     parser.add_argument("--split", default="test")
+    parser.add_argument("--quick", action="store_true", help="a few calls of each, to see whether it works")
     parser.add_argument("--page", action="store_true", help="write the page from the results that are there")
     given = parser.parse_args()
     if not given.page:
@@ -43,6 +44,7 @@ def main() -> int:
             dataset=given.dataset,
             split=given.split,
             calibration=sounds,
+            quick=given.quick,
             command=shlex.join(["python", "benchmarks/run.py", *words]),
         )
         print(run)

@@ -293,6 +293,12 @@ def test_pareto():
     assert ax.get_xscale() == "log" and ax.get_xlabel() == "time for one clip (ms)"
     assert ax.get_title() == "here\nfilled: none is both faster and better" and ax.get_ylabel() == "ROC-AUC (mine)"
     assert plot_pareto(names[:1], times[:1], scores[:1], [1]).get_title() == ""
+    ax = plot_pareto(names, times, scores, [1, 4, 2], intervals=[(0.6, 0.75), None, (0.85, 0.9)])
+    _, *whiskers = ax.lines
+    assert [(list(line.get_xdata()), list(line.get_ydata())) for line in whiskers] == [
+        ([1, 1], [0.6, 0.75]), ([10, 10], [0.85, 0.9]),
+    ]  # fmt: skip
+    assert " ".join(ax.get_title().split()) == "filled: none is both faster and better; lines: 95 % intervals"
 
 
 def test_names_of_near_models_do_not_cover_each_other():
@@ -370,6 +376,11 @@ def test_a_run_never_fails_for_its_picture(tmp_path, monkeypatch):
         (lambda: plot_confusion(np.eye(2), TAGS), r"a column for each of 3 tags; got the shape \(2, 2\)"),
         (lambda: plot_pareto([], [], [], []), "nothing to draw: no models"),
         (lambda: plot_pareto(["a"], [1, 2], [1], [1]), "must have the same length; got 1, 2, 1 and 1"),
+        (lambda: plot_pareto(["a"], [1], [1], [1], intervals=[]), "intervals must have the length of names, 1; got 0"),
+        (
+            lambda: plot_pareto(["a"], [1], [0.9], [1], intervals=[(0.5, 0.8)]),
+            "The score of a, 0.9, is outside of its interval, 0.5 to 0.8",
+        ),
         (lambda: plot_pareto(["a", "b"], [1, 0], [1, 1], [1, 1]), "Times and sizes must be above 0; got 0"),
         (lambda: plot_training([]), "the log has no rows; nothing was validated yet"),
         (lambda: plot_training([*LOG, {"step": 1}]), "Each row of a log must have step and loss; got step"),

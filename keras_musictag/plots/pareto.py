@@ -22,6 +22,7 @@ def plot_pareto(
     sizes: Sequence[float],
     ax: Axes | None = None,
     *,
+    intervals: Sequence[tuple[float, float] | None] | None = None,
     score: str = "ROC-AUC",
     title: str = "",
 ) -> Axes:
@@ -33,6 +34,7 @@ def plot_pareto(
         scores: the more the better.
         sizes: in any unit, each above 0.
         ax: axes to draw into, `None` for a new figure.
+        intervals: ends of the interval of each score, drawn as a line; `None` for a score without one.
         score: what the scores are.
         title: above the axes.
 
@@ -40,7 +42,8 @@ def plot_pareto(
         The axes, time on a logarithmic scale.
 
     Raises:
-        PlotError: there are no models, the sequences differ in length, or a time or size is not above 0.
+        PlotError: there are no models, the sequences differ in length, a time or size is not above 0, or a score is
+            outside of its interval.
         MissingExtraError: Matplotlib is not installed.
     """
     counts = [len(part) for part in (names, milliseconds, scores, sizes)]
@@ -51,12 +54,16 @@ def plot_pareto(
     )
     least = min(*milliseconds, *sizes)
     require(least > 0, f"Times and sizes must be above 0; got {least}.")
+    known = {number: interval for number, interval in enumerate(intervals or ()) if interval is not None}
+    _check_intervals(names, scores, known, intervals)
     if ax is None:
         ax = new_axes(7, 4.5)
     from matplotlib.ticker import LogLocator
 
     front = _front(milliseconds, scores)
     ax.plot([milliseconds[n] for n in front], [scores[n] for n in front], color=LINE, linewidth=1, zorder=2)
+    for number, (low, high) in known.items():
+        ax.plot([milliseconds[number]] * 2, [low, high], color=INK, linewidth=0.8, marker="_", alpha=0.5, zorder=1)
     areas = np.maximum(_LARGEST * np.asarray(sizes, float) / max(sizes), _SMALLEST)
     inner = np.argsort(-areas)  # the smallest on top
     colours = [FILL if number in front else "white" for number in inner]
@@ -70,9 +77,27 @@ def plot_pareto(
     ax.set_xlabel("time for one clip (ms)")
     ax.set_ylabel(score)
     beaten = len(front) < len(names)
-    finish(ax, title, "filled: none is both faster and better" if beaten else "", grid="both")
+    notes = ["filled: none is both faster and better"] * beaten + ["lines: 95 % intervals"] * bool(known)
+    finish(ax, title, "; ".join(notes), grid="both")
     _label(ax, names, places, np.sqrt(areas) / 2)
     return ax
+
+
+def _check_intervals(
+    names: Sequence[str],
+    scores: Sequence[float],
+    known: dict[int, tuple[float, float]],
+    given: Sequence[tuple[float, float] | None] | None,
+) -> None:
+    require(
+        given is None or len(given) == len(names),
+        f"intervals must have the length of names, {len(names)}; got {len(given or ())}.",
+    )
+    for number, (low, high) in known.items():
+        require(
+            low <= scores[number] <= high,
+            f"The score of {names[number]}, {scores[number]:g}, is outside of its interval, {low:g} to {high:g}.",
+        )
 
 
 def _front(milliseconds: Sequence[float], scores: Sequence[float]) -> list[int]:

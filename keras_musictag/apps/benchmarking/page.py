@@ -96,7 +96,7 @@ def page(run: BenchmarkRun) -> str:
 
 
 def plot(run: BenchmarkRun, ax: Axes | None = None) -> Axes:
-    """ROC-AUC against the latency of the fastest float32 runtime, areas by parameters.
+    """ROC-AUC with its interval against the latency of the fastest float32 runtime, areas by parameters.
 
     Models are those with a score on the data that most of them have one on; `tiny` is for tests.
 
@@ -106,7 +106,7 @@ def plot(run: BenchmarkRun, ax: Axes | None = None) -> Axes:
     """
     from ...plots import plot_pareto
 
-    data, points = _shared(run), list[tuple[str, float, float, float]]()
+    data, points = _shared(run), list[tuple[str, float, float, float, tuple[float, float] | None]]()
     for model in run.models:
         score = next((entry for entry in model["scores"] if data and _data(entry) == data), None)
         spent = [
@@ -115,12 +115,21 @@ def plot(run: BenchmarkRun, ax: Axes | None = None) -> Axes:
             if row["model"] == model["model"] and row["precision"] == "float32" and not row.get("error")
         ]
         if score and spent and model["model"] != "tiny":
-            points.append((model["model"], min(spent), score["roc_auc"], model.get("parameters", 1)))
+            ends = score.get("roc_auc_low"), score.get("roc_auc_high")
+            points.append(
+                (
+                    model["model"],
+                    min(spent),
+                    score["roc_auc"],
+                    model.get("parameters", 1),
+                    None if None in ends else ends,
+                )
+            )
     if not data or not points:
         raise BenchmarkError("There is nothing to draw: no model that was timed has a ROC-AUC.")
-    names, times, scores, sizes = zip(*points, strict=True)
+    names, times, scores, sizes, intervals = zip(*points, strict=True)
     return plot_pareto(
-        names, times, scores, sizes, ax, score=f"ROC-AUC ({data[0]}, {data[1]}, n = {data[2]})",
+        names, times, scores, sizes, ax, intervals=intervals, score=f"ROC-AUC ({data[0]}, {data[1]}, n = {data[2]})",
         title=f"One clip of {run.clip_seconds:g} s on {run.machine['cores']} cores; area: parameters",
     )  # fmt: skip
 
