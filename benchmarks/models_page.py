@@ -13,9 +13,12 @@ from zoo_table import ORDER, table
 
 import keras_musictag as kmt
 from keras_musictag.models.cards import model_card
+from keras_musictag.models.vocabulary import KINDS
 from keras_musictag.utils.files import write_atomically
+from keras_musictag.utils.tables import Table
 
 PAGE = Path(__file__).parents[1] / "docs" / "models.md"
+SHOWN = 4  # tags of each kind
 SECTIONS = ("Input", "Training data and licences", "Evaluation", "Limits")
 HEAD = """# Models
 
@@ -25,13 +28,41 @@ HEAD = """# Models
 
 `keras-musictag info NAME` prints the whole card of a model: also its latency, whom to cite, and all tags.
 `keras-musictag validate` checks every model against what its spec claims. Models of your own:
-[add a model](add-a-model.md).
+[add a model](add-a-model.md). Which one to take: [which model for what](choose-a-model.md).
+
+## Kinds of tags
+
+Every tag of the published vocabularies has a kind. `--kind genre` (`kinds={{"genre"}}` in Python) keeps the tags of one
+kind, with `tag`, `taggram` and `library`; repeat it for several. The page of `serve` has a button per kind. What each
+vocabulary has:
+
+{kinds}
+
+Kinds are assigned by hand, in `keras_musictag/models/tags/*.kinds.tsv`, which also have the names that are shown. Mood
+includes themes such as `film`; other includes, for AudioSet, all sounds that are no music. A tagger with tags of its
+own says their kinds in `spec.json`: `"kinds": {{"dub": "genre"}}`.
 """
 
 
 def page() -> str:
     """Markdown of the overview and a section per model."""
-    return "\n".join([HEAD.format(table=table()), *map(section, ORDER)])
+    return "\n".join([HEAD.format(table=table(), kinds=kinds()), *map(section, ORDER)])
+
+
+def kinds() -> str:
+    """Vocabularies, with numbers of tags by kind and a few of them."""
+    rows = {}
+    for name in ORDER:
+        words = kmt.model_info(name).vocabulary
+        if words.kinds is not None:
+            by_kind = [[words.names[column] for column in words.columns(kinds={kind})] for kind in KINDS]
+            rows[words.title] = [
+                f"{len(tags)}: {' · '.join(tags[:SHOWN])}{' · ...' if len(tags) > SHOWN else ''}" if tags else ""
+                for tags in by_kind
+            ]
+    return Table(
+        ("kind", *rows), [(kind, *cells) for kind, *cells in zip(KINDS, *rows.values(), strict=True)]
+    ).markdown()
 
 
 def section(name: str) -> str:

@@ -2,6 +2,9 @@
 
     python benchmarks/small_data.py MUSIC/index.csv --work FOLDER --fine-tune musicnet_crnn --write
 
+Without `--models`, every pretrained model is probed. With `--write`, rows of methods that were not asked for are kept
+if they are of the same clips, folds and weights, each with its date; so the zoo can be measured model by model.
+
 `index.csv` has the columns file (relative to it), collection, artist, label, genre, emotions (`calmness:0.62;...`).
 Every method is fitted to the same four fifths of the clips and predicts the last fifth, five times. Predictions are
 kept in `--work`, so a run that was stopped goes on; remove the folder after a change to the code of fine-tuning.
@@ -20,22 +23,27 @@ import shlex
 import sys
 import tempfile
 import time
+import types
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 import keras_musictag as kmt
 from keras_musictag.apps.probing.probe_result import measure
 from keras_musictag.apps.probing.runner import probe
-from keras_musictag.datasets import Manifest, Row
+from keras_musictag.datasets import Manifest, Row, splitting
 from keras_musictag.evaluation.measuring import score
+from keras_musictag.models.taps import EPSILON
+from keras_musictag.training.embeddings import EmbeddingCache
 from keras_musictag.training.finetuning import FineTuneSpec
+from keras_musictag.training.finetuning.stages import new_tagger
+from keras_musictag.training.heads import fit_head
 from keras_musictag.utils.files import replacing, write_atomically
 from keras_musictag.utils.tables import Table
 
 ROOT = Path(__file__).parents[1]
 RESULTS, PAGE = ROOT / "benchmarks" / "results" / "small_data.json", ROOT / "docs" / "small-data.md"
-MODELS = ("musicnet_crnn", "baseline_cnn", "large_cnn", "musicnn_mtt", "musicnn_msd", "vgg_mtt", "vgg_msd")
 TASKS = ("instruments10", "emotify-genres", "emotify-emotions")
 MODES = {"head": "head only", "full": "whole network"}
 FOLDS, RESAMPLES, SEED = 5, 1000, 0
@@ -138,6 +146,29 @@ def part(manifest: Manifest, chosen: np.ndarray) -> Manifest:
     return Manifest(tuple(manifest[number] for number in np.flatnonzero(chosen).tolist()), manifest.tags)
 
 
+# === The head of the first stage ===
+
+
+def first_stage(task: Task, fold: np.ndarray, name: str, exclusive: bool, work: Path) -> np.ndarray:
+    """Predictions of all clips from heads on embeddings and taps, each fitted without the fold of its clip.
+
+    As `Tagger.fine_tune` with `stages="head"` fits them, but used on the mean over the windows of a clip.
+    """
+    labels: Any = types.SimpleNamespace(tags=task.manifest.tags, exclusive=exclusive)
+    cache = EmbeddingCache(work / "cache", new_tagger(kmt.load(name), labels))
+    vectors, _ = cache.get_many(task.manifest, progress=True)
+    targets, settings = task.manifest.targets(), FineTuneSpec(seed=SEED)
+    scores = np.empty(targets.shape, "float32")
+    for held_out in range(FOLDS):
+        known, new = fold != held_out, fold == held_out
+        parts = splitting.folds(part(task.manifest, known), settings.folds, seed=SEED)
+        head = fit_head(vectors[known], targets[known], parts, exclusive=exclusive, balance=settings.balance)
+        logits = (vectors[new] - head.mean) / np.sqrt(head.variance + EPSILON) @ head.kernel + head.bias
+        powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+        scores[new] = powers / powers.sum(axis=1, keepdims=True) if exclusive else 1 / (1 + np.exp(-logits))
+    return scores
+
+
 # === Measuring ===
 
 
@@ -152,6 +183,10 @@ def measured(task: Task, models: list[str], fine_tuned: list[str], modes: list[s
     features = {row.model: row.features for row in probing.models}
     names = [name if name == REFERENCE else f"probe of {name}" for name in probing.scores.models]
     shas, every, seconds = list(probing.scores.weights_sha256), list(probing.scores.probabilities), {}
+    for name in models:
+        every.append(first_stage(task, probing.folds, name, probing.metric == "accuracy", work))
+        names.append(f"{name}, first stage")
+        shas.append(kmt.load(name).weights_sha256)
     for name in fine_tuned:
         for mode in modes:
             scores, taken = out_of_fold(task, probing.folds, name, mode, work)
@@ -177,6 +212,31 @@ def measured(task: Task, models: list[str], fine_tuned: list[str], modes: list[s
     }
 
 
+def with_kept(new: dict, old: dict, today: str) -> dict:
+    """A task with the rows of earlier results that are of the same clips, folds and weights, and not measured now."""
+    for row in new["rows"]:
+        row["date"] = today
+    about = [name for name in new if name != "rows"]
+    reference = next(row for row in new["rows"] if row["model"] == REFERENCE)
+    if any(old.get(name) != new[name] for name in about) or not same(reference, old["rows"]):
+        return new
+    measured_now = {row["model"] for row in new["rows"]}
+    kept = [row for row in old["rows"] if row["model"] not in measured_now and row["weights_sha256"] in known_weights()]
+    rows = sorted(new["rows"] + kept, key=lambda row: -row[new["metric"]])
+    return {**new, "rows": rows}
+
+
+def same(row: dict, others: list[dict]) -> bool:
+    """Whether a row is among others, whenever they were measured."""
+    return any({**other, "date": None} == {**row, "date": None} for other in others)
+
+
+def known_weights() -> set[str]:
+    """sha256 of the weights of all registered models."""
+    specs = map(kmt.model_info, kmt.list_models(pretrained=True))
+    return {spec.weights.sha256 for spec in specs if spec.weights}
+
+
 # === Writing ===
 
 
@@ -192,6 +252,9 @@ def page(results: dict) -> str:
             f"{kind}; chance is {task['chance']:.2f}.\n",
             table(task),
         ]
+        for date in sorted({row["date"] for row in task["rows"]} - {results["date"]}):
+            names = [row["model"] for row in task["rows"] if row["date"] == date]
+            lines.append(f"Measured on {date}, on the same folds and with the same weights: {'; '.join(names)}.\n")
     return "\n".join(lines)
 
 
@@ -215,11 +278,13 @@ HEADER = """# Few labelled clips
 
 <!-- python benchmarks/small_data.py; do not edit by hand -->
 
-What is a person with a few hundred labelled clips to do? Three ways, on the same five folds; groups (artists; files
+What is a person with a few hundred labelled clips to do? Four ways, on the same five folds; groups (artists; files
 where nobody is named) are never on two sides, and no number is of a clip that was learned from:
 
 - `mfcc`: scikit-learn's logistic regression on 80 statistics of MFCCs, what everybody would try first
 - probe: the same classifier on the embeddings of a model (`keras-musictag probe`)
+- first stage: the head that `Tagger.fine_tune` begins with, on the embeddings and on statistics of what the stages
+  of the network hear; used on the mean over a clip. It is what `finetune --base auto` compares models by
 - fine-tuned: `Tagger.fine_tune` with default settings, head only or the whole network
 
 In brackets: 95 % intervals from resamples of groups. Differences are paired, so look at them and not at whether two
@@ -243,7 +308,7 @@ def main() -> None:
     parser.add_argument(
         "--tasks", nargs="+", help="of instruments10, emotify-genres and emotify-emotions; default: all"
     )
-    parser.add_argument("--models", nargs="*", default=list(MODELS), help="to probe")
+    parser.add_argument("--models", nargs="*", help="to probe; default: all pretrained ones but tiny")
     parser.add_argument("--fine-tune", nargs="*", default=[], help="models to fine-tune")
     parser.add_argument("--modes", nargs="+", choices=list(MODES), default=list(MODES), help="stages of fine-tuning")
     parser.add_argument("--write", action="store_true", help=f"write {RESULTS.name} and {PAGE.name}")
@@ -254,8 +319,14 @@ def main() -> None:
         "date": datetime.date.today().isoformat(),
         "tasks": {},
     }
+    models = given.models
+    if models is None:
+        models = [name for name in kmt.list_models(pretrained=True) if name != "tiny"]
+    before = json.loads(RESULTS.read_text(encoding="utf-8"))["tasks"] if RESULTS.is_file() else {}
+    results["tasks"] = {name: task for name, task in before.items() if name not in (given.tasks or TASKS)}
     for name in given.tasks or TASKS:
-        results["tasks"][name] = measured(tasks[name], given.models, given.fine_tune, given.modes, given.work)
+        found = measured(tasks[name], models, given.fine_tune, given.modes, given.work)
+        results["tasks"][name] = with_kept(found, before.get(name, {}), results["date"])
         print(f"\n{tasks[name].title}\n{table(results['tasks'][name])}", flush=True)
     if given.write:
         RESULTS.parent.mkdir(exist_ok=True)

@@ -63,9 +63,10 @@ def test_every_page_is_in_the_navigation():
     assert named == {page.relative_to(DOCS).as_posix() for page in DOCS.rglob("*.md")}
 
 
-def test_the_page_of_models_is_current():
+@pytest.mark.parametrize("script", ["models_page", "choose_page"])
+def test_pages_on_models_are_current(script):
     check = subprocess.run(
-        [sys.executable, ROOT / "benchmarks" / "models_page.py", "--check"], capture_output=True, text=True
+        [sys.executable, ROOT / "benchmarks" / f"{script}.py", "--check"], capture_output=True, text=True
     )
     assert check.returncode == 0, check.stderr
 
