@@ -119,7 +119,7 @@ JUNK = {
 def test_no_sound_file(tmp_path, name, as_file):
     path = save(tmp_path / name, JUNK[name])
     what = "The BytesIO object" if as_file else f"'.*{re.escape(name)}'"
-    message = rf"^{what} is not a sound file .* \(libsndfile: .*; PyAV: .*\)\. Check what it is, or convert it to WAV"
+    message = rf"^{what} is not a sound file .* \(libsndfile: .*; PyAV: .*\)\. Check its format, or convert it to WAV"
     with pytest.raises(UnsupportedAudioError, match=message):
         load(io.BytesIO(JUNK[name]) if as_file else path)
 
@@ -134,7 +134,7 @@ def test_a_film_without_sound():
         for _ in range(3):
             output.mux(stream.encode(av.VideoFrame(16, 16, "yuv420p")))
         output.mux(stream.encode(None))
-    with pytest.raises(UnsupportedAudioError, match="PyAV: no sound in it"):
+    with pytest.raises(UnsupportedAudioError, match="PyAV: no audio in it"):
         load(file)
 
 
@@ -224,7 +224,8 @@ def test_one_sample_is_resampled():
 def test_array_without_a_rate():
     for arguments in ((np.ones(1000),), (np.ones(1000), None), ((np.ones(1000), None),)):
         with pytest.raises(
-            InvalidSamplesError, match=r"no sample rate of its own: pass it too, e\.g\. tag\(y, sr=44100\)\.$"
+            InvalidSamplesError,
+            match=r"The sample rate of an array is missing\. Pass it too, e\.g\. tag\(y, sr=44100\)\.$",
         ):
             load(*arguments)
 
@@ -260,7 +261,7 @@ def test_rate_of_a_file(tmp_path):
 )
 def test_no_source(source):
     message = (
-        rf"^A sound is a path, a binary file object or a NumPy array with its sr; got {type(source).__name__}\. "
+        rf"^A source must be a path, a binary file object or a NumPy array with its sr; got {type(source).__name__}\. "
         r"Wrap encoded bytes in io\.BytesIO, samples in numpy\.asarray\.$"
     )
     with pytest.raises(InvalidSamplesError, match=message):
@@ -276,17 +277,19 @@ def test_pairs_of_something_else():
         (((),), "0 items"),
         (((y, 44100), 44100), "2 items and sr=44100"),
     ):
-        with pytest.raises(InvalidSamplesError, match=rf"^A tuple source is \(array, sr\) and nothing more; got {got}"):
+        with pytest.raises(
+            InvalidSamplesError, match=rf"^A tuple source must be \(array, sr\), without a separate sr; got {got}"
+        ):
             load(*arguments)
 
 
 def test_a_file_knows_its_rate(tmp_path):
     path = save(tmp_path / "a.wav", encode(signal()))
     for arguments in ((path, 44100), (str(path), 16000), ((path, 44100),)):
-        message = r"^sr=\d+ goes with an array; '.*a\.wav' knows its own rate\. Leave sr out\.$"
+        message = r"^sr=\d+ goes with an array; '.*a\.wav' states its own rate\. Leave sr out\.$"
         with pytest.raises(InvalidSamplesError, match=message):
             load(*arguments)
-    with pytest.raises(InvalidSamplesError, match=r"sr=44100 goes with an array; The BytesIO object knows"):
+    with pytest.raises(InvalidSamplesError, match=r"sr=44100 goes with an array; The BytesIO object states"):
         load(io.BytesIO(encode(signal())), 44100)
 
 
@@ -340,7 +343,7 @@ def test_offset_beyond_the_end(tmp_path):
     sources = [(y, 44100), io.BytesIO(m4a(y))]
     sources += [save(tmp_path / f, encode(y, file_format=f)) for f in ("WAV", "FLAC", "OGG", "MP3")]
     for source in sources:
-        message = r" has no samples from 2\.5 s on\. Choose a part that is within the sound\.$"
+        message = r" has no samples from 2\.5 s on\. Choose a part within the audio\.$"
         with pytest.raises(AudioTooShortError, match=message):
             load(source, offset=2.5)
         with pytest.raises(AudioTooShortError, match=r" has no samples from 1000000\.0 s on for 3 s\. Choose a part"):

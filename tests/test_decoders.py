@@ -64,7 +64,7 @@ def test_without_pyav_the_message_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "av", None)
     message = (
         r"a\.m4a' is not a sound file that an installed decoder can read \(libsndfile: Format not recognised; "
-        r"PyAV: not installed\)\. Check what it is, or convert it to WAV or FLAC\. "
+        r"PyAV: not installed\)\. Check its format, or convert it to WAV or FLAC\. "
         r"For m4a, wma and video files: pip install av\.$"
     )
     with pytest.raises(UnsupportedAudioError, match=message):
@@ -98,7 +98,7 @@ def test_truncated(tmp_path, file_format, subtype, as_file):
     source = io.BytesIO(data) if as_file else path
     message = (
         r"(a\.sound'|^The BytesIO object) is truncated or damaged: decoding stopped after [34]\.\d s of 12\.0 s "
-        r"\(.+\)\. Get a complete copy, or use what is there with duration=([34]\.\d)\.$"
+        r"\(.+\)\. Get a complete copy, or use the intact part with duration=([34]\.\d)\.$"
     )
     with pytest.raises(TruncatedAudioError, match=message) as raised:
         load(source)
@@ -159,9 +159,7 @@ def test_mp3_with_a_xing_header_that_does_not_count():
 @pytest.mark.parametrize("codec", ["aac", "alac"])
 def test_truncated_m4a(codec):
     data = m4a(signal(6), codec=codec)
-    message = (
-        r"is truncated: the MP4 file ends before its index, so nothing of it can be decoded\. Get a complete copy\.$"
-    )
+    message = r"is truncated: the MP4 file ends before its index, so it cannot be decoded\. Get a complete copy\.$"
     for part in (0.0005, 0.01, 0.34, 0.9, 0.98):
         with pytest.raises(TruncatedAudioError, match=message):
             load(io.BytesIO(data[: int(part * len(data))]))
@@ -215,7 +213,7 @@ def test_channels_may_change_and_the_rate_may_not():
     whole = load(io.BytesIO(mono), target_sr=44100)
     assert abs(len(joined) - 2 * len(whole)) <= 2048
     np.testing.assert_allclose(joined[: len(whole) - 2048], whole[:-2048], atol=1e-6)
-    with pytest.raises(TruncatedAudioError, match=r"decoding stopped after 2\.\d s \(the rate turns to 22050 Hz\)"):
+    with pytest.raises(TruncatedAudioError, match=r"decoding stopped after 2\.\d s \(the rate changes to 22050 Hz\)"):
         load(io.BytesIO(mono + av_encode(y, 22050, **aac)))
 
 

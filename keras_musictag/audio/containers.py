@@ -1,6 +1,6 @@
-"""What the bytes of a sound file say about its length, where the decoding libraries keep it to themselves or err.
+"""Read what audio files state about their length, where the decoding libraries do not report it or report it wrongly.
 
-Every function takes a binary file and leaves its position anywhere.
+Every function takes a binary file and may leave it at any position.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from collections.abc import Iterator, Mapping
 from typing import IO, Any, NamedTuple
 
 _ID3 = b"ID3"
-_ID3V1, _ID3V1_MORE = 128, 227  # bytes at the end of a file: "TAG", and before it, now and then, "TAG+"
-_EBML = b"\x1aE\xdf\xa3"  # which Matroska files begin with
-_MP3_SEARCH = 400  # bytes from the first frame on; Xing's and VBRI's names stand within the first 40
+_ID3V1, _ID3V1_ENHANCED = 128, 227  # bytes of "TAG" at the end of a file, and of "TAG+", which may precede it
+_EBML = b"\x1aE\xdf\xa3"  # first bytes of Matroska files
+_MP3_SEARCH = 400  # bytes read from the first frame on; the names Xing and VBRI are within the first 40
 
-# Samples at 48 kHz of an Opus frame, by the configuration in the upper five bits of its packet (RFC 6716, table 2).
+# Samples at 48 kHz in an Opus frame, by the upper five bits of the packet's first byte (RFC 6716, table 2).
 _OPUS_SAMPLES = (480, 960, 1920, 2880) * 3 + (480, 960) * 2 + (120, 240, 480, 960) * 4
-_TIME = 6  # where in the header of an Ogg page its time is; stream, number and checksum follow, up to byte 26
+_TIME = 6  # position of the time in the header of an Ogg page; stream, number and checksum follow, up to byte 26
 _MIRRORED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 
 @contextlib.contextmanager
 def opened(path: Any) -> Iterator[IO[bytes]]:
-    """A path as an open file, or a file object, at its beginning. The latter stays open and gets its position back."""
+    """Open a path, or go to the beginning of a file object, which stays open and gets its position back."""
     if not hasattr(path, "read"):
         with open(path, "rb") as file:
             yield file
@@ -41,7 +41,7 @@ def opened(path: Any) -> Iterator[IO[bytes]]:
 
 
 def mp3_states_length(file: IO[bytes]) -> bool:
-    """Whether an MP3 counts its frames (Xing, Info or VBRI header); without, a length is guessed from the bit rate."""
+    """Return whether the header of an MP3 (Xing, Info or VBRI) states its number of frames."""
     _, head = _first_mp3_frame(file)
     if b"VBRI" in head:
         return True
@@ -50,9 +50,9 @@ def mp3_states_length(file: IO[bytes]) -> bool:
 
 
 def mp3_bytes_missing(file: IO[bytes], end: int) -> tuple[int, int] | None:
-    """How many bytes of an MP3 are not there before position `end`, and how many there are to be.
+    """Return how many bytes of an MP3 are missing before position `end`, and how many its header states.
 
-    Negative if there are more than there should be; `None` if its header (Xing, Info or VBRI) does not count bytes.
+    The first is negative if there are more bytes than stated. `None` if the header (Xing, Info or VBRI) states none.
     """
     position, head = _first_mp3_frame(file)
     at = head.find(b"VBRI")
@@ -62,17 +62,17 @@ def mp3_bytes_missing(file: IO[bytes], end: int) -> tuple[int, int] | None:
         at = _xing(head)
         if at < 0 or not head[at + 7] & 2:
             return None
-        begin = at + 8 + 4 * (head[at + 7] & 1)  # behind the number of frames, if there is one
+        begin = at + 8 + 4 * (head[at + 7] & 1)  # after the number of frames, if there is one
         number = head[begin : begin + 4]
     stated = int.from_bytes(number, "big")
     return (position + stated - end, stated) if len(number) == 4 and stated else None
 
 
 def _first_mp3_frame(file: IO[bytes]) -> tuple[int, bytes]:
-    """Position behind the ID3v2 tags that come first, and the first bytes from there on."""
+    """Return the position after leading ID3v2 tags, and the first bytes from there."""
     position = 0
     head = file.read(10)
-    while head[:3] == _ID3 and len(head) == 10:  # seven bits a byte of their size count
+    while head[:3] == _ID3 and len(head) == 10:  # the size is stored in seven bits per byte
         position += 10 + sum((byte & 0x7F) << shift for byte, shift in zip(head[6:], (21, 14, 7, 0), strict=True))
         file.seek(position)
         head = file.read(10)
@@ -80,18 +80,18 @@ def _first_mp3_frame(file: IO[bytes]) -> tuple[int, bytes]:
 
 
 def _xing(head: bytes) -> int:
-    """Where a Xing or Info header begins; -1 if there is none whose flags are there."""
+    """Return where a Xing or Info header begins; -1 if there is none or its flags are cut off."""
     at = max(head.find(b"Xing"), head.find(b"Info"))
     return at if len(head) >= at + 8 else -1
 
 
 def end_before_tags(file: IO[bytes]) -> int | None:
-    """Where the tags at the end of a file (ID3v1, APEv2, Lyrics3) begin; `None` if there are none."""
+    """Return where the tags at the end of a file (ID3v1, APEv2, Lyrics3) begin; `None` if there are none."""
     size = end = _size(file)
     while True:
-        tail = _at(file, max(0, end - _ID3V1 - _ID3V1_MORE), min(end, _ID3V1 + _ID3V1_MORE))
+        tail = _at(file, max(0, end - _ID3V1 - _ID3V1_ENHANCED), min(end, _ID3V1 + _ID3V1_ENHANCED))
         if tail[-_ID3V1:].startswith(b"TAG") and len(tail) >= _ID3V1:
-            end -= _ID3V1 + (_ID3V1_MORE if tail.startswith(b"TAG+") else 0)
+            end -= _ID3V1 + (_ID3V1_ENHANCED if tail.startswith(b"TAG+") else 0)
         elif tail[-32:-24] == b"APETAGEX":
             flags = int.from_bytes(tail[-12:-8], "little")
             end -= int.from_bytes(tail[-20:-16], "little") + (32 if flags >> 31 else 0)  # a header is not counted
@@ -104,7 +104,10 @@ def end_before_tags(file: IO[bytes]) -> int | None:
 
 
 def unclosed_wav(file: IO[bytes]) -> int | None:
-    """Where a WAV says that its data is 0 bytes long although data follows, as written to a pipe; `None` if not so."""
+    """Return the position of the data length in a WAV that states 0 although data follows, else `None`.
+
+    Programs that write to a pipe make such files.
+    """
     size = _size(file)
     head, position = file.read(12), 12
     if head[:4] != b"RIFF" or head[8:] != b"WAVE":
@@ -114,7 +117,7 @@ def unclosed_wav(file: IO[bytes]) -> int | None:
         position += 8
         if head[:4] == b"data":
             follower = _at(file, position, 8)
-            # A printable name with a length that fits is the next chunk of a WAV that really is empty.
+            # In an empty WAV, another chunk may follow: a printable name and a length that fits into the file.
             is_chunk = follower[:4].isascii() and follower[:4].decode("ascii").isprintable()
             is_chunk = is_chunk and position + 8 + int.from_bytes(follower[4:], "little") <= size
             return position - 4 if length == 0 and position < size and not is_chunk else None
@@ -123,7 +126,7 @@ def unclosed_wav(file: IO[bytes]) -> int | None:
 
 
 def mp4_breaks_off(file: IO[bytes]) -> bool:
-    """Whether an MP4 (m4a, mov) ends inside one of its top-level boxes or before its index, the `moov` box."""
+    """Return whether an MP4 (m4a, mov) ends inside a top-level box or has no index (`moov` box)."""
     size = _size(file)
     if _at(file, 0, 12)[4:8] != b"ftyp":
         return False
@@ -133,7 +136,7 @@ def mp4_breaks_off(file: IO[bytes]) -> bool:
         length = int.from_bytes(head[:4], "big")
         if length == 1:  # a 64-bit length follows
             length = int.from_bytes(head[8:16], "big")
-        elif length == 0:  # up to the end
+        elif length == 0:  # the box extends to the end of the file
             length = size - position
         indexed = indexed or head[4:8] == b"moov"
         if length < 8 or position + length > size:
@@ -143,10 +146,10 @@ def mp4_breaks_off(file: IO[bytes]) -> bool:
 
 
 def breaks_off(file: IO[bytes]) -> str:
-    """Why an Ogg, CAF or Matroska (WebM) file cannot be whole; empty where nothing shows it, and for other formats.
+    """Return why an Ogg, CAF or Matroska (WebM) file is incomplete; empty if it looks complete, or for other formats.
 
-    Decoders take what is there of them for all there is. Recordings of broadcasts that nobody closed count as broken
-    off, too: in Ogg nothing tells them from the others.
+    Decoders read a truncated file of these formats without an error. A recorded stream that was never closed counts as
+    truncated too: in Ogg, the two look the same.
     """
     size = _size(file)
     head = _at(file, 0, 4)
@@ -160,10 +163,10 @@ def breaks_off(file: IO[bytes]) -> str:
 
 
 def _ogg_breaks_off(file: IO[bytes], size: int) -> bool:
-    """Whether one of the streams that begin is without its last page, which is marked (RFC 3533, section 6)."""
+    """Return whether a stream has begun and has no page marked as its last (RFC 3533, section 6)."""
     position, begun = 0, set()
     while len(head := _at(file, position, 27)) == 27:
-        if head[:4] != b"OggS":  # damage, which is not what is asked for
+        if head[:4] != b"OggS":  # damaged, but not necessarily truncated
             return False
         lengths = file.read(head[26])
         position += 27 + head[26] + sum(lengths)
@@ -172,17 +175,17 @@ def _ogg_breaks_off(file: IO[bytes], size: int) -> bool:
             begun.add(stream)
         if flags & 4 and position <= size:
             begun.discard(stream)
-            if not begun:  # what may follow is another sound, which no decoder here goes on to
+            if not begun:  # a chained stream may follow, which no decoder here reads
                 return False
     return bool(begun)
 
 
 def _caf_breaks_off(file: IO[bytes], size: int) -> bool:
-    """Whether a CAF ends before its data, in it, or in the table of its packets. Other things may follow them."""
+    """Return whether a CAF ends before or within its data, or within its packet table."""
     position, has_data = 8, False
     while len(head := _at(file, position, 12)) == 12:
         name, length = head[:4], int.from_bytes(head[4:], "big", signed=True)
-        if length < 0:  # data up to the end, as written to a pipe
+        if length < 0:  # the data extends to the end, as programs write to a pipe
             return False
         position += 12 + length
         if position > size:
@@ -192,24 +195,31 @@ def _caf_breaks_off(file: IO[bytes], size: int) -> bool:
 
 
 def _matroska_breaks_off(file: IO[bytes], size: int) -> bool:
-    """Whether a Matroska or WebM file ends before its segment does, if that says where (RFC 9559, RFC 8794)."""
+    """Return whether a Matroska or WebM file is shorter than its segment states (RFC 9559, RFC 8794)."""
     position = 4
     for _ in range(2):  # the EBML header, then the segment
         field = _at(file, position, 8)
-        width = 9 - field[0].bit_length() if field else 1  # of the number: one byte more for each leading zero
+        width = 9 - field[0].bit_length() if field else 1  # bytes of the number: one more for each leading zero bit
         if width > 8:
             return False
         if len(field) < width:
             return True
         number = int.from_bytes(field[:width], "big") - (1 << 7 * width)
-        if number == (1 << 7 * width) - 1:  # unknown, as written to a pipe
+        if number == (1 << 7 * width) - 1:  # unknown length, as programs write to a pipe
             return False
-        position += width + number + 4  # the next element's name has four bytes
+        position += width + number + 4  # the identifier of the next element has four bytes
     return position - 4 > size
 
 
 class _Page(NamedTuple):
-    """An Ogg page: where it is, how many bytes, its header from the time to the checksum, its samples at 48 kHz."""
+    """A page of an Ogg Opus file.
+
+    Attributes:
+        position, length: in the file, in bytes.
+        fields: bytes of the header from the time to the checksum.
+        last: whether it is the last page of its stream.
+        samples: samples at 48 kHz of the packets that end in it.
+    """
 
     position: int
     length: int
@@ -223,12 +233,11 @@ class _Page(NamedTuple):
 
 
 def misdated_opus(file: IO[bytes]) -> dict[int, bytes]:
-    """Bytes, by position, that date the pages of an Ogg Opus file by the samples in them; none if they are so already.
+    """Return corrected bytes by position for the pages of an Ogg Opus file whose times disagree with their samples.
 
-    In files that FFmpeg wrote, now and then a page is dated some milliseconds late and one of the next right. There
-    libsndfile sees damage and stops, or it drops the end of the sound; other decoders play the packets one after the
-    other. Where a stream begins later than at 0, libsndfile skips too little of the encoder's delay. A file that has
-    lost pages or has anything else between them is left as it is.
+    FFmpeg sometimes writes a page whose time is some milliseconds late. libsndfile takes this for damage and stops, or
+    drops the end of the audio; other decoders ignore it. If a stream begins later than at 0, libsndfile skips too
+    little of the encoder delay. Files with missing pages, or with other data between pages, are not corrected.
 
     Sources: RFC 7845 (Ogg Opus), section 4; RFC 3533 (Ogg), section 6.
     """
@@ -246,7 +255,7 @@ def misdated_opus(file: IO[bytes]) -> dict[int, bytes]:
 
 
 def _opus_pages(file: IO[bytes]) -> list[_Page]:
-    """The pages of an Ogg Opus file in which packets of sound end, and the last; none if it is not one unbroken row."""
+    """Return the last page of an Ogg Opus file and all in which audio packets end; none if any page is missing."""
     pages: list[_Page] = []
     position, packets, packet, stream = 0, 0, b"", b""
     for number in itertools.count():
@@ -255,12 +264,12 @@ def _opus_pages(file: IO[bytes]) -> list[_Page]:
         body = file.read(sum(lengths))
         length = 27 + len(lengths) + len(body)
         if len(head) < 27 or length < 27 + head[26] + sum(lengths):
-            break  # the end, or a page that is cut off
+            break  # end of the file, or a truncated page
         stream = stream or head[14:18]
         if head[:4] != b"OggS" or head[14:18] != stream or int.from_bytes(head[18:22], "little") != number:
             return []
         ended = at = samples = 0
-        begins = not head[5] & 1  # the first packet; otherwise the page begins with the rest of one
+        begins = not head[5] & 1  # else the page begins with the rest of a packet
         for piece in lengths:
             packet = body[at : at + 2] if begins else packet
             at += piece
@@ -270,16 +279,16 @@ def _opus_pages(file: IO[bytes]) -> list[_Page]:
                 samples += _opus_samples(packet)
         packets += ended
         last = bool(head[5] & 4)
-        if packets > 2 and (ended or last):  # after the two headers, which have pages of their own
+        if packets > 2 and (ended or last):  # the first two packets are headers on pages of their own
             pages.append(_Page(position, length, head[_TIME:26], last, samples))
-        if last:  # of its stream; libsndfile reads no other one
+        if last:  # libsndfile reads the first stream only
             break
         position += length
     return pages
 
 
 def _opus_samples(packet: bytes) -> int:
-    """Samples at 48 kHz of an Opus packet, by its first two bytes (RFC 6716, section 3)."""
+    """Return the number of samples at 48 kHz in an Opus packet, from its first two bytes (RFC 6716, section 3)."""
     if not packet:
         return 0
     code = packet[0] & 3
@@ -288,10 +297,10 @@ def _opus_samples(packet: bytes) -> int:
 
 
 def _dated(page: _Page, time: int) -> bytes:
-    """The header of a page, from the time to the checksum, with another time.
+    """Return the header of a page, from the time to the checksum, with another time.
 
-    The checksum is linear and changes by that of the change: a damaged page stays damaged. It is zlib's with the bits
-    of every byte mirrored and nothing inverted.
+    The checksum is linear, so the checksum of the change is added and a damaged page stays damaged. It is that of zlib
+    with the bits of every byte mirrored and without inversion.
     """
     old, new = page.fields[:8], time.to_bytes(8, "little")
     change = bytes(_TIME) + bytes(a ^ b for a, b in zip(old, new, strict=True)) + bytes(page.length - _TIME - 8)
@@ -301,13 +310,10 @@ def _dated(page: _Page, time: int) -> bytes:
 
 
 class Patched:
-    """A binary file without a name, and with a few bytes seen as others; as much of the protocol as decoders need."""
+    """A binary file, without a name, in which some bytes are replaced. Has the methods that decoders need."""
 
     def __init__(self, file: IO[bytes], patches: Mapping[int, bytes] | None = None, end: int | None = None) -> None:
-        """Show `patches`, by their positions, instead of what `file` has there, and nothing from `end` on.
-
-        Patches do not overlap.
-        """
+        """Replace bytes of `file` by `patches` (position -> bytes, not overlapping) and hide all from `end` on."""
         self._file, self._end = file, end
         self._patches = sorted((patches or {}).items())
 
@@ -331,7 +337,7 @@ class Patched:
         first = self._file.tell()
         data = bytearray(self._file.read(size))
         end = first + len(data)
-        index = bisect.bisect(self._patches, first, key=_position) - 1  # the one before may reach to here
+        index = bisect.bisect(self._patches, first, key=_position) - 1  # the patch before may extend to here
         for at, patch in self._patches[max(0, index) : bisect.bisect_left(self._patches, end, key=_position)]:
             begin, stop = max(at, first), min(at + len(patch), end)
             if begin < stop:

@@ -1,10 +1,11 @@
-"""What all decoders share: their types, errors and messages.
+"""Types, errors and messages that all decoders share.
 
 A decoder is a context manager that takes a path or a seekable binary file, an offset and a duration in seconds, and a
 list for notes. It gives the sample rate in Hz and an iterator of blocks `(channels, samples)` of integers or floats,
-which `mixing.mix` turns into mono. Nothing outside the part asked for is decoded where the format allows it. What a
-decoder cannot open raises `DecodeFailed` at once; the iterator raises `TruncatedAudioError` where the sound breaks off,
-and adds to the notes what a user should know of a sound that can be used.
+which `mixing.mix` turns into mono. Only the requested part is decoded where the format allows it.
+
+A decoder raises `DecodeFailed` if it cannot open the file. Its iterator raises `TruncatedAudioError` where the audio
+breaks off, and adds a sentence to the notes for each defect that leaves the audio usable.
 """
 
 from __future__ import annotations
@@ -19,16 +20,15 @@ import numpy as np
 from ..errors import TruncatedAudioError
 
 Blocks = Iterator[np.ndarray]
-Decoded = Iterator[tuple[int, Blocks]]  # what the function under a context manager yields, once
+Decoded = Iterator[tuple[int, Blocks]]  # sample rate and blocks, yielded once by the function of a context manager
 
 BLOCK_VALUES = 2**20  # samples times channels decoded at once, 4 MB of float32: 12 s of 44.1 kHz stereo
 
-# A file counts as truncated when more than this is missing. Encoders' delay and padding account for up to 0.1 s.
+# A file counts as truncated when more than this is missing. Encoder delay and padding account for up to 0.1 s.
 TOLERATED_SECONDS = 0.5
 
-
-MAX_PEAK = 100.0  # 40 dB over full scale: no sound is, but integers cast to float are, and frames that are damaged
-_MOST_WILD = 0.05  # of the samples of a lossy sound, above that
+MAX_PEAK = 100.0  # 40 dB over full scale; only integers cast to float and damaged frames exceed it
+_MAX_CLIPPED = 0.05  # share of the samples of a lossy file that may exceed `MAX_PEAK`
 
 
 class DecodeFailed(Exception):
@@ -36,7 +36,7 @@ class DecodeFailed(Exception):
 
 
 def describe(source: Any) -> str:
-    """What to call a source in a message: its path, its file name, or the shape of the array."""
+    """Return what messages call a source: its path, its file name, or the shape of the array."""
     if isinstance(source, tuple) and source:
         source = source[0]
     if isinstance(source, np.ndarray):
@@ -50,24 +50,24 @@ def describe(source: Any) -> str:
 
 
 def frames_in(seconds: float, rate: int) -> int:
-    """Whole frames in some seconds, rounded down as librosa does."""
+    """Convert seconds to whole frames, rounded down as in librosa."""
     return int(seconds * rate)
 
 
 def wanted_frames(duration: float | None, rate: int) -> float:
-    """Frames in a duration; infinity for all there are."""
+    """Convert a duration to whole frames; `None` gives infinity."""
     return math.inf if duration is None else frames_in(duration, rate)
 
 
 def truncated(path: Any, rate: int, start: int, decoded: int, declared: int, why: str) -> TruncatedAudioError:
-    """The error for a sound that breaks off `decoded` frames after frame `start`."""
+    """Return the error for audio that breaks off `decoded` frames after frame `start`."""
     if decoded:
         until = f"decoding stopped after {(start + decoded) / rate:.1f} s"
         until += f" of {declared / rate:.1f} s" if declared else ""
     else:
         until = f"nothing can be decoded from {start / rate:.1f} s on"
-    usable = math.floor((decoded - 1) / rate * 10) / 10  # a little less than there was: its end may be damaged
-    advice = f", or use what is there with duration={usable:.1f}" if usable > 0 else ""
+    usable = math.floor((decoded - 1) / rate * 10) / 10  # up to 0.1 s less than was decoded: the end may be damaged
+    advice = f", or use the intact part with duration={usable:.1f}" if usable > 0 else ""
     why = why.strip().rstrip(".") or "the data is damaged"
     return TruncatedAudioError(
         f"{describe(path)} is truncated or damaged: {until} ({why}). Get a complete copy{advice}."
@@ -75,26 +75,27 @@ def truncated(path: Any, rate: int, start: int, decoded: int, declared: int, why
 
 
 def check_complete(path: Any, rate: int, start: int, decoded: int, wanted: float, declared: int) -> None:
-    """Raise where clearly less came out than was asked for and the header promises; 0 promises nothing."""
+    """Raise if clearly fewer frames were decoded than requested and declared; a `declared` of 0 means unknown."""
     if min(wanted, declared - start) - decoded > TOLERATED_SECONDS * rate:
         raise truncated(path, rate, start, decoded, declared, "the data ends")
 
 
 def clipped(blocks: Blocks, path: Any, rate: int, start: int, notes: list[str]) -> Blocks:
-    """Clip what damaged frames of a lossy format become, as sound cards do; raise where that is much of the sound.
+    """Clip samples far over full scale, as sound cards do; raise if there are many.
 
-    A frame whose bits are not its own can decode to anything, thousands of times full scale.
+    A damaged frame of a lossy format can decode to thousands of times full scale.
     """
-    decoded = wild = first = 0
+    decoded = clipped_samples = first = 0
     for block in blocks:
         if block.dtype.kind == "f" and block.size and max(block.max(), -block.min()) > MAX_PEAK:
             over = (np.abs(block) > MAX_PEAK).any(axis=0)
-            first = first if wild else start + decoded + int(np.argmax(over))
-            wild += int(over.sum())
+            if not clipped_samples:
+                first = start + decoded + int(np.argmax(over))
+            clipped_samples += int(over.sum())
             block = np.clip(block, -1, 1)
         decoded += block.shape[1]
         yield block
-    if wild > _MOST_WILD * decoded:
+    if clipped_samples > _MAX_CLIPPED * decoded:
         raise truncated(path, rate, start, first - start, 0, "what follows is far over full scale")
-    if wild:
+    if clipped_samples:
         notes.append(f"The file is damaged at {first / rate:.1f} s: samples far over full scale were clipped.")

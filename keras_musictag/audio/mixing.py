@@ -1,8 +1,8 @@
-"""Channels to mono: their mean, or the loudest of them where they cancel each other out.
+"""Mix channels to mono: their mean, or the loudest channel where they cancel each other out.
 
-The mean of two channels with opposite phases is silence, though each of them can be heard: a cable soldered the wrong
-way round does that, and so does a karaoke filter. So every stretch of some seconds is looked at: where the sum of its
-channels has clearly less energy than independent channels would give, the channel with most energy stands for all.
+The mean of two channels with opposite phases is silence; a miswired cable and a karaoke filter produce such files.
+Audio is therefore mixed in stretches of up to 10 s. Where the sum of the channels has much less energy than the sum of
+independent channels would have, the channel with the most energy is used.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ import numpy as np
 
 from .decoding import Blocks
 
-ONE_STEP = 2.0**-15  # of 16-bit sound; what never reaches it is digital silence
+ONE_STEP = 2.0**-15  # smallest step of 16-bit audio; below it, all is digital silence
 
 _STRETCH_SECONDS = 10.0
-_STRETCH_VALUES = 2**22  # samples times channels that a stretch has at most, 16 MB of float32
+_STRETCH_VALUES = 2**22  # maximum of samples times channels in a stretch, 16 MB of float32
 
 # Energy of the sum, as a share of that of all channels: 1 for independent channels and for a single one, 1 + r for two
 # with correlation r. Of 216 stereo tracks of free music, 644 stretches of 10 s gave 0.52 and more; inverted copies of
@@ -25,12 +25,12 @@ CANCELLED = 0.05
 
 
 def mix(blocks: Blocks, rate: int, notes: list[str]) -> Blocks:
-    """Mix consecutive blocks of a sound to mono; the result does not depend on where they are split.
+    """Mix consecutive blocks of audio to mono. The result does not depend on where the blocks are split.
 
     Args:
         blocks: arrays `(channels, samples)` of integers or floats; the number of channels may change.
         rate: in Hz.
-        notes: gets a sentence if channels cancelled each other out.
+        notes: list to which a sentence is added if channels cancelled each other out.
 
     Yields:
         float32 arrays `(samples,)`, contiguous.
@@ -53,7 +53,7 @@ def mix(blocks: Blocks, rate: int, notes: list[str]) -> Blocks:
 
 
 def _stretches(blocks: Blocks, rate: int) -> Iterator[list[np.ndarray]]:
-    """Pieces of blocks, those of a stretch together; a block of one channel is a stretch."""
+    """Group blocks into stretches, splitting blocks where a stretch ends. A mono block is a stretch of its own."""
     held: list[np.ndarray] = []
     length = 0
     for block in blocks:
@@ -75,11 +75,11 @@ def _stretches(blocks: Blocks, rate: int) -> Iterator[list[np.ndarray]]:
 
 
 def _louder_than_mix(stretch: list[np.ndarray], mixed: list[np.ndarray]) -> int | None:
-    """The channel with most energy, where the mix of a stretch is lost and that channel can be heard; else `None`."""
-    with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is found and reported later
+    """Return the channel with the most energy if the channels cancel and that channel is audible, else `None`."""
+    with np.errstate(over="ignore", invalid="ignore"):  # values that are not finite are reported later
         energy = sum(_energy(y) for y in mixed)
         lost = energy * len(stretch[0]) ** 2 < CANCELLED * sum(_energy(piece) for piece in stretch)
-        if not lost and energy >= ONE_STEP**2 * sum(map(len, mixed)):  # then it reaches one step somewhere
+        if not lost and energy >= ONE_STEP**2 * sum(map(len, mixed)):  # so at least one sample reaches one step
             return None
         loudest = int(np.argmax(sum(np.array([_energy(y) for y in piece]) for piece in stretch)))
         lost = lost or _peak(mixed) < ONE_STEP
@@ -87,7 +87,7 @@ def _louder_than_mix(stretch: list[np.ndarray], mixed: list[np.ndarray]) -> int 
 
 
 def _energy(y: np.ndarray) -> float:
-    flat = y.ravel(order="K")  # no copy of what is contiguous, interleaved or not
+    flat = y.ravel(order="K")  # does not copy contiguous arrays, interleaved or not
     return float(np.dot(flat, flat))
 
 
@@ -96,7 +96,7 @@ def _peak(pieces: list[np.ndarray]) -> float:
 
 
 def _floats(y: np.ndarray) -> np.ndarray:
-    """Integers scaled by the full range of their type; floats as they are."""
+    """Scale integers by the full range of their type; return floats unchanged."""
     if y.dtype.kind not in "iu":
         return y
     half = 2.0 ** (8 * y.dtype.itemsize - 1)
@@ -105,7 +105,7 @@ def _floats(y: np.ndarray) -> np.ndarray:
 
 
 def mono(y: np.ndarray) -> np.ndarray:
-    """Mean of the channels.
+    """Average channels.
 
     Args:
         y: array `(samples,)` or `(channels, samples)`. Integers are scaled by the full range of their type.
@@ -114,9 +114,9 @@ def mono(y: np.ndarray) -> np.ndarray:
         float32 array `(samples,)`, contiguous.
     """
     y = _floats(y)
-    # What overflows here, or is infinity minus infinity, is found and reported as not finite.
+    # Overflows and infinities give values that are not finite, which are reported later.
     with np.errstate(over="ignore", invalid="ignore"):
-        if y.ndim == 2:  # one channel after the other: `mean` takes 20 times as long on interleaved stereo
+        if y.ndim == 2:  # add channel by channel: `mean` takes 20 times as long on interleaved stereo
             total = y[0].astype(np.result_type(y.dtype, np.float32))
             for channel in y[1:]:
                 total += channel

@@ -1,6 +1,6 @@
 """The second decoder, FFmpeg's libraries through PyAV: m4a, wma, video containers, DSD, ..., and damaged MP3.
 
-See `decoding` for what a decoder is. Only calls that PyAV has from version 16 to 19 are used.
+`decoding` describes the interface of a decoder. Works with PyAV 16 to 19.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from .decoding import (
     wanted_frames,
 )
 
-_HELD_FRAMES = 1024  # of FFmpeg, passed on together: 24 s of AAC
+_HELD_FRAMES = 1024  # FFmpeg frames joined into a block: 24 s of AAC
 
-# Formats that are nothing but one frame of sound after another. Players pass over a damaged one and go on, and so does
-# this decoder as long as they are few.
+# Formats that are a plain sequence of audio frames. Players skip damaged frames, and so does this decoder if they are
+# few.
 _BARE = frozenset(("aac", "ac3", "dts", "eac3", "mp3"))
-_MOST_DAMAGED = 0.05  # of the packets
+_MAX_DAMAGED = 0.05  # share of the packets
 
-_PLANES = 8  # of a frame; PyAV up to 19 looks for one more than this and crashes
+_PLANES = 8  # channels of a planar frame from which PyAV up to 19 crashes, reading one plane too many
 
 
 # === The decoder ===
@@ -43,7 +43,7 @@ _PLANES = 8  # of a frame; PyAV up to 19 looks for one more than this and crashe
 def pyav_decoder(path: Any, offset: float, duration: float | None, notes: list[str]) -> Decoded:
     """Decode m4a, wma, video containers, ... with FFmpeg's libraries through PyAV."""
     with _opened_frames(path) as (frames, first):
-        # The rate of the frame counts: for HE-AAC the container may name half of it.
+        # Use the rate of the frame: for HE-AAC the container may state half of it.
         rate, blocks = first.sample_rate, _joined(_pieces(frames, first, path, offset, duration, notes))
         if frames.format in _BARE:
             blocks = clipped(blocks, path, rate, frames_in(offset, rate), notes)
@@ -52,20 +52,24 @@ def pyav_decoder(path: Any, offset: float, duration: float | None, notes: list[s
 
 @contextlib.contextmanager
 def _opened_frames(path: Any) -> Iterator[tuple[_Frames, Any]]:
-    """The frames of a file, and the first of them, which is taken; raises `DecodeFailed` if there is none."""
+    """Open a file and give the iterator over its frames and the first frame, which the iterator has passed.
+
+    Raises:
+        DecodeFailed: the file cannot be opened or has no frame.
+    """
     try:
         import av
-    except ImportError as error:  # it is required, but has no wheel for some platforms
+    except ImportError as error:  # PyAV is a dependency, but has no wheel for some platforms
         raise DecodeFailed("not installed") from error
     with contextlib.ExitStack() as stack:
         file = _Bounded(stack.enter_context(opened(path)))
         try:
             frames = _Frames(stack.enter_context(_open_container(file)))
             first = next(frames, None)
-        except (av.error.FFmpegError, OSError, ValueError) as error:  # OSError: sent to an impossible place of the file
+        except (av.error.FFmpegError, OSError, ValueError) as error:  # OSError: a seek to an impossible position
             raise DecodeFailed(getattr(error, "strerror", None) or str(error)) from error
         if first is None:
-            raise DecodeFailed("no sound in it")
+            raise DecodeFailed("no audio in it")
         file.left = math.inf
         yield frames, first
 
@@ -74,22 +78,25 @@ def _open_container(file: _Bounded) -> Any:
     """Open a file with FFmpeg; its tags need not be UTF-8.
 
     FFmpeg gets an open file and may use no protocol, so a playlist cannot make it open any other file or address. The
-    file has no name, so nothing is an MP3 only because it is called so.
+    file has no name, so FFmpeg recognises the format by the content alone.
     """
     import av
 
     options = {"protocol_whitelist": "none"}
     try:
         return av.open(file, options=options)
-    except UnicodeDecodeError:  # PyAV 18 and older: they take this option, newer ones need none
+    except UnicodeDecodeError:  # PyAV 18 and older need this option; newer versions do not have it
         file.seek(0)
         return av.open(file, options=options, metadata_errors="replace")
 
 
 class _Bounded(Patched):
-    """For FFmpeg, which goes from header to header without an end: through 10 GB of zeros after `WAVE` for hours."""
+    """A file of which only `left` bytes can be read.
 
-    left: float = 2**25  # bytes that may be read; opening takes the tables of an MP4 (0.6 MB per hour) and pictures
+    FFmpeg searches for headers without a limit: 10 GB of zeros after `WAVE` would take hours to open.
+    """
+
+    left: float = 2**25  # bytes; opening a file reads the tables of an MP4 (0.6 MB per hour) and embedded pictures
 
     def read(self, size: int = -1) -> bytes:
         if self.left < 0:
@@ -97,47 +104,47 @@ class _Bounded(Patched):
         data = super().read(size)
         self.left -= len(data)
         if self.left < 0:
-            raise OSError("headers without an end")  # once: PyAV prints a second one
+            raise OSError("its headers do not end")  # raised once: PyAV prints a second exception
         return data
 
 
 class _Frames:
-    """Iterator over the frames of a container's first sound stream.
+    """Iterate over the frames of a container's first audio stream.
 
     Attributes:
         stream: the stream; `None` if there is none that can be decoded.
-        packets, damaged: how many packets have come, and how many of them were passed over.
-        end: position in the file behind the last packet that could be decoded.
+        packets, damaged: number of packets read, and of those skipped as damaged.
+        end: position in the file after the last packet that was decoded.
     """
 
     def __init__(self, container: Any) -> None:
-        """Decode nothing yet."""
+        """Find the stream."""
         streams = container.streams.audio
-        # Where FFmpeg has no decoder for a stream, PyAV before 18.1 crashes instead of raising.
+        # PyAV before 18.1 crashes on a stream that FFmpeg has no decoder for.
         self.stream: Any = streams[0] if streams and streams[0].codec_context is not None else None
         self.packets = self.damaged = self.end = 0
         self._container = container
         self._frames = self._decode()
-        self._interleave: Any = None  # made for frames of one kind
+        self._interleave: Any = None  # resampler for frames of the format `_kind`
         self._kind: Any = None
 
     @property
     def format(self) -> str:
-        """FFmpeg's name of the container."""
+        """FFmpeg's name of the container format."""
         return str(self._container.format.name)
 
     def remaining_seconds(self) -> float:
-        """Take all packets that are left, without decoding them, and add their durations."""
+        """Sum the durations of the remaining packets without decoding them."""
         durations = sum(packet.duration or 0 for packet in self._container.demux(self.stream))
         return float(durations * self.stream.time_base)
 
     def seek(self, time: int) -> None:
-        """Go to a time of the stream, or to a little before it."""
+        """Seek to a time of the stream, or shortly before it."""
         self._container.seek(time, stream=self.stream)
         self._frames = self._decode()
 
     def channels(self, frame: Any) -> np.ndarray:
-        """The samples of a frame, integers or floats `(channels, samples)`."""
+        """Return the samples of a frame, integers or floats `(channels, samples)`."""
         count = frame.layout.nb_channels
         if frame.format.is_planar and count < _PLANES:
             planes: np.ndarray = frame.to_ndarray()
@@ -184,25 +191,26 @@ def _interleaver(sample_format: str, layout: str, rate: int) -> Any:
 
 
 def _pieces(frames: _Frames, first: Any, path: Any, offset: float, duration: float | None, notes: list[str]) -> Blocks:
-    """The sound of each frame, `(channels, samples)`, as far as it is asked for."""
+    """Yield the requested samples of each frame, `(channels, samples)`."""
     import av
 
-    rate, sound = first.sample_rate, frames.stream
+    rate, stream = first.sample_rate, frames.stream
     start, wanted = frames_in(offset, rate), wanted_frames(duration, rate)
-    # Containers that count in samples (mov, FLAC, WavPack, ...) know their length and find any sample. Others round
-    # times to milliseconds or estimate them from the bit rate: those are decoded from the beginning and not judged.
-    exact = sound.time_base == Fraction(1, rate) and first.pts is not None
-    declared = (sound.duration or 0) if exact else 0
-    reached = decoded = 0  # the next frame to come, and how many were passed on
+    # Containers that count in samples (mov, FLAC, WavPack, ...) state their length and can seek to any sample. Others
+    # round times to milliseconds or estimate them from the bit rate: these are decoded from the beginning, and their
+    # length is not checked.
+    exact = stream.time_base == Fraction(1, rate) and first.pts is not None
+    declared = (stream.duration or 0) if exact else 0
+    reached = decoded = 0  # first sample of the current frame, and number of samples yielded
     frame = first
     try:
         if exact and 2 * rate < start < declared:
-            frames.seek(first.pts + start - rate)  # a second early: a codec needs a run-up
+            frames.seek(first.pts + start - rate)  # one second early: a codec needs some frames to settle
             frame = next((frame for frame in frames if frame.pts is not None), None)
             reached = frame.pts - first.pts if frame is not None else 0
         while frame is not None and decoded < wanted:
             if frame.sample_rate != rate:
-                raise truncated(path, rate, start, decoded, declared, f"the rate turns to {frame.sample_rate} Hz")
+                raise truncated(path, rate, start, decoded, declared, f"the rate changes to {frame.sample_rate} Hz")
             y = frames.channels(frame)[:, max(0, start - reached) :]
             reached += frame.samples
             y = y[:, : int(min(y.shape[1], wanted - decoded))]
@@ -211,7 +219,7 @@ def _pieces(frames: _Frames, first: Any, path: Any, offset: float, duration: flo
             frame = next(frames, None) if decoded < wanted else None
     except (av.error.FFmpegError, OSError) as error:
         raise truncated(path, rate, start, decoded, declared, str(error.strerror)) from error
-    if frames.damaged > _MOST_DAMAGED * frames.packets:
+    if frames.damaged > _MAX_DAMAGED * frames.packets:
         why = f"{frames.damaged} of {frames.packets} frames cannot be decoded"
         raise truncated(path, rate, start, decoded, declared, why)
     if frames.damaged:
@@ -222,7 +230,7 @@ def _pieces(frames: _Frames, first: Any, path: Any, offset: float, duration: flo
 
 
 def _joined(pieces: Iterable[np.ndarray]) -> Blocks:
-    """Fewer and larger blocks: FFmpeg's frames are small, 1024 samples in m4a."""
+    """Join consecutive frames, which are small (1024 samples in m4a), into larger blocks."""
     held: list[np.ndarray] = []
     values = 0
     for y in pieces:
@@ -236,11 +244,11 @@ def _joined(pieces: Iterable[np.ndarray]) -> Blocks:
         yield np.concatenate(held, axis=1)
 
 
-# === What libsndfile does not read of an MP3 ===
+# === MP3 that libsndfile does not read to the end ===
 
 
 def mp3_length(path: Any, rate: int) -> int:
-    """Count the frames of an MP3 by what its packets state, without decoding them; 0 if it cannot be done."""
+    """Count the samples of an MP3 from the durations of its packets, without decoding; 0 if that is not possible."""
     import av
 
     with contextlib.suppress(DecodeFailed, av.error.FFmpegError, OSError), _opened_frames(path) as (frames, first):
@@ -250,26 +258,26 @@ def mp3_length(path: Any, rate: int) -> int:
 
 
 class RestOfMP3:
-    """What FFmpeg decodes of an MP3 from some frame on, passing over damage as players do.
+    """Decode an MP3 with FFmpeg from some sample on, skipping damage as players do.
 
     Args:
         path: path or file.
-        rate: in Hz, as the first decoder found it.
-        start: the first frame that is wanted.
+        rate: sample rate in Hz, as the first decoder found it.
+        start: first sample to decode.
 
     Attributes:
-        decoded: how many frames have come.
-        end: position in the file behind the last packet that could be decoded.
+        decoded: number of samples decoded so far.
+        end: position in the file after the last packet that was decoded.
     """
 
     def __init__(self, path: Any, rate: int, start: int) -> None:
-        """Decode nothing yet."""
+        """Store the arguments."""
         self.rate, self.start = rate, start
         self.decoded = self.end = 0
         self._path = path
 
     def blocks(self, wanted: float) -> Blocks:
-        """At most `wanted` frames, as arrays `(channels, samples)`; fewer where nothing more can be decoded."""
+        """Yield arrays `(channels, samples)`, `wanted` samples in all or as many as can be decoded."""
         return _joined(self._pieces(wanted))
 
     def _pieces(self, wanted: float) -> Blocks:
@@ -279,7 +287,7 @@ class RestOfMP3:
             frames, frame = opened
             reached = 0
             while frame is not None and frames.format == "mp3":
-                if frame.sample_rate == self.rate:  # else it is junk that looks like a frame
+                if frame.sample_rate == self.rate:  # other rates come from data that only looks like a frame
                     y = frames.channels(frame)[:, max(0, self.start - reached) :]
                     reached += frame.samples
                     y = y[:, : int(min(y.shape[1], wanted - self.decoded))]

@@ -1,8 +1,8 @@
-"""File or array in, float32 mono at the wanted rate out: the only decoding and resampling code.
+"""Read a file or an array as float32 mono at a given sample rate: the only decoding and resampling code.
 
 Conventions: waveforms are float32 `(samples,)` in [-1, 1], rates are in Hz, offsets and durations in seconds of the
-source. Sound is decoded, mixed to mono and resampled block by block, so memory does not grow with the length of a file
-and only the part that was asked for is decoded. The result is that of `librosa.load(path, sr=target, mono=True)`.
+source. Audio is decoded, mixed to mono and resampled block by block, so memory does not grow with the length of a file
+and only the requested part is decoded. The result equals `librosa.load(path, sr=target, mono=True)`.
 
 Decoders, in order: libsndfile (WAV, FLAC, Ogg, Opus, MP3, AIFF, ...) and PyAV, which brings FFmpeg's libraries (m4a,
 wma, video containers, ...). No program has to be installed.
@@ -43,7 +43,7 @@ Source = str | os.PathLike[str] | IO[bytes] | np.ndarray | tuple[np.ndarray, flo
 MIN_SR, MAX_SR = 1_000, 1_000_000
 _MAX_FILE_SR = 4_000_000  # FFmpeg decodes DSD to an eighth of its rate: 2.8 MHz for DSD512
 _MAX_SECONDS = 1e9  # 32 years
-_MAX_CHANNELS = 32  # of an array; with more, and fewer samples than channels, its axes are the wrong way round
+_MAX_CHANNELS = 32  # an array with more channels than this and than samples has its axes swapped
 _SOXR_SAMPLES = 2**17  # per call of soxr; it is fastest while its input and output stay in the cache
 
 
@@ -60,13 +60,13 @@ def load(
     duration: float | None = None,
     notes: list[str] | None = None,
 ) -> np.ndarray:
-    """Decode a whole sound, or the part from `offset` on for `duration` seconds.
+    """Load an audio file or array, or the part from `offset` on for `duration` seconds.
 
     Args:
         source: a path, a seekable binary file object, an array `(samples,)` or `(channels, samples)`, or `(array, sr)`.
             Floats are within [-1, 1], integers are scaled by the full range of their type. A file object is read from
             its beginning, stays open and gets its position back.
-        sr: sample rate of an array in Hz; files know their own.
+        sr: sample rate of an array in Hz; files state their own.
         target_sr: rate of the result in Hz.
         resampler: soxr quality.
         offset: seconds to skip.
@@ -79,7 +79,7 @@ def load(
         float32 array `(samples,)`, never a view of `source`.
 
     Raises:
-        AudioError: one of its subclasses says what is wrong with the sound.
+        AudioError: the audio cannot be used; the subclass and the message say why.
 
     Example:
         >>> load(np.ones((2, 44100), "int16"), sr=44100, target_sr=16000).shape
@@ -102,13 +102,13 @@ def stream(
     duration: float | None = None,
     notes: list[str] | None = None,
 ) -> Blocks:
-    """Like `load`, as an iterator over consecutive blocks: memory is bounded whatever the length.
+    """Load audio as `load` does, block by block, in bounded memory.
 
     Yields:
-        float32 arrays `(samples,)` of any lengths, at least one.
+        float32 arrays `(samples,)` of varying lengths, at least one.
 
     Raises:
-        AudioError: as `load`, when the iterator gets there.
+        AudioError: as `load`, when the iterator reaches the problem.
     """
     check_sr(target_sr, "target_sr")
     _check_seconds("offset", offset)
@@ -136,14 +136,14 @@ def stream(
     if empty:
         part = f" from {offset} s on" if offset else ""
         part += f" for {duration} s" if duration is not None else ""
-        advice = "Choose a part that is within the sound" if part else "Get a complete copy"
+        advice = "Choose a part within the audio" if part else "Get a complete copy"
         raise AudioTooShortError(f"{describe(source)} has no samples{part}. {advice}.")
 
 
 def duration_of(path: str | os.PathLike[str]) -> float | None:
-    """Seconds a sound file declares, `None` where libsndfile cannot tell.
+    """Return the duration in seconds that an audio file declares, `None` if libsndfile cannot tell.
 
-    Cheap: only the header is read. An MP3 whose header states no length is read to its end, but not decoded.
+    Reads the header only, but the whole file (without decoding) for an MP3 whose header states no length.
 
     Example:
         >>> duration_of("no_such_file.wav") is None
@@ -174,26 +174,26 @@ def _decode(
     duration: float | None,
     notes: list[str],
 ) -> tuple[int, Blocks]:
-    """Sample rate of the source, and its blocks `(channels, samples)` from `offset` on, as the decoders give them.
+    """Return the sample rate and the decoded blocks `(channels, samples)` from `offset` on.
 
-    What needs closing goes on the stack.
+    Opened files are closed by the stack.
     """
     given: Any = source
     if isinstance(given, tuple):
         if len(given) != 2 or sr is not None:
             raise InvalidSamplesError(
-                f"A tuple source is (array, sr) and nothing more; got {len(given)} items and sr={sr!r}."
+                f"A tuple source must be (array, sr), without a separate sr; got {len(given)} items and sr={sr!r}."
             )
         given, sr = given
     if isinstance(given, np.ndarray):
         return _from_array(given, sr, offset, duration)
     if not isinstance(given, (str, os.PathLike)) and not hasattr(given, "read"):
         raise InvalidSamplesError(
-            f"A sound is a path, a binary file object or a NumPy array with its sr; got {type(given).__name__}. "
+            f"A source must be a path, a binary file object or a NumPy array with its sr; got {type(given).__name__}. "
             "Wrap encoded bytes in io.BytesIO, samples in numpy.asarray."
         )
     if sr is not None:
-        raise InvalidSamplesError(f"sr={sr!r} goes with an array; {describe(given)} knows its own rate. Leave sr out.")
+        raise InvalidSamplesError(f"sr={sr!r} goes with an array; {describe(given)} states its own rate. Leave sr out.")
     if hasattr(given, "read"):
         _check_file_object(given)
         stack.enter_context(opened(given))
@@ -203,12 +203,12 @@ def _decode(
 
 
 def _check_path(path: str | os.PathLike[str]) -> None:
-    """Raise unless there is a regular file with something in it, and it can be read."""
+    """Require a readable regular file that is not empty."""
     try:
         status = os.stat(path)
         if stat.S_ISDIR(status.st_mode):
             raise AudioNotFoundError(f"{describe(path)} is a folder. Give a sound file.")
-        if not stat.S_ISREG(status.st_mode):  # opening a pipe could wait for ever
+        if not stat.S_ISREG(status.st_mode):  # opening a pipe could block forever
             raise AudioNotFoundError(
                 f"{describe(path)} is not a regular file (a pipe, a socket or a device). Read it into io.BytesIO first."
             )
@@ -229,7 +229,7 @@ def _check_path(path: str | os.PathLike[str]) -> None:
 
 
 def _check_file_object(file: Any) -> None:
-    """Raise unless it is open, binary, readable and seekable, and has something in it."""
+    """Require a file object that is open, binary, readable, seekable and not empty."""
     if getattr(file, "closed", False):
         raise InvalidSamplesError(f"{describe(file)} is closed. Open it again with mode 'rb'.")
     seekable = hasattr(file, "seek") and hasattr(file, "tell") and getattr(file, "seekable", lambda: True)()
@@ -242,7 +242,8 @@ def _check_file_object(file: Any) -> None:
         start = file.read(1)
     if not isinstance(start, bytes):
         raise InvalidSamplesError(
-            f"{describe(file)} must be a binary file; its read() gave {type(start).__name__}. Open it with mode 'rb'."
+            f"{describe(file)} must be a binary file; its read() returned {type(start).__name__}. Open it with mode "
+            "'rb'."
         )
     if not start:
         raise _empty(file)
@@ -255,7 +256,7 @@ def _empty(source: Any) -> AudioTooShortError:
 def _from_file(
     stack: contextlib.ExitStack, path: Any, offset: float, duration: float | None, notes: list[str]
 ) -> tuple[int, Blocks]:
-    """Try the decoders in turn; the first that recognises the file gets it."""
+    """Open the file with the first decoder that recognises it."""
     reasons = []
     for name, decoder in (("libsndfile", soundfile_decoder), ("PyAV", pyav_decoder)):
         try:
@@ -268,17 +269,17 @@ def _from_file(
         why = "the MP4 file ends before its index" if mp4_breaks_off(file) else breaks_off(file)
     if why:
         raise TruncatedAudioError(
-            f"{describe(path)} is truncated: {why}, so nothing of it can be decoded. Get a complete copy."
+            f"{describe(path)} is truncated: {why}, so it cannot be decoded. Get a complete copy."
         )
     advice = " For m4a, wma and video files: pip install av." if "PyAV: not installed" in reasons else ""
     raise UnsupportedAudioError(
         f"{describe(path)} is not a sound file that an installed decoder can read ({'; '.join(reasons)}). "
-        f"Check what it is, or convert it to WAV or FLAC.{advice}"
+        f"Check its format, or convert it to WAV or FLAC.{advice}"
     )
 
 
 def _whole(blocks: Blocks, path: Any, rate: int, offset: float, duration: float | None) -> Blocks:
-    """Pass blocks on, and raise where they end before what was asked for and the file shows that there was more."""
+    """Yield the blocks; raise if they end before the requested part does and the file is truncated."""
     decoded = 0
     for block in blocks:
         decoded += block.shape[1]
@@ -295,7 +296,7 @@ def _whole(blocks: Blocks, path: Any, rate: int, offset: float, duration: float 
 
 def _from_array(y: np.ndarray, sr: float | None, offset: float, duration: float | None) -> tuple[int, Blocks]:
     if sr is None:
-        raise InvalidSamplesError("An array has no sample rate of its own: pass it too, e.g. tag(y, sr=44100).")
+        raise InvalidSamplesError("The sample rate of an array is missing. Pass it too, e.g. tag(y, sr=44100).")
     rate = check_sr(sr, "sr")
     y = np.asarray(y)
     check_samples(y)
@@ -371,7 +372,7 @@ def checked(blocks: Blocks, name: str, first: int) -> Blocks:
 
 
 def resample(blocks: Blocks, rate: int, target: int, quality: str) -> Blocks:
-    """Resample with soxr, block by block: the same samples as in one piece, and as many as librosa gives."""
+    """Resample with soxr block by block. The samples are those of a single call, and as many as librosa gives."""
     if rate == target:
         yield from (block for block in blocks if len(block))
         return
@@ -384,7 +385,7 @@ def resample(blocks: Blocks, rate: int, target: int, quality: str) -> Blocks:
             written += len(out)
             if len(out):
                 yield out
-    # librosa's formula, rounding included: at 44.1 to 12 kHz the product is now and then just above a whole number.
+    # librosa's formula, rounding errors included: from 44.1 to 12 kHz the product can be just above a whole number.
     missing = math.ceil(read * (target / rate)) - written
     tail = resampler.resample_chunk(np.zeros(0, "float32"), last=True)[: max(0, missing)]
     tail = np.pad(tail, (0, max(0, missing - len(tail))))

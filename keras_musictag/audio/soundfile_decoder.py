@@ -1,6 +1,6 @@
-"""The first decoder, libsndfile: WAV, FLAC, Ogg Vorbis, Opus, MP3, AIFF, ...; with FFmpeg for the MP3 it gives up on.
+"""The first decoder, libsndfile: WAV, FLAC, Ogg Vorbis, Opus, MP3, AIFF, ...; FFmpeg continues a damaged MP3.
 
-See `decoding` for what a decoder is.
+`decoding` describes the interface of a decoder.
 """
 
 from __future__ import annotations
@@ -35,15 +35,13 @@ from .decoding import (
 )
 from .pyav_decoder import RestOfMP3, mp3_length
 
-UNKNOWN_FRAMES = 2**62  # libsndfile says 2**63 - 1 of a FLAC written to a pipe
+UNKNOWN_FRAMES = 2**62  # lengths from here on are unknown; libsndfile gives 2**63 - 1 for a FLAC written to a pipe
 
-# Of an MP3, by which a length guessed from its first frames may be short without more being looked for.
-_GUESS_SECONDS = 0.1
-# Of an MP3 that is damaged somewhere in the middle, the share that may be missing.
-_MOST_LOST = 0.1
+_GUESS_SECONDS = 0.1  # how much too short a length estimated from the first frames of an MP3 may be
+_MAX_LOST = 0.1  # share of an MP3 damaged in the middle that may be missing
 
-# libsndfile cuts the length of a PCM file down to what is there; its log keeps what the header said. WAV: "data",
-# AIFF: "SSND", AU: "Data Size", W64: "riff", the whole file.
+# libsndfile reduces the length of a truncated PCM file to the data present; its log has the length that the header
+# states. WAV: "data", AIFF: "SSND", AU: "Data Size", W64: "riff", the whole file.
 _CUT_DOWN = re.compile(r"^\s*(?:data|SSND|Data Size|riff)\s*: (\d+) \(should be (\d+)\)", re.MULTILINE)
 _CUT_DOWN_RF64 = re.compile(r"frame count (\d+) does not match value from 'ds64' chunk of (\d+)")
 
@@ -57,19 +55,19 @@ def soundfile_decoder(path: Any, offset: float, duration: float | None, notes: l
     with contextlib.ExitStack() as stack:
         try:
             sound = stack.enter_context(_open_soundfile(path))
-            if sound.format == "RAW":  # anything at all that is called .au, .snd or .vox passes for samples
-                raise DecodeFailed("a headerless sound, going by its name alone")
-            if sound.subtype == "VORBIS" and offset:  # where its headers are damaged, to seek would crash libsndfile
+            if sound.format == "RAW":  # libsndfile accepts any content in a file named .au, .snd or .vox
+                raise DecodeFailed("raw samples without a header")
+            if sound.subtype == "VORBIS" and offset:  # libsndfile crashes on a seek if the headers are damaged
                 if not len(sound.read(1)):
                     raise DecodeFailed("its headers are damaged")
-                sound = stack.enter_context(_open_soundfile(path))  # having read, it would seek to a little elsewhere
+                sound = stack.enter_context(_open_soundfile(path))  # after a read, seeks are slightly inaccurate
             patches, end = _patches(sound, path)
             if patches or end is not None:
                 sound = stack.enter_context(_Sound(_Quiet(stack.enter_context(opened(path)), patches, end)))
         except (soundfile.LibsndfileError, TypeError, ValueError) as error:
             reason = getattr(error, "error_string", "") or str(error) or repr(error)
-            if "not a regular file" in reason:  # its words for an MP3 without MPEG frames; the file is there
-                reason = "no sound found"
+            if "not a regular file" in reason:  # libsndfile's message for an MP3 without MPEG frames
+                reason = "no audio found"
             raise DecodeFailed(reason.rstrip(".")) from error
         blocks = _soundfile_blocks(sound, path, offset, duration, notes)
         if sound.format == "MP3":
@@ -78,22 +76,24 @@ def soundfile_decoder(path: Any, offset: float, duration: float | None, notes: l
 
 
 def _patches(sound: _Sound, path: Any) -> tuple[dict[int, bytes], int | None]:
-    """What libsndfile has to see to read all of the sound, and no more: other bytes, by position, and another end."""
+    """Return bytes by position, and the end of the file, that libsndfile needs to read exactly the audio."""
     if sound.frames == 0 and sound.format in ("WAV", "WAVEX"):
         with opened(path) as file:
             position = unclosed_wav(file)
-        return ({} if position is None else {position: b"\xff\xff\xff\xff"}), None  # a length taken as "up to the end"
+        return (
+            {} if position is None else {position: b"\xff\xff\xff\xff"}
+        ), None  # the length "to the end of the file"
     if sound.subtype == "OPUS":
         with opened(path) as file:
             return misdated_opus(file), None
-    if sound.format == "FLAC" and sound.frames >= UNKNOWN_FRAMES:  # it takes what follows for a damaged frame
+    if sound.format == "FLAC" and sound.frames >= UNKNOWN_FRAMES:  # libsndfile takes tags at the end for damage
         with opened(path) as file:
             return {}, end_before_tags(file)
     return {}, None
 
 
 class _Quiet(Patched):
-    """For libsndfile, which seeks to negative positions in damaged files and cannot take an exception."""
+    """A file that ignores impossible seeks: libsndfile makes them in damaged files and cannot handle an exception."""
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         try:
@@ -103,10 +103,10 @@ class _Quiet(Patched):
 
 
 class _Sound(soundfile.SoundFile):
-    """A sound that is read from where it is, and no more.
+    """A `SoundFile` that is read from its current position only.
 
-    After every read soundfile seeks to where it is already, if this says that it can. At the end of a FLAC of unknown
-    length (one written to a pipe) that fails.
+    After every read, soundfile seeks to the current position if the file is seekable, which fails at the end of a FLAC
+    of unknown length (one written to a pipe).
     """
 
     def seekable(self) -> bool:
@@ -114,7 +114,7 @@ class _Sound(soundfile.SoundFile):
 
 
 def native_path(path: Any) -> Any:
-    """A path as libsndfile takes it: bytes, since names need not be UTF-8, but text on Windows."""
+    """Return a path as libsndfile takes it: bytes, as names need not be UTF-8, and text on Windows."""
     return os.fsdecode(path) if os.name == "nt" else os.fsencode(path)
 
 
@@ -129,12 +129,12 @@ def _soundfile_blocks(sound: _Sound, path: Any, offset: float, duration: float |
     rate, declared = sound.samplerate, _declared_frames(sound, path)
     start, wanted = frames_in(offset, rate), wanted_frames(duration, rate)
     block = max(1, decoding.BLOCK_VALUES // sound.channels)
-    there = min(wanted, sound.frames - start)  # libsndfile gives no more, but fills the rest of an array with zeros
+    available = min(wanted, sound.frames - start)  # beyond this, libsndfile fills arrays with zeros
     decoded, fault = 0, ""
     try:
         _seek(sound, start, block)
-        while decoded < there:
-            step = int(min(block, there - decoded))
+        while decoded < available:
+            step = int(min(block, available - decoded))
             y = sound.read(step, dtype="float32", always_2d=True)
             if len(y):
                 decoded += len(y)
@@ -151,7 +151,7 @@ def _soundfile_blocks(sound: _Sound, path: Any, offset: float, duration: float |
             yield from rest.blocks(wanted - decoded)
             if rest.decoded:
                 _judge_mp3(rest, path, start, decoded, wanted, declared)
-                if fault or declared or end < sound.frames - _GUESS_SECONDS * rate:  # else the guess was short
+                if fault or declared or end < sound.frames - _GUESS_SECONDS * rate:  # else the estimate was too short
                     at = (end + readable) / rate
                     notes.append(f"The file is damaged at {at:.1f} s; decoding continued after the damage.")
                 return
@@ -161,10 +161,11 @@ def _soundfile_blocks(sound: _Sound, path: Any, offset: float, duration: float |
 
 
 def _mp3_is_whole(sound: _Sound, path: Any, reached: int, declared: int) -> bool:
-    """Whether libsndfile has come to the end of an MP3 with frame `reached`.
+    """Return whether libsndfile has read an MP3 to its end, which was at frame `reached`.
 
-    If the header states no length (`declared` is 0), it guesses one from the first frames, and reads no further. Of a
-    variable bit rate that may be a small part. So the frames are counted, unless the data ended a little before that.
+    If the header states no length (`declared` is 0), libsndfile estimates one from the first frames and reads no
+    further; with a variable bit rate, that may be a small part. The frames are then counted, unless the data ended
+    shortly before the estimate.
     """
     tolerated = TOLERATED_SECONDS * sound.samplerate
     if declared:
@@ -175,7 +176,7 @@ def _mp3_is_whole(sound: _Sound, path: Any, reached: int, declared: int) -> bool
 
 
 def _judge_mp3(rest: RestOfMP3, path: Any, start: int, decoded: int, wanted: float, declared: int) -> None:
-    """Raise where a damaged MP3 ends before it should, or where too much of it is missing."""
+    """Raise if a damaged MP3 is truncated, or if too much of it is missing."""
     decoded += rest.decoded
     missing = min(wanted, declared - start) - decoded
     if missing <= TOLERATED_SECONDS * rest.rate:
@@ -183,14 +184,14 @@ def _judge_mp3(rest: RestOfMP3, path: Any, start: int, decoded: int, wanted: flo
     with opened(path) as file:
         gone = mp3_bytes_missing(file, rest.end)
     per_frame = gone[1] / declared if gone else 0.0  # bytes
-    if gone is None or gone[0] > TOLERATED_SECONDS * rest.rate * per_frame or missing > _MOST_LOST * declared:
+    if gone is None or gone[0] > TOLERATED_SECONDS * rest.rate * per_frame or missing > _MAX_LOST * declared:
         raise truncated(path, rest.rate, start, decoded, declared, "the data ends")
 
 
 def _readable(sound: _Sound, frame: int) -> int:
-    """How many frames can be read from `frame` on, where reading a whole block failed: for the message."""
+    """Count the frames that can be read from `frame` on after reading a whole block failed, for the message."""
     reached = sound.tell()
-    if reached > frame:  # the FLAC decoder has advanced to the damage, and won't go back
+    if reached > frame:  # the FLAC decoder has advanced to the damage and cannot go back
         return reached - frame
     step = 1 + sound.samplerate // 20
     with contextlib.suppress(soundfile.LibsndfileError):
@@ -201,7 +202,7 @@ def _readable(sound: _Sound, frame: int) -> int:
 
 
 def _seek(sound: _Sound, frame: int, block: int) -> None:
-    """Go to `frame`, or to the end if that is nearer; decode up to it where the format cannot seek."""
+    """Seek to `frame`, at most to the end; decode up to it if the format cannot seek."""
     if frame <= 0:
         return
     if super(_Sound, sound).seekable() and sound.frames < UNKNOWN_FRAMES:
@@ -215,16 +216,15 @@ def _seek(sound: _Sound, frame: int, block: int) -> None:
 
 
 def _declared_frames(sound: _Sound, path: Any) -> int:
-    """Frames the header promises, 0 where it makes no promise that can be held against the file."""
+    """Return the number of frames that the header declares, 0 if it declares none or is not to be trusted."""
     if sound.format == "MP3":
         with opened(path) as file:
-            if not mp3_states_length(file):  # a guess; libsndfile, and so librosa, reads no further than that
+            if not mp3_states_length(file):  # `sound.frames` is an estimate
                 return 0
     cut_down = _CUT_DOWN.search(sound.extra_info)
     if cut_down is not None:
         declared, actual = int(cut_down[1]), int(cut_down[2])
-        # A program that writes to a pipe cannot fill in the length later; it begins with 0, 2**31 or 2**32, or a
-        # little less (sox).
+        # A program that writes to a pipe cannot fill in the length; it writes 0, 2**31, 2**32 or slightly less (sox).
         streamed = declared == 0 or 0x7FFF0000 <= declared <= 0x80000000 or 0xFFFF0000 <= declared < 2**32
         streamed = streamed or declared >= UNKNOWN_FRAMES
         if not streamed and actual > 0:

@@ -29,7 +29,7 @@ SECTIONS = (
 
 
 def demo_clip() -> Path:
-    """Path of the bundled Ogg file.
+    """Return the path of the bundled Ogg file.
 
     Example:
         >>> demo_clip().name
