@@ -461,6 +461,6 @@ def test_redirects_are_followed_and_resumed(ranges, cache):
 
 def test_redirects_without_end(ranges, cache):
     ranges.redirects["b/model.h5"] = "a/model.h5"
-    with pytest.raises(DownloadError, match=r"could not be downloaded: weights\.example redirects without end\.\n"):
+    with pytest.raises(DownloadError, match=r"could not be downloaded: weights\.example redirects endlessly\.\n"):
         download.fetch_weights(spec_of(f"https://weights.example/a/{NAME}"))
     assert files_in(cache) == []

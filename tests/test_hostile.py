@@ -95,10 +95,10 @@ def test_json_that_is_meant_to_harm(folder, content, said):
 def test_a_spec_that_never_ends(folder):
     (folder / "spec.json").unlink()
     (folder / "spec.json").symlink_to("/dev/zero")
-    refused(folder, SpecError, r"cannot be read as JSON: it is no regular file")
+    refused(folder, SpecError, r"cannot be read as JSON: it is not a regular file")
     (folder / "spec.json").unlink()
     os.mkfifo(folder / "spec.json")
-    refused(folder, SpecError, r"cannot be read as JSON: it is no regular file")
+    refused(folder, SpecError, r"cannot be read as JSON: it is not a regular file")
 
 
 @pytest.mark.parametrize(

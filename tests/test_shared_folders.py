@@ -117,7 +117,7 @@ def test_a_temporary_cache_with_one_warning(homeless, caplog):
     folder = files.cache_folder()
     assert folder.parent == homeless and files.cache_folder() == folder and files.cached_path("a").parent == folder
     assert caplog.text.count("cannot be written") == 1
-    assert f"{folder} is the cache. Set KERAS_MUSICTAG_CACHE" in caplog.text
+    assert f"{folder} is used as the cache. Set KERAS_MUSICTAG_CACHE" in caplog.text
     if os.name == "posix":
         assert folder.stat().st_mode & 0o777 == 0o700
 

@@ -1,1 +1,1 @@
-"""Helpers that know nothing of music: argument checks, files, tables."""
+"""General helpers: argument checks, files, downloads, tables."""

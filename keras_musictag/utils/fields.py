@@ -1,4 +1,4 @@
-"""Checks of the fields of specs, with messages that name the field and what was received."""
+"""Validate the fields of specs; messages name the field and the value received."""
 
 from __future__ import annotations
 
@@ -35,20 +35,20 @@ def require_count(what: str, value: object, least: int = 1, most: int | None = N
 
 
 def require_most(what: str, value: Any, most: int) -> None:
-    """Refuse what no model has: arrays of that size would be made before anything else could tell."""
+    """Raise `SpecError` if `value` exceeds `most`, before arrays of that size are allocated."""
     require(value <= most, f"{what} must be at most {most:,}; got {value:,}.")
 
 
 def read_json(path: Path) -> Any:
-    """JSON from a file that anybody may have made.
+    """Read JSON from an untrusted file.
 
     Raises:
-        FileNotFoundError: there is none.
-        SpecError: it is no regular file, far too large, or no JSON.
+        FileNotFoundError: the file does not exist.
+        SpecError: it is not a regular file, too large, or not JSON.
     """
     try:
-        if path.exists() and not path.is_file():  # a pipe would be waited for, a device be read for ever
-            raise OSError("it is no regular file")
+        if path.exists() and not path.is_file():  # a pipe could block forever, a device never end
+            raise OSError("it is not a regular file")
         with path.open("rb") as file:
             content = file.read(_LARGEST_JSON + 1)
         if len(content) > _LARGEST_JSON:
@@ -56,12 +56,16 @@ def read_json(path: Path) -> Any:
         return json.loads(content.decode("utf-8"))
     except FileNotFoundError:
         raise
-    except (OSError, ValueError, RecursionError) as error:  # ValueError: no UTF-8, no JSON, numbers of 5,000 digits
+    except (OSError, ValueError, RecursionError) as error:  # ValueError: not UTF-8, not JSON, numbers of 5,000 digits
         raise SpecError(f"{path} cannot be read as JSON: {error}") from error
 
 
 def build(kind: type, data: Any, prefix: str) -> Any:
-    """`kind(**data)` with messages that name the JSON fields."""
+    """Return `kind(**data)`; messages name the JSON fields.
+
+    Raises:
+        SpecError: a field is unknown, missing or invalid.
+    """
     require(isinstance(data, Mapping), f"{prefix.rstrip('.')} must be an object; got {data!r}.")
     known = {field.name for field in dataclasses.fields(kind)}
     unknown = sorted(set(data) - known)
@@ -75,5 +79,5 @@ def build(kind: type, data: Any, prefix: str) -> Any:
     require(not missing, f"Missing field {prefix}{', '.join(missing)}.")
     try:
         return kind(**data)
-    except TypeError as error:  # a string where a number is compared, and the like
+    except TypeError as error:  # e.g. a string compared with a number
         raise SpecError(f"Wrong type in {prefix.rstrip('.') or 'spec'}: {error}") from error

@@ -1,9 +1,9 @@
-"""Files: written completely or not at all, hashed once, and the folder that downloads are kept in.
+"""Atomic writes, checksums and the cache folder.
 
 Environment:
-    KERAS_MUSICTAG_CACHE: folder for what is downloaded and computed; default is the user's cache folder, or a temporary
-        one where that cannot be written.
-    KERAS_MUSICTAG_OFFLINE, HF_HUB_OFFLINE: set to 1 to never touch the network.
+    KERAS_MUSICTAG_CACHE: folder for downloads and computed files; by default the user's cache folder, or a temporary
+        one if that cannot be written.
+    KERAS_MUSICTAG_OFFLINE, HF_HUB_OFFLINE: set to 1 to forbid network access.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from ..errors import CacheError
 
 _log = logging.getLogger(__name__)
 
-PART = ".part"  # last letters of a file that is still being written
+PART = ".part"  # suffix of a file that is still being written
 _TRUE = {"1", "true", "yes", "on"}
 
 
@@ -34,10 +34,10 @@ _TRUE = {"1", "true", "yes", "on"}
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """Open a file for writing that takes its name when the block ends without an exception, and vanishes otherwise.
+    """Open a temporary file that replaces `path` when the block ends, and is removed if the block raises.
 
     Raises:
-        OSError: it cannot be written; what was at `path` before is untouched.
+        OSError: it cannot be written; a file that was at `path` before is unchanged.
     """
     temporary = temporary_name(path)
     try:
@@ -51,7 +51,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that it is either there in full or not at all.
+    """Write a file completely or not at all.
 
     Raises:
         CacheError: the folder cannot be written or the disk is full.
@@ -60,7 +60,7 @@ def write_atomically(path: Path, content: bytes) -> None:
         with replacing(path) as file:
             file.write(content)
             file.flush()
-            os.fsync(file.fileno())  # else a power cut could leave the new name on an empty file
+            os.fsync(file.fileno())  # else the file could be empty after a power failure
     except OSError as error:
         raise CacheError(f"{path} cannot be written: {error}. Nothing was changed.") from error
 
@@ -69,7 +69,7 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def sha256_of(path: Path) -> str:
-    """Hexadecimal sha256 of a file; remembered until the file is written again.
+    """Return the hexadecimal sha256 of a file, cached until the file changes.
 
     Raises:
         OSError: the file cannot be read.
@@ -88,32 +88,32 @@ def _sha256(path: Path, *state: int) -> str:
 
 
 def cache_folder() -> Path:
-    """Where what is downloaded and computed is kept.
+    """Return the folder for downloads and computed files.
 
-    The folder that KERAS_MUSICTAG_CACHE names; else the user's cache folder; else, where that cannot be written, one
-    below the folder for temporary files, with one warning.
+    This is the folder named by KERAS_MUSICTAG_CACHE, by default the user's cache folder. If that cannot be written, a
+    folder for temporary files is used, with one warning.
     """
     configured = os.environ.get("KERAS_MUSICTAG_CACHE")
-    if configured:  # whoever names a folder is told if it cannot be written
+    if configured:  # not replaced if it cannot be written: the write raises
         return Path(os.path.expanduser(configured))
     folder = _user_cache()
     return folder if is_writable(folder) else _temporary_cache(folder)
 
 
 def cached_path(*parts: str) -> Path:
-    """Path of a file or folder in the cache; in one that can only be read, if it is there."""
+    """Return the path of a file or folder in the cache, or in the user's read-only cache if it exists there."""
     folder = cache_folder()
     if not os.environ.get("KERAS_MUSICTAG_CACHE"):
-        kept = _user_cache().joinpath(*parts)
+        path = _user_cache().joinpath(*parts)
         with contextlib.suppress(OSError):
-            if kept.exists():
-                return kept
+            if path.exists():
+                return path
     return folder.joinpath(*parts)
 
 
 def is_writable(folder: Path) -> bool:
-    """Whether files can be written to a folder, which is made if it is not there; `False` for a relative path."""
-    if not folder.is_absolute():  # "~" of somebody without a home
+    """Return whether a folder, which is created if needed, can be written to; `False` for a relative path."""
+    if not folder.is_absolute():  # "~" for a user without a home folder
         return False
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -130,38 +130,40 @@ def _user_cache() -> Path:
 
 @functools.cache
 def _temporary_cache(unusable: Path) -> Path:
-    """A cache below the folder for temporary files: the same for all processes of a user, and nobody else's."""
+    """Create a cache in the folder for temporary files, shared by all processes of the user and by nobody else."""
     user = str(os.getuid()) if hasattr(os, "getuid") else "user"
     try:
         folder = Path(tempfile.gettempdir(), f"keras_musictag-{user}")
         with contextlib.suppress(FileExistsError):
             folder.mkdir(mode=0o700)
         state = folder.lstat()
-        # Anybody can make a folder of that name there, and put weights into it.
+        # Another user could have created a folder of that name and put weights into it.
         ours = stat.S_ISDIR(state.st_mode) and (not hasattr(os, "getuid") or state.st_uid == os.getuid())
         if not ours or (os.name == "posix" and state.st_mode & 0o022) or not is_writable(folder):
             folder = Path(tempfile.mkdtemp(prefix="keras_musictag-"))
-    except OSError:  # nothing can be written anywhere; what needs the cache will say so
+    except OSError:  # nothing can be written anywhere; the first write to the cache raises
         return unusable
     _log.warning(
-        "%s cannot be written, so %s is the cache. Set KERAS_MUSICTAG_CACHE to a folder that lasts.", unusable, folder
+        "%s cannot be written, so %s is used as the cache. Set KERAS_MUSICTAG_CACHE to a permanent folder.",
+        unusable,
+        folder,
     )
     return folder
 
 
 def is_offline() -> bool:
-    """Whether the user has forbidden network access."""
+    """Return whether the user has forbidden network access."""
     return any(os.environ.get(name, "").lower() in _TRUE for name in ("KERAS_MUSICTAG_OFFLINE", "HF_HUB_OFFLINE"))
 
 
-# === Storage that fails ===
+# === Storage errors ===
 
 _REASONS = {
     errno.ENOSPC: "the disk is full",
     errno.EDQUOT: "the disk quota is used up",
     errno.EROFS: "the file system is read-only",
 }
-# What an `OSError` is about when it is about the disk, not about the network.
+# Codes of an `OSError` caused by the disk; others come from the network.
 STORAGE_ERRORS = {
     *_REASONS,
     errno.EACCES,
@@ -175,7 +177,7 @@ STORAGE_ERRORS = {
 
 
 def cache_error(folder: Path, error: OSError, variable: str) -> CacheError:
-    """An error to raise: `folder`, which the environment variable chooses, cannot be written."""
+    """Return the error for a folder, chosen by the environment variable, that cannot be written."""
     reason = _REASONS.get(error.errno or 0, "it cannot be written")
     return CacheError(
         f"Weights cannot be stored under {folder}: {reason} ({error}). Nothing was kept. "
@@ -184,5 +186,5 @@ def cache_error(folder: Path, error: OSError, variable: str) -> CacheError:
 
 
 def temporary_name(path: Path) -> Path:
-    """A name beside `path` for a file under way, which no other process uses."""
+    """Return a unique name beside `path` for a file that is still being written."""
     return path.with_name(f".{path.name}.{uuid.uuid4().hex}{PART}")

@@ -1,4 +1,4 @@
-"""Package attributes that are imported when they are first used (PEP 562)."""
+"""Import package attributes on first use (PEP 562)."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import Any
 def lazy_attributes(
     package: str, modules: Mapping[str, str], also: Iterable[str] = ()
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
-    """`__getattr__` and `__dir__` of a package whose public names are imported on first use.
+    """Return `__getattr__` and `__dir__` for a package whose public names are imported on first use.
 
     Args:
         package: the package's `__name__`.
         modules: public name -> relative module that defines it, such as `{"load": ".loading"}`. A value that ends in
             `:` is the module itself: `{"layers": ".models.layers:"}`.
-        also: names that `dir` lists besides.
+        also: further names that `dir` lists.
 
     Example:
         >>> get, names = lazy_attributes("keras_musictag.audio", {"load": ".reading"})

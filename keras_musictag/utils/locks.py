@@ -1,4 +1,4 @@
-"""Locks between processes, and between threads of one. The system holds them, so they end with the process."""
+"""Locks between processes and threads. The operating system releases them when the process ends."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ _HELD = {errno.EAGAIN, errno.EWOULDBLOCK, errno.EACCES, errno.EDEADLK}
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[bool]:
-    """Hold the lock on a file in a block; the file is made for it and removed after it.
+    """Lock a file for the duration of a block; the file is created for it and removed afterwards.
 
     Args:
-        path: in a folder that may be removed in the block.
+        path: lock file, in a folder that may be removed in the block.
 
     Yields:
-        Whether this block has it; `False` if another one does. On a file system without locks, always `True`.
+        Whether the lock was acquired. On a file system without locks, always `True`.
 
     Raises:
-        OSError: the file cannot be made.
+        OSError: the file cannot be created.
     """
-    file = _try(path)
+    file = _acquire(path)
     if file is None:
         yield False
         return
     try:
         yield True
     finally:
-        with contextlib.suppress(OSError):  # Windows removes no open file
+        with contextlib.suppress(OSError):  # Windows cannot remove an open file
             path.unlink()
         file.close()
         if sys.platform == "win32":
@@ -46,7 +46,8 @@ def locked(path: Path) -> Iterator[bool]:
                 path.unlink()
 
 
-def _try(path: Path) -> IO[bytes] | None:
+def _acquire(path: Path) -> IO[bytes] | None:
+    """Return the open lock file, or `None` if another block holds the lock."""
     while True:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = path.open("ab")
@@ -61,7 +62,7 @@ def _try(path: Path) -> IO[bytes] | None:
                 file.close()
                 return None
             return file
-        # Whoever had it may have removed the file between the two steps: then this lock is on nothing.
+        # The previous holder may have removed the file after it was opened here: then try again.
         with contextlib.suppress(OSError):
             if os.path.samestat(os.fstat(file.fileno()), path.stat()):
                 return file

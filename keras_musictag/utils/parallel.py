@@ -1,4 +1,4 @@
-"""Looking at many files at once: decoders and digests release Python's lock."""
+"""Run a function on many files in threads; decoders and digests release the GIL."""
 
 from __future__ import annotations
 
@@ -11,7 +11,14 @@ Result = TypeVar("Result")
 
 
 def parallel(function: Callable[[Key], Result], keys: Iterable[Key], workers: int, what: str) -> dict[Key, Result]:
-    """The results by key, each computed once; with a progress bar if it takes a while and there is a terminal."""
+    """Compute `function` once per distinct key and return the results by key.
+
+    Args:
+        function: called in threads.
+        keys: arguments.
+        workers: number of threads.
+        what: name of the items in the progress bar, which is shown on a terminal after 2 s.
+    """
     from tqdm.auto import tqdm
 
     keys = list(dict.fromkeys(keys))

@@ -1,8 +1,7 @@
-"""Tables: aligned plain text, Markdown, and on a terminal Rich's, which fold cells to its width.
+"""Tables as aligned plain text, Markdown, or Rich tables that fit the width of a terminal.
 
-What is told to people is a sequence of blocks, lines of text and `Table`s. `echo` prints them: plainly where nobody
-looks (a pipe, a file) or where the environment asks for it (`NO_COLOR`, `TERM=dumb`), else with Rich, which is imported
-then.
+Output for people is a sequence of blocks: strings and `Table`s. `echo` prints them as plain text to pipes and files, or
+if `NO_COLOR` or `TERM=dumb` is set, else with Rich.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
     import rich.table
 
 _GAP = 2  # spaces between columns
-_FOLDABLE = 16  # characters; longer words of text, such as paths, may be broken
+_FOLDABLE = 16  # characters; longer words, such as paths, may be broken across lines
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,12 +25,12 @@ class Table:
     """Rows of cells.
 
     Attributes:
-        titles: of the columns.
-        rows: cells; what is no text becomes it. A cell is one line: line breaks become spaces.
-        align: `"<"` or `">"` per column; the last one holds for the columns after it. Cells of columns aligned to the
-            right, which are numbers, are not folded as long as there is room for one of them beside the keys.
-        keys: columns at the left that say what a row is of; a terminal too narrow for all columns gets several tables,
-            each with these.
+        titles: column titles.
+        rows: cells, converted to strings; line breaks become spaces.
+        align: `"<"` or `">"` per column; the last one also applies to all further columns. Cells of right-aligned
+            columns, which hold numbers, are folded only if one of them does not fit beside the key columns.
+        keys: number of columns at the left that identify a row. They are repeated if the terminal is too narrow and the
+            columns are divided among several tables.
         header: whether plain text shows the titles.
 
     Example:
@@ -54,19 +53,19 @@ class Table:
     header: bool = True
 
     def __str__(self) -> str:
-        """Aligned plain text, as wide as it needs to be, without spaces at the ends of lines."""
+        """Return aligned plain text without trailing spaces."""
         lines = self._cells()[0 if self.header else 1 :]
         widths = [max(map(_width, column)) for column in zip(*lines, strict=True)]
         return "\n".join((" " * _GAP).join(map(self._padded, line, widths, self._sides())).rstrip() for line in lines)
 
     def markdown(self) -> str:
-        """The same in Markdown; pipes in cells stay what they are."""
+        """Return a Markdown table; pipes in cells are escaped."""
         head, *body = ([" ".join(cell.split()).replace("|", "\\|") for cell in line] for line in self._cells())
         lines = [head, ["---:" if side == ">" else "---" for side in self._sides()], *body]
         return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
     def fitted(self, room: int) -> Iterator[rich.table.Table]:
-        """For a terminal of `room` characters: one table, or several that share the columns out."""
+        """Yield one Rich table that is `room` characters wide, or several among which the columns are divided."""
         columns, sides = list(zip(*self._cells(), strict=True)), self._sides()
         natural = [max(map(_width, column)) for column in columns]
         least = [_least(column, side) for column, side in zip(columns, sides, strict=True)]
@@ -76,7 +75,7 @@ class Table:
             yield _rich([columns[c] for c in chosen], widths, [sides[c] for c in chosen])
 
     def _cells(self) -> list[list[str]]:
-        """Titles, then rows."""
+        """Return the titles, followed by the rows."""
         return [[_line(cell) for cell in row] for row in (self.titles, *self.rows)]
 
     def _sides(self) -> str:
@@ -88,7 +87,7 @@ class Table:
         return space + cell if side == ">" else cell + space
 
     def _groups(self, least: Sequence[int], room: int) -> Iterator[list[int]]:
-        """Numbers of columns that fit side by side, the keys in every group."""
+        """Yield groups of column numbers that fit side by side, each with the key columns."""
         keys = list(range(self.keys))
         group = keys
         for column in range(self.keys, len(least)):
@@ -103,24 +102,24 @@ Block = str | Table
 
 
 def plain(blocks: Sequence[Block]) -> str:
-    """Blocks as text, one below the other."""
+    """Return blocks as plain text, one below the other."""
     return "\n".join(map(str, blocks))
 
 
 def on_terminal() -> bool:
-    """Whether standard output is a terminal, and one that wants more than plain text."""
+    """Return whether standard output is a terminal that supports more than plain text."""
     return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def console() -> Any:
-    """Rich's console on standard output, which takes text as it is."""
+    """Return a Rich console on standard output that prints text unchanged."""
     from rich.console import Console
 
-    return Console(highlight=False, emoji=False, markup=False)  # "[0.90, 0.93]" is no markup
+    return Console(highlight=False, emoji=False, markup=False)  # else "[0.90, 0.93]" is parsed as markup
 
 
 def echo(*blocks: Block) -> None:
-    """Print to standard output what people are to read."""
+    """Print blocks to standard output."""
     import click
 
     if not on_terminal():
@@ -130,37 +129,42 @@ def echo(*blocks: Block) -> None:
     for block in blocks:
         if isinstance(block, Table):
             for number, table in enumerate(block.fitted(terminal.width)):
-                terminal.print(*([""] if number else []), table, sep="\n")
+                if number:
+                    terminal.print()
+                terminal.print(table)
         else:
-            click.echo(block)  # the terminal itself breaks lines, so that they are copied whole
+            click.echo(block)  # not wrapped by Rich, so that a copied line has no line breaks
 
 
 # === Cells ===
 
 
 def _line(cell: object) -> str:
-    """On one line, and nothing that a terminal obeys."""
+    """Return a cell as one line without control characters."""
     return "".join(char if char.isprintable() else " " for char in str(cell))
 
 
 def _width(text: str) -> int:
-    """Columns of a terminal: Chinese, Japanese and Korean characters take two, combining ones none."""
+    """Return the width in terminal columns: East Asian wide characters take two, combining characters none."""
     return sum(0 if unicodedata.combining(c) else 1 + (unicodedata.east_asian_width(c) in "WF") for c in text)
 
 
 def _least(column: Sequence[str], side: str) -> int:
-    """How narrow a column can be: numbers stay whole, titles and text fold between words, and within long ones."""
+    """Return the minimum width of a column: numbers are not folded, text folds between words and in long words."""
     folded = column if side == "<" else column[:1]
     longest = max((_width(word) for cell in folded for word in cell.split()), default=1)
     return min(longest, _FOLDABLE) if side == "<" else max(longest, *map(_width, column[1:]), 1)
 
 
 def _shared(natural: Sequence[int], least: Sequence[int], room: int) -> list[int]:
-    """Widths that fit: the widest columns give way first, beyond `least` only if nothing else can."""
+    """Narrow the widest columns until all fit: first down to `least`, then, if that is not enough, down to 1."""
     widths = list(natural)
     for floors in (least, [1] * len(widths)):
-        while sum(widths) > room and (wide := [c for c, width in enumerate(widths) if width > floors[c]]):
-            widths[max(wide, key=widths.__getitem__)] -= 1
+        while sum(widths) > room:
+            reducible = [column for column, width in enumerate(widths) if width > floors[column]]
+            if not reducible:
+                break
+            widths[max(reducible, key=widths.__getitem__)] -= 1
     return widths
 
 
@@ -169,7 +173,7 @@ def _rich(columns: Sequence[Sequence[str]], widths: Sequence[int], sides: Sequen
     from rich.table import Table as RichTable
     from rich.text import Text
 
-    # Between columns: a space of padding, and one where other boxes have a line.
+    # Columns are two spaces apart: one of padding, and one in place of the vertical line of other boxes.
     table = RichTable(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
     for number, ((title, *_), width, side) in enumerate(zip(columns, widths, sides, strict=True)):
         style = "" if number else "cyan"

@@ -1,8 +1,8 @@
-"""Downloads by URL that go on where they broke off: the one core for weights and data sets.
+"""Resumable downloads by URL, for weights and data sets.
 
-A file under way is called `<name>.part`; beside it `<name>.part.version` keeps what identifies the version of the
-file on the server, so that a part is continued only if the file has not changed since. Checksums, final names and the
-error to raise are the caller's.
+An incomplete file is called `<name>.part`. Beside it, `<name>.part.version` keeps the ETag or date of the file on the
+server, so that a download is resumed only if that file has not changed. The caller verifies checksums, chooses final
+names and raises the final error.
 """
 
 from __future__ import annotations
@@ -26,46 +26,46 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 _TIMEOUT = 30  # seconds without a byte before a connection counts as dead
-_CHUNK = 1 << 15  # bytes; as much is lost at most where a connection drops
-_PAUSE = 1.0  # seconds before the second attempt; doubled with each
-_RETRIED = {408, 425, 429}  # of the statuses below 500; from there on all
+_CHUNK = 1 << 15  # bytes; at most one chunk is lost when a connection drops
+_PAUSE = 1.0  # seconds before the second attempt; doubled for each further one
+_RETRIED = {408, 425, 429}  # statuses below 500 that are retried; all from 500 on are
 
 
 class TransferError(Exception):
-    """The server cannot be reached, refuses, or breaks off again and again; says so in a few words, with its name.
+    """The server cannot be reached, refuses, or breaks off repeatedly.
 
     Attributes:
-        reached: whether the server answered at all.
-        final: whether trying again is useless.
+        reached: whether the server answered.
+        final: whether a retry is pointless.
     """
 
     def __init__(self, url: str, problem: str, *, reached: bool = True, final: bool = False) -> None:
-        """Combine the server's name with `problem`."""
+        """Make the message from the server's name and `problem`."""
         super().__init__(f"{urllib.parse.urlsplit(url).netloc} {problem}")
         self.reached, self.final = reached, final
 
 
 class ContentError(Exception):
-    """The server sends something else than the file."""
+    """The server sent something other than the file."""
 
 
 def transfer(
     url: str, part: Path, *, size: int | None = None, label: str = "", attempts: int = 5, patient: bool = True
 ) -> None:
-    """Bring `part` to completion, from where it ends; with a progress bar if there is a terminal.
+    """Download a file to `part`, continuing from its end; shows a progress bar on a terminal.
 
     Args:
         url: http or https address; redirects are followed.
-        part: file to write or continue. It stays if the transfer fails.
-        size: bytes of the file, if known; no more are written.
-        label: what the progress bar calls it.
-        attempts: in a row without a new byte.
-        patient: also try again if the server cannot be reached at all.
+        part: file to write or continue. It is kept if the transfer fails.
+        size: size of the file in bytes, if known; no more are written.
+        label: name in the progress bar.
+        attempts: maximum number of consecutive attempts that receive nothing.
+        patient: also retry if the server cannot be reached.
 
     Raises:
-        TransferError: the file could not be had, or not all of it.
-        ContentError: the server sends a web page, or more than `size` bytes. `part` is removed.
-        CacheError: the disk has less room than the file needs.
+        TransferError: the file could not be downloaded completely.
+        ContentError: the server sent a web page, or more than `size` bytes. `part` is removed.
+        CacheError: there is too little free disk space.
         OSError: `part` cannot be written.
     """
     failures = 0
@@ -78,7 +78,7 @@ def transfer(
             failures = 1 if size_of(part) > before else failures + 1
             if failures >= attempts or error.final or not (patient or error.reached):
                 raise
-            _log.warning("%s: %s; going on.", url, error)
+            _log.warning("%s: %s; trying again.", url, error)
             time.sleep(_PAUSE * 2 ** (failures - 1))
         except ContentError:
             discard(part)
@@ -86,10 +86,10 @@ def transfer(
 
 
 def remote_size(url: str) -> int | None:
-    """Bytes of the file at an address, `None` where the server does not say.
+    """Return the size in bytes of the file at an address, `None` if the server does not state it.
 
     Raises:
-        TransferError: it cannot be reached or refuses.
+        TransferError: the server cannot be reached or refuses.
     """
     import requests
 
@@ -103,14 +103,14 @@ def remote_size(url: str) -> int | None:
 
 
 def discard(part: Path) -> None:
-    """Remove a file under way, if there is one."""
+    """Remove an incomplete file, if there is one."""
     with contextlib.suppress(OSError):
         _version_of(part).unlink(missing_ok=True)
         part.unlink(missing_ok=True)
 
 
 def finish(part: Path, path: Path) -> None:
-    """Give a complete file its name.
+    """Rename a complete file to its final name.
 
     Raises:
         OSError: it cannot be renamed.
@@ -120,7 +120,7 @@ def finish(part: Path, path: Path) -> None:
 
 
 def size_of(path: Path) -> int:
-    """Bytes of a file; 0 where there is none."""
+    """Return the size of a file in bytes, 0 if it does not exist."""
     try:
         return path.stat().st_size
     except FileNotFoundError:
@@ -131,36 +131,42 @@ def require_room(folder: Path, needed: int) -> None:
     """Require free disk space.
 
     Raises:
-        CacheError: there is less than `needed` bytes.
+        CacheError: there are fewer than `needed` bytes.
     """
     free = shutil.disk_usage(folder).free
     if needed > free:
-        raise CacheError(f"{folder} has {free:,} bytes free and {needed:,} are needed. Make room, or choose another.")
+        raise CacheError(
+            f"{folder} has {free:,} bytes free and {needed:,} are needed. Make room, or choose another folder."
+        )
 
 
 # === One request ===
 
 
 def _receive(url: str, part: Path, size: int | None, label: str) -> None:
-    """Bring `part` nearer to completion with one request; returns when it is complete."""
+    """Download to `part` with one request; returns when the file is complete.
+
+    Raises:
+        TransferError, ContentError, CacheError, OSError: as `transfer`.
+    """
     import requests
 
     headers = {"Accept-Encoding": "identity"}  # lengths and ranges count the bytes of the file itself
     start = size_of(part)
     if start:
         headers["Range"] = f"bytes={start}-"
-        with contextlib.suppress(OSError):  # then the whole file comes if it has changed
+        with contextlib.suppress(OSError):  # makes the server send the whole file if it has changed
             headers["If-Range"] = _version_of(part).read_text(encoding="latin-1")
     try:
         with requests.get(url, headers=headers, stream=True, timeout=_TIMEOUT) as response:
             start, total = _begin(url, response, part, start)
             if total == start and start:
-                return  # it was complete already
+                return  # `part` was already complete
             require_room(part.parent, (total or 0) - start)
             if start == 0:
                 _remember_version(part, response.headers)
             whole = _write(response, part, start, total or size, size, label)
-    except requests.RequestException as error:  # an OSError, too
+    except requests.RequestException as error:  # a subclass of OSError
         raise _transfer_error(url, error) from None
     expected = size if total is None else total
     if not whole or (expected is not None and size_of(part) != expected):
@@ -169,20 +175,20 @@ def _receive(url: str, part: Path, size: int | None, label: str) -> None:
 
 
 def _begin(url: str, response: requests.Response, part: Path, start: int) -> tuple[int, int | None]:
-    """From which byte the answer goes on, and how many the whole file has, if the server says so."""
+    """Return the byte at which the response starts, and the size of the whole file if the server states it."""
     content_range = re.fullmatch(r"bytes (?:(\d+)-\d+|\*)/(\d+)", response.headers.get("Content-Range", ""))
     if response.status_code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and start:
         if content_range is not None and int(content_range[2]) == start:
             return start, start
         part.unlink()
-        raise TransferError(url, "has a shorter file than the part that was there")
+        raise TransferError(url, "has a file shorter than the part already downloaded")
     response.raise_for_status()
     if response.headers.get("Content-Type", "").startswith("text/html"):
         raise ContentError(f"{url} sent a web page instead of the file. Open it in a browser to see what it says.")
     if response.status_code == HTTPStatus.PARTIAL_CONTENT:
         if content_range is None or content_range[1] != str(start):
             part.unlink()
-            raise TransferError(url, "sent another part than asked for")
+            raise TransferError(url, "sent a different part than requested")
         return start, int(content_range[2])
     length = response.headers.get("Content-Length", "")
     return 0, int(length) if length.isdigit() else None
@@ -191,7 +197,7 @@ def _begin(url: str, response: requests.Response, part: Path, start: int) -> tup
 def _write(
     response: requests.Response, part: Path, start: int, total: int | None, size: int | None, label: str
 ) -> bool:
-    """Write what comes; returns whether the connection held to the end."""
+    """Write the response to `part`; returns whether the connection lasted to the end."""
     import requests
     from tqdm.auto import tqdm
 
@@ -202,7 +208,7 @@ def _write(
         try:
             for chunk in response.iter_content(_CHUNK):
                 received += len(chunk)
-                if size is not None and received > size:  # whatever this is, it shall not fill the disk
+                if size is not None and received > size:  # a wrong file must not fill the disk
                     raise ContentError(f"{response.url} sent more than the {size:,} bytes of the file.")
                 file.write(chunk)
                 bar.update(len(chunk))
@@ -217,7 +223,7 @@ def _version_of(part: Path) -> Path:
 
 
 def _remember_version(part: Path, headers: Mapping[str, str]) -> None:
-    """Keep what identifies this version of the file; a weak ETag does not vouch for bytes, a date does."""
+    """Store the ETag or date of the file. A weak ETag does not identify the exact bytes and is not used."""
     etag = headers.get("ETag", "")
     version = etag if etag.startswith('"') else headers.get("Last-Modified", "")
     path = _version_of(part)
@@ -228,12 +234,12 @@ def _remember_version(part: Path, headers: Mapping[str, str]) -> None:
 
 
 def _transfer_error(url: str, error: requests.RequestException) -> TransferError:
-    """An error of the HTTP library in a few words; its own nest three exceptions in one line."""
+    """Convert an error of the HTTP library, whose message nests three exceptions, to a short one."""
     import requests
 
     _log.debug("%s: %r", url, error)
     if isinstance(error, requests.TooManyRedirects):
-        return TransferError(url, "redirects without end", final=True)
+        return TransferError(url, "redirects endlessly", final=True)
     if error.response is not None:
         status = error.response.status_code
         phrase = error.response.reason or ""
@@ -248,4 +254,4 @@ def _transfer_error(url: str, error: requests.RequestException) -> TransferError
             return TransferError(url, f"did not answer within {_TIMEOUT} s", reached=False)
         case requests.ConnectionError():
             return TransferError(url, "cannot be reached", reached=False)
-    return TransferError(url, f"is no usable address ({type(error).__name__})", final=True)
+    return TransferError(url, f"is not a valid address ({type(error).__name__})", final=True)
