@@ -77,7 +77,7 @@ def test_no_model_with_weights_leaves_a_field_empty(name):
         assert "There are no weights yet." in model_card(spec)
         return
     assert empty_fields(spec) == []
-    assert not {"Not stated.", "Not measured.", "Not stated. By its construction:"} & set(model_card(spec).splitlines())
+    assert not {"Not stated.", "Not measured.", "Not stated. From the spec:"} & set(model_card(spec).splitlines())
 
 
 @pytest.mark.parametrize("name", ZOO)
@@ -157,8 +157,8 @@ def test_only_filled_columns_are_shown_and_intervals_stand_beside_values(full):
     assert table[3] == "| Some Set | test | 12 | 0.912 [0.901, 0.922] |  |  |"
     assert table[4] == "| Some Set | test | 12 |  | 0.8765 | 0.95 |"
     assert table[7] == "- **Some Set, test.** by artist. Source: [a command](https://example.org/x)."
-    assert any("bootstrapped by group" in line for line in table)
-    assert any("Agreement with a teacher is no accuracy" in line for line in table)
+    assert any("95 % intervals from a bootstrap over groups" in line for line in table)
+    assert any("measure agreement with the teacher's predictions" in line for line in table)
 
 
 def test_scores_per_tag_are_listed(full):
@@ -170,7 +170,7 @@ def test_training_data_with_licences(full):
     linked = TrainingData(name="Other", role="teacher", licence="ISC", url="https://example.org", note="asked")
     card = model_card(dataclasses.replace(full, training_data=(*full.training_data, linked)))
     table = section(card, "Training data and licences")
-    assert "| Some Set | sound and labels | 1,200 | CC0-1.0 |  |" in table
+    assert "| Some Set | audio and labels | 1,200 | CC0-1.0 |  |" in table
     assert "| [Other](https://example.org) | teacher |  | ISC | asked |" in table
 
 
@@ -197,14 +197,12 @@ def test_the_use_runs_whatever_the_folder_is_called(full):
     assert r"""load("the \"best\"")""" in use and """--model 'the "best"'`""" in use
 
 
-def test_the_first_paragraph_says_what_one_gets(full):
-    assert "gives each of 5 tags a probability: tone, chord, noise, clicks, sweep." in model_card(full)
+def test_the_first_paragraph_describes_the_output(full):
+    assert "the probability of each of 5 tags: tone, chord, noise, clicks, sweep." in model_card(full)
     chooses = dataclasses.replace(
         full, tags=tuple("abcdefg"), config={"classifier_activation": "softmax"}, example=None
     )
-    assert "it chooses among 7 tags, with probabilities that add up to 1: a, b, c, d, e and 2 more." in model_card(
-        chooses
-    )
+    assert "of 7 exclusive tags, which add up to 1: a, b, c, d, e and 2 more." in model_card(chooses)
 
 
 def test_the_example(full):
@@ -238,9 +236,9 @@ def test_preprocessing_is_a_table(full):
     assert "32, 0 to 6,000 Hz, HTK's formula, not normalised" in table
 
 
-def test_limits_that_nobody_stated_follow_from_the_construction(full):
+def test_limits_that_are_not_stated_follow_from_the_spec(full):
     limits = section(model_card(full.retrained(weights=full.weights, tags=("a", "b"))), "Limits")
-    assert "- It has 2 tags and no others" in limits and "hears 1 s at a time, and nothing above 8,000 Hz" in limits
+    assert "- It predicts 2 tags only." in limits and "windows of 1 s and frequencies up to 8,000 Hz" in limits
 
 
 def test_what_is_not_known_is_said_to_be_missing(full):
@@ -254,7 +252,7 @@ def test_what_is_not_known_is_said_to_be_missing(full):
 def test_without_weights_nothing_is_claimed(full):
     card = model_card(dataclasses.replace(full, weights=None, weights_help="Make some.", license="", metrics=()))
     assert "There are no weights yet. Make some." in card
-    assert "They are to be made from:" in card and "Of the weights to come:" in card
+    assert "They will be trained on:" in card and "Expected limits of the weights:" in card
     assert "load(" not in card
 
 
@@ -344,6 +342,6 @@ def test_writing_cards_fails_over_empty_fields(full, tmp_path, monkeypatch, caps
     assert cards.main() == 1
     captured = capsys.readouterr()
     assert captured.out == "Cards written: full.\n"
-    assert captured.err == "full has weights, but its spec.json leaves empty: limits, citation.\n"
+    assert captured.err == "The spec.json of full has empty fields: limits, citation.\n"
     shutil.rmtree(tmp_path / "full")
     assert cards.main() == 0

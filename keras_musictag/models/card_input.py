@@ -1,4 +1,4 @@
-"""What a model card says of the preprocessing."""
+"""The preprocessing section of a model card."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ _FORMULA = {False: "Slaney's", True: "HTK's"}
 
 
 def preprocessing(spec: ModelSpec) -> list[tuple[str, str]]:
-    """From sound to windows, step by step: what, and with which numbers."""
+    """Return the preprocessing steps as rows of `(step, description)`."""
     mel, sr, window = spec.mel, spec.audio.sr, spec.window
     frames = f"n_fft {mel.n_fft}, hop {mel.hop_length} ({1000 * mel.hop_length / sr:.1f} ms)"
     norm = "divided by their bandwidths" if mel.norm else "not normalised"
@@ -16,24 +16,24 @@ def preprocessing(spec: ModelSpec) -> list[tuple[str, str]]:
     shape = f"{'' if mel.periodic else 'symmetric '}{mel.window} window of {mel.win_length or mel.n_fft}"
     length = f"{window.samples:,} samples, {window.frames} frames" if window.samples else f"{window.frames} frames"
     rows = [
-        ("sound", f"any file or array; mixed to mono, resampled to {sr:,} Hz (`{spec.audio.resampler}`)"),
+        ("audio", f"mixed to mono and resampled to {sr:,} Hz (`{spec.audio.resampler}`)"),
         ("spectrogram", f"{frames}, {shape}, power {mel.power:g}"),
         ("mels", f"{mel.n_mels}, {mel.fmin:,.0f} to {highest_frequency(spec):,.0f} Hz, {banks}"),
         ("scale", _scale(spec)),
-        ("window", f"{length}, {spec.window_seconds:.2f} s; the mean over windows is what counts"),
-        ("left over", {"drop": "dropped", "align": "one more window, up to the end"}[window.remainder]),
-        ("shorter", {"repeat": "repeated until it fills a window", "pad": "padded with silence"}[window.short]),
+        ("window", f"{length}, {spec.window_seconds:.2f} s; probabilities are averaged over windows"),
+        ("remainder", {"drop": "dropped", "align": "one more window, aligned with the end"}[window.remainder]),
+        ("short audio", {"repeat": "repeated to fill a window", "pad": "padded with zeros"}[window.short]),
     ]
     if mel.center:
-        padding = {"constant": "zeros", "reflect": "its own reflection"}[mel.pad_mode]
-        rows.insert(1, ("padding", f"each window by {mel.padding} samples at both ends, with {padding}"))
+        padding = {"constant": "zeros", "reflect": "its reflection"}[mel.pad_mode]
+        rows.insert(1, ("padding", f"each window by {mel.padding} samples on both sides, with {padding}"))
     if mel.preemphasis_coefficient:
         rows.insert(1, ("pre-emphasis", f"x[t] - {mel.preemphasis_coefficient:g} x[t - 1]"))
     return rows
 
 
 def highest_frequency(spec: ModelSpec) -> float:
-    """The highest frequency that is heard, in Hz."""
+    """Return the highest frequency of the spectrogram in Hz."""
     return spec.audio.sr / 2 if spec.mel.fmax is None else spec.mel.fmax
 
 

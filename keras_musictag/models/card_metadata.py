@@ -1,17 +1,18 @@
-"""The YAML at the head of a model card, which the Hugging Face Hub searches and shows.
+"""YAML front matter of a model card, as the Hugging Face Hub reads it.
 
-Fields and their values: https://github.com/huggingface/hub-docs/blob/main/modelcard.md
+The fields are described in https://github.com/huggingface/hub-docs/blob/main/modelcard.md.
 """
 
 from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable
 
 from .facts import SCORES
 from .spec import ModelSpec
 
-# Names of scores in cards. The Hub's own list of metrics has those in `_HUB_METRICS`.
+# Names of scores in cards.
 SCORE_NAMES = {
     "accuracy": "accuracy",
     "roc_auc": "ROC-AUC",
@@ -19,9 +20,9 @@ SCORE_NAMES = {
     "correlation": "correlation with the teacher",
     "teacher_roc_auc": "ROC-AUC against the teacher's top tenth",
 }
-_HUB_METRICS = ("accuracy", "roc_auc")
-# Licences that the Hub knows. Others are written as its `license: other`.
-_HUB_LICENSES = (
+_HUB_METRICS = ("accuracy", "roc_auc")  # those of https://huggingface.co/metrics
+# Licences that the Hub knows; any other is written as `license: other`.
+_HUB_LICENCES = (
     "apache-2.0", "mit", "isc", "bsd-2-clause", "bsd-3-clause", "unlicense", "cc0-1.0", "cc-by-3.0", "cc-by-4.0",
     "cc-by-sa-3.0", "cc-by-sa-4.0", "cc-by-nc-3.0", "cc-by-nc-4.0", "cc-by-nc-sa-3.0", "cc-by-nc-sa-4.0", "gpl-3.0",
     "lgpl-3.0", "agpl-3.0", "mpl-2.0",
@@ -30,33 +31,43 @@ _HUB_DATASETS = "https://huggingface.co/datasets/"
 
 
 def front_matter(spec: ModelSpec) -> list[str]:
-    """Lines of YAML between two `---`. Strings are quoted as JSON, which YAML reads."""
-    # As `library_name`, keras would have the Hub show how to load a .keras file, which is not in there.
-    lines = ["---", "library_name: keras_musictag", *_license(spec.license), "pipeline_tag: audio-classification"]
-    lines += ["tags:", *(f"- {tag}" for tag in ("audio", "keras", "keras_musictag", "music", "music-tagging"))]
-    # The Hub takes the names of its own data sets only.
+    """Return the lines of the front matter. Strings are quoted as in JSON, which is valid YAML."""
+    # With `library_name: keras`, the Hub would show how to load a .keras file, which the repository does not have.
+    lines = ["---", "library_name: keras_musictag", *_licence_lines(spec.license), "pipeline_tag: audio-classification"]
+    lines += _yaml_list("tags", ("audio", "keras", "keras_musictag", "music", "music-tagging"))
+    # The Hub accepts only data sets that it hosts.
     hosted = dict.fromkeys(
         data.url.removeprefix(_HUB_DATASETS) for data in spec.training_data if data.url.startswith(_HUB_DATASETS)
     )
-    lines += ["datasets:", *(f"- {json.dumps(name)}" for name in hosted)] if hosted else []
-    scored = [key for key in _HUB_METRICS if any(metric.get(key) is not None for metric in spec.metrics)]
-    lines += ["metrics:", *(f"- {key}" for key in scored)] if scored else []
+    lines += _yaml_list("datasets", map(json.dumps, hosted))
+    lines += _yaml_list(
+        "metrics", [key for key in _HUB_METRICS if any(metric.get(key) is not None for metric in spec.metrics)]
+    )
     return [*lines, *_model_index(spec), "---"]
 
 
-def license_address(license: str) -> str:
-    """Where the text of a licence is; empty if it is no SPDX identifier."""
-    return f"https://spdx.org/licenses/{license}.html" if re.fullmatch(r"[\w.+-]+", license) else ""
+def _yaml_list(field: str, values: Iterable[str]) -> list[str]:
+    """Return the lines of a list, none if it is empty."""
+    items = [f"- {value}" for value in values]
+    return [f"{field}:", *items] if items else []
 
 
-def _license(license: str) -> list[str]:
-    if not license:
+def licence_url(licence: str) -> str:
+    """Return the URL of the text of a licence; empty if it is not an SPDX identifier."""
+    return f"https://spdx.org/licenses/{licence}.html" if re.fullmatch(r"[\w.+-]+", licence) else ""
+
+
+def _licence_lines(licence: str) -> list[str]:
+    """Return the Hub's fields for a licence, none if it is empty."""
+    if not licence:
         return []
-    if license.lower() in _HUB_LICENSES:
-        return [f"license: {license.lower()}"]
-    name = re.sub(r"[^a-z0-9.+-]+", "-", license.lower()).strip("-")
-    link = license_address(license)
-    return ["license: other", f"license_name: {json.dumps(name)}", *([f"license_link: {link}"] if link else [])]
+    if licence.lower() in _HUB_LICENCES:
+        return [f"license: {licence.lower()}"]
+    name = re.sub(r"[^a-z0-9.+-]+", "-", licence.lower()).strip("-")
+    lines = ["license: other", f"license_name: {json.dumps(name)}"]
+    if url := licence_url(licence):
+        lines.append(f"license_link: {url}")
+    return lines
 
 
 def _model_index(spec: ModelSpec) -> list[str]:

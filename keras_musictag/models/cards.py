@@ -1,8 +1,7 @@
 """Model cards: the README.md of a zoo entry, a saved tagger or a Hub repository, generated from its spec.
 
-Only what the spec knows is said, and what it does not know is said to be missing. The command
-`python -m keras_musictag.models.cards` writes the cards of the zoo and fails if a model that has weights leaves a field
-empty.
+Fields that the spec leaves empty are shown as missing. The command `python -m keras_musictag.models.cards` writes the
+cards of the zoo and fails if a model with weights has an empty field.
 """
 
 from __future__ import annotations
@@ -17,20 +16,20 @@ from typing import Any
 from ..audio.demo import SECTIONS
 from ..utils.tables import Table
 from .card_input import highest_frequency, preprocessing
-from .card_metadata import SCORE_NAMES, front_matter, license_address
+from .card_metadata import SCORE_NAMES, front_matter, licence_url
 from .facts import SCORES, Latency
 from .spec import SPEC_FILE, ModelSpec
 
-_NEEDED = (
+_REQUIRED = (
     "description", "intended_use", "training_data", "trained_on", "license", "metrics", "latency", "limits", "citation",
 )  # fmt: skip
 
 _METRIC_COLUMNS = {"dataset": "data set", "split": "split", "n": "n", **SCORE_NAMES}
 _ROLES = {
-    "labelled": "sound and labels",
-    "unlabelled": "sound, labelled by the teacher",
+    "labelled": "audio and labels",
+    "unlabelled": "audio, labelled by the teacher",
     "teacher": "teacher",
-    "teacher_data": "what the teacher was trained on",
+    "teacher_data": "training data of the teacher",
 }
 _SCOPES = {"log_mel": "log-mel", "waveform": "waveform in memory", "file": "file (44.1 kHz stereo FLAC)"}
 
@@ -39,11 +38,11 @@ _SCOPES = {"log_mel": "log-mel", "waveform": "waveform in memory", "file": "file
 
 
 def model_card(spec: ModelSpec, name: str | None = None) -> str:
-    """Markdown with the YAML front matter that the Hugging Face Hub reads.
+    """Return the model card of a spec: Markdown with the YAML front matter of the Hugging Face Hub.
 
     Args:
-        spec: what the card says. A figure without data set, split and n cannot get in (`ModelSpec` refuses it).
-        name: what `load` is called with in the example; `spec.name` unless told otherwise.
+        spec: spec of the model.
+        name: argument of `load` in the example; by default `spec.name`.
 
     Returns:
         Text of a README.md.
@@ -59,7 +58,7 @@ def model_card(spec: ModelSpec, name: str | None = None) -> str:
     sections = {
         "Use": _use(spec, name or spec.name),
         "Example": _example(spec),
-        "Tags": [f"{len(spec.tags)}, in the order of the outputs: {', '.join(spec.vocabulary.names)}."],
+        "Tags": [f"{len(spec.tags)} tags, in the order of the outputs: {', '.join(spec.vocabulary.names)}."],
         "Intended use": [spec.intended_use or "Not stated."],
         "Limits": _limits(spec),
         "Evaluation": _evaluation(spec),
@@ -67,22 +66,23 @@ def model_card(spec: ModelSpec, name: str | None = None) -> str:
         "Input": _input(spec),
         "Latency": _latency(spec),
         "Cite": _cite(spec),
-        "Licence": _licence(spec),
+        "Licence": _licence_section(spec),
     }
     lines = [*front_matter(spec), "", f"# {spec.name}", "", *_summary(spec)]
     for title, body in sections.items():
-        lines += ["", f"## {title}", "", *body] if body else []
+        if body:
+            lines += ["", f"## {title}", "", *body]
     return "\n".join(lines) + "\n"
 
 
 def empty_fields(spec: ModelSpec) -> list[str]:
-    """Names of the fields that the card of a model with weights needs and this spec leaves empty.
+    """List the empty fields of a spec that a complete model card needs.
 
     Args:
-        spec: with or without weights; `"weights"` is among the names if it has none.
+        spec: spec of the model.
 
     Returns:
-        Names of fields of `ModelSpec`; none if the card is complete. Metrics without a score count as empty.
+        Names of fields of `ModelSpec`; `"weights"` if there are none. Metrics without a score count as empty.
 
     Example:
         >>> import keras_musictag as kmt
@@ -90,7 +90,7 @@ def empty_fields(spec: ModelSpec) -> list[str]:
         ['weights', 'description', 'intended_use']
     """
     empty = [] if spec.weights else ["weights"]
-    for field in _NEEDED:
+    for field in _REQUIRED:
         value = getattr(spec, field)
         if field == "metrics":
             value = [metric for metric in value if any(metric.get(score) is not None for score in SCORES)]
@@ -102,7 +102,7 @@ def empty_fields(spec: ModelSpec) -> list[str]:
 
 
 def write_cards() -> list[str]:
-    """Write the card of every zoo entry beside its spec; returns the names of those that changed.
+    """Write the card of every zoo entry and return the names of the entries whose card changed.
 
     Raises:
         CacheError: the zoo cannot be written.
@@ -121,14 +121,14 @@ def write_cards() -> list[str]:
 
 
 def update_zoo(name: str, **changes: Any) -> None:
-    """Change what the zoo says of a model: its spec, and the card with it.
+    """Change fields of a zoo entry's spec and update its card.
 
     Args:
-        name: of the zoo entry.
+        name: name of the zoo entry.
         changes: fields, as in `dataclasses.replace`.
 
     Raises:
-        SpecError: there is no such entry, or the changes do not make a valid spec.
+        SpecError: there is no such entry, or the changed spec is invalid.
         CacheError: the zoo cannot be written.
     """
     from ..utils.files import write_atomically
@@ -141,15 +141,15 @@ def update_zoo(name: str, **changes: Any) -> None:
 
 
 def main() -> int:
-    """Write the cards of the zoo and name what they lack; returns 1 if a model with weights lacks anything."""
+    """Write the cards of the zoo and report empty fields; returns 1 if a model with weights has any."""
     import click
 
     click.echo(f"Cards written: {', '.join(write_cards()) or 'none, all are current'}.")
-    lacking = {spec.name: empty_fields(spec) for spec in _zoo() if spec.weights}
-    for name, fields in lacking.items():
+    missing = {spec.name: empty_fields(spec) for spec in _zoo() if spec.weights}
+    for name, fields in missing.items():
         if fields:
-            click.echo(f"{name} has weights, but its spec.json leaves empty: {', '.join(fields)}.", err=True)
-    return int(any(lacking.values()))
+            click.echo(f"The spec.json of {name} has empty fields: {', '.join(fields)}.", err=True)
+    return int(any(missing.values()))
 
 
 def _zoo() -> list[ModelSpec]:
@@ -163,36 +163,41 @@ def _zoo() -> list[ModelSpec]:
 
 def _summary(spec: ModelSpec) -> list[str]:
     claims, weights = spec.claims, spec.weights
-    lines = [f"{spec.description} {_answer(spec)}".strip(), ""]
+    lines = [f"{spec.description} {_output(spec)}".strip(), ""]
     if weights is None:
         lines += [f"There are no weights yet. {spec.weights_help}".strip(), ""]
     rows = [("architecture", f"`{spec.architecture}`")]
     if "parameters" in claims:
-        trainable = claims.get("trainable_parameters")
-        rows.append(("parameters", f"{claims['parameters']:,}" + (f" ({trainable:,} trainable)" if trainable else "")))
+        parameters = f"{claims['parameters']:,}"
+        if trainable := claims.get("trainable_parameters"):
+            parameters += f" ({trainable:,} trainable)"
+        rows.append(("parameters", parameters))
     if weights is not None:
-        size = f", {weights.size / 1e6:.2f} MB" if weights.size else ""
         file = f"`{weights.uri.rsplit('/', 1)[-1]}`"
-        file = f"[{file}]({weights.uri})" if weights.uri.startswith("https://") else file
+        if weights.uri.startswith("https://"):
+            file = f"[{file}]({weights.uri})"
+        size = f", {weights.size / 1e6:.2f} MB" if weights.size else ""
         rows.append(("weight file", f"{file}{size}, sha256 `{weights.sha256}`"))
-    rows.append(("licence of the weights", _license(spec)))
+    rows.append(("licence of the weights", _weights_licence(spec)))
     if spec.paper:
         rows.append(("paper", spec.paper))
     return lines + _table(("", ""), rows)
 
 
-def _answer(spec: ModelSpec) -> str:
-    """What one gets, in a sentence."""
+def _output(spec: ModelSpec) -> str:
+    """Return a sentence on the output of the model."""
     count = len(spec.tags)
-    some = ", ".join(spec.vocabulary.names[:5]) + (f" and {count - 5} more" if count > 5 else "")
+    tags = ", ".join(spec.vocabulary.names[:5])
+    if count > 5:
+        tags += f" and {count - 5} more"
     if spec.config.get("classifier_activation") == "softmax":
-        return f"Give it a sound file, and it chooses among {count} tags, with probabilities that add up to 1: {some}."
-    return f"Give it a sound file, and it gives each of {count} tags a probability: {some}."
+        return f"For an audio file, it returns the probabilities of {count} exclusive tags, which add up to 1: {tags}."
+    return f"For an audio file, it returns the probability of each of {count} tags: {tags}."
 
 
 def _use(spec: ModelSpec, name: str) -> list[str]:
     if spec.weights is None:
-        return ["Nothing can be loaded yet."]
+        return ["The model cannot be loaded yet."]
     return [
         "```bash",
         "pip install keras_musictag",
@@ -205,8 +210,8 @@ def _use(spec: ModelSpec, name: str) -> list[str]:
         'tagger.tag("song.mp3", top=5)',
         "```",
         "",
-        "Also `tagger.taggram` (tags over time), `tagger.embed` (features), `tagger.fine_tune` (tags of your own) and "
-        "`tagger.export` (ONNX, LiteRT, OpenVINO). In a shell: "
+        "See also `tagger.taggram` (tags over time), `tagger.embed` (features), `tagger.fine_tune` (training on your "
+        "own tags) and `tagger.export` (ONNX, LiteRT, OpenVINO). On the command line: "
         f"`keras-musictag tag song.mp3 --model {shlex.quote(name)}`.",
     ]
 
@@ -215,28 +220,32 @@ def _example(spec: ModelSpec) -> list[str]:
     if not spec.example:
         return []
     first = SECTIONS[0]
-    answer = ", ".join(f"{json.dumps(tag, ensure_ascii=False)}: {value:.3f}" for tag, value in spec.example.items())
+    result = ", ".join(f"{json.dumps(tag, ensure_ascii=False)}: {value:.3f}" for tag, value in spec.example.items())
     return [
-        f"The first {first.duration:g} s of the clip that comes with the package, {first.name}:",
+        f"Tags of the first {first.duration:g} s of the demo clip of the package, {first.name}:",
         "",
         "```python",
         f"tagger.tag(keras_musictag.demo_clip(), duration={first.duration:g}, top={len(spec.example)})",
-        f"# {{{answer}}}",
+        f"# {{{result}}}",
         "```",
     ]
 
 
 def _input(spec: ModelSpec) -> list[str]:
-    models = "`tagger.model` is a `keras.Model` from samples to probabilities, `tagger.core` one from log-mels."
-    return [*_table(("", ""), preprocessing(spec)), "", f"`tag` does all of this. {models}"]
+    note = (
+        "`tag` reads a file or array and applies all of these steps. `tagger.model` is a `keras.Model` from waveforms "
+        "to probabilities; `tagger.core` maps log-mel spectrograms to probabilities."
+    )
+    return [*_table(("", ""), preprocessing(spec)), "", note]
 
 
 def _training(spec: ModelSpec) -> list[str]:
     if spec.weights is None and spec.training_data:
-        lines = ["There are no weights yet. They are to be made from:"]
+        lines = ["There are no weights yet. They will be trained on:"]
+    elif spec.trained_on:
+        lines = [f"Trained on: {spec.trained_on.rstrip('.')}."]
     else:
-        missing = "Training data: not stated." if spec.weights else "There are no weights yet."
-        lines = [f"Learned from: {spec.trained_on.rstrip('.')}." if spec.trained_on else missing]
+        lines = ["Training data: not stated." if spec.weights else "There are no weights yet."]
     if not spec.training_data:
         return lines
     rows = [
@@ -258,24 +267,24 @@ def _evaluation(spec: ModelSpec) -> list[str]:
     columns = {key: [_cell(metric, key) for metric in spec.metrics] for key in _METRIC_COLUMNS}
     filled = {key: column for key, column in columns.items() if any(column)}
     lines = _table([_METRIC_COLUMNS[key] for key in filled], zip(*filled.values(), strict=True))
-    lines += ["", *(f"- {_measured(metric)}" for metric in spec.metrics)]
-    notes = []
+    lines += ["", *(f"- {_provenance(metric)}" for metric in spec.metrics)]
     if any("[" in cell for key in SCORES for cell in columns[key]):
-        notes.append("In brackets: 95 % intervals, bootstrapped by group (artist or track), not by clip.")
+        lines += ["", "Brackets give 95 % intervals from a bootstrap over groups (artists or tracks)."]
     if any(columns["correlation"] + columns["teacher_roc_auc"]):
-        notes.append(
-            "Agreement with a teacher is no accuracy: where the teacher is wrong, so is the student. The teacher's top "
-            "tenth are the clips, tag by tag, that the teacher scores highest."
-        )
+        lines += [
+            "",
+            "Correlation with the teacher and ROC-AUC against its top tenth measure agreement with the teacher's "
+            "predictions, which may be wrong. The top tenth of a tag are the clips that the teacher scores highest.",
+        ]
     for metric, key in itertools.product(spec.metrics, ("roc_auc", "pr_auc")):
         if per_tag := metric.get(f"{key}_per_tag"):
             scores = ", ".join(f"{tag} {_number(score)}" for tag, score in per_tag.items())
-            notes.append(f"{SCORE_NAMES[key]} per tag ({metric['dataset']}, {metric['split']}): {scores}.")
-    return [*lines, *(line for note in notes for line in ("", note))]
+            lines += ["", f"{SCORE_NAMES[key]} per tag ({metric['dataset']}, {metric['split']}): {scores}."]
+    return lines
 
 
-def _measured(metric: Mapping[str, Any]) -> str:
-    """What there is to know of a score beside its value."""
+def _provenance(metric: Mapping[str, Any]) -> str:
+    """Return data set, note, source, machine and date of a score."""
     source, url = str(metric["source"]), metric.get("url")
     if url:
         source = f"[{source}]({url})"
@@ -293,7 +302,7 @@ def _latency(spec: ModelSpec) -> list[str]:
     def setting(entry: Latency) -> tuple[Any, ...]:
         return entry.machine, entry.threads, entry.backend, entry.date, entry.repetitions, entry.command
 
-    lines = [f"Of one call, from {spec.window_seconds:.2f} s of sound per item of the batch to tags."]
+    lines = [f"Time of one call from input to tags, for {spec.window_seconds:.2f} s of audio per batch item."]
     for (machine, threads, backend, date, repetitions, command), entries in itertools.groupby(spec.latency, setting):
         rows = [
             (
@@ -304,7 +313,7 @@ def _latency(spec: ModelSpec) -> list[str]:
             )
             for entry in entries
         ]
-        head = ("from", "batch", "median ms", "10th percentile", "90th percentile", "times real time")
+        head = ("input", "batch", "median ms", "10th percentile", "90th percentile", "times real time")
         plural = "s" if threads > 1 else ""
         lines += ["", *_table(head, rows), ""]
         lines.append(f"{machine}, {threads} thread{plural}, {backend}, {repetitions} calls, {date}: `{command}`")
@@ -313,13 +322,13 @@ def _latency(spec: ModelSpec) -> list[str]:
 
 def _limits(spec: ModelSpec) -> list[str]:
     if spec.limits:
-        to_come = ["Of the weights to come:", ""] if spec.weights is None else []
-        return to_come + [f"- {limit}" for limit in spec.limits]
+        limits = [f"- {limit}" for limit in spec.limits]
+        return limits if spec.weights else ["Expected limits of the weights:", "", *limits]
     return [
-        "Not stated. By its construction:",
+        "Not stated. From the spec:",
         "",
-        f"- It has {len(spec.tags)} tags and no others; whatever it hears gets the nearest of them.",
-        f"- It hears {spec.window_seconds:.2g} s at a time, and nothing above {highest_frequency(spec):,.0f} Hz.",
+        f"- It predicts {len(spec.tags)} tags only.",
+        f"- It uses windows of {spec.window_seconds:.2g} s and frequencies up to {highest_frequency(spec):,.0f} Hz.",
     ]
 
 
@@ -329,18 +338,18 @@ def _cite(spec: ModelSpec) -> list[str]:
     return [spec.citation or "Not stated."]
 
 
-def _licence(spec: ModelSpec) -> list[str]:
+def _licence_section(spec: ModelSpec) -> list[str]:
     return [
-        f"The weights: {_license(spec)}. keras_musictag, which runs them: Apache-2.0. What they learned from has terms "
-        "of its own: see [above](#training-data-and-licences)."
+        f"Weights: {_weights_licence(spec)}. Code (keras_musictag): Apache-2.0. The training data have their own "
+        "terms; see [above](#training-data-and-licences)."
     ]
 
 
-def _license(spec: ModelSpec) -> str:
+def _weights_licence(spec: ModelSpec) -> str:
     if not spec.license:
         return "not stated" if spec.weights else "no weights yet"
-    address = license_address(spec.license)
-    return f"[{spec.license}]({address})" if address else spec.license
+    url = licence_url(spec.license)
+    return f"[{spec.license}]({url})" if url else spec.license
 
 
 # === Tables ===
@@ -361,7 +370,7 @@ def _cell(metric: Mapping[str, Any], key: str) -> str:
 
 
 def _number(value: float) -> str:
-    """Up to four decimals, without zeros at the end."""
+    """Format a number with up to four decimals and no trailing zeros."""
     return f"{round(value, 4):g}"
 
 
