@@ -39,17 +39,51 @@ def test_library(music, tmp_path):
 
 def test_write_tags(music):
     pytest.importorskip("mutagen")
-    before = (music / "000.wav").read_bytes()
-    result = run("music", "--out", "tags.jsonl", "--top", 2, "--write-tags", 1)
-    assert "000.wav: " in result.stdout and "MUSICTAG would be written to 3 files" in result.stdout
+    write = ("music", "--out", "tags.jsonl", "--top", 2, "--write-tags", "--most", 1, "--min-prob", 0)
+    before = {path.name: path.read_bytes() for path in music.iterdir()}
+    result = run(*write)
+    assert "000.wav\n  + musictag: " in result.stdout and "Tags would be written to 3 files" in result.stdout
     assert "Nothing was written into files. To do it: --no-dry-run" in result.stderr
-    assert (music / "000.wav").read_bytes() == before
+    assert {path.name: path.read_bytes() for path in music.iterdir()} == before
     (music / "001.wav").unlink()
     (music / "001.wav").hardlink_to(music / "002.wav")
-    result = run("music", "--out", "tags.jsonl", "--top", 2, "--write-tags", 1, "--update", "--no-dry-run")
-    assert "MUSICTAG written to 1 files; 0 had it, 2 cannot have it." in result.stdout and not result.exit_code
+    before["001.wav"] = before["002.wav"]
+    result = run(*write, "--update", "--no-dry-run")
+    assert "Tags written to 1 files; 0 need nothing, 2 cannot have them." in result.stdout and not result.exit_code
     assert "002.wav: left as it is: it has other names" in result.stderr
-    assert (music / "000.wav").read_bytes() != before
+    assert "tags.jsonl.undo.jsonl" in result.stderr
+    assert (music / "000.wav").read_bytes() != before["000.wav"]
+    result = run("--out", "tags.jsonl", "--undo")
+    assert result.stdout == "1 files restored; 0 had their old content, 0 cannot be restored.\n"
+    assert {path.name: path.read_bytes() for path in music.iterdir()} == before
+    assert "There is no undo file" in run("--out", "tags.jsonl", "--undo").stderr
+    body = json.loads(run(*write, "--no-dry-run", "--json").stdout)
+    assert [change["field"] for change in body["written"]["written"][str(music / "000.wav")]] == ["musictag"]
+    (music / "000.wav").write_bytes(before["000.wav"] + b"\0")
+    result = run("--out", "tags.jsonl", "--undo", "--json")
+    assert result.exit_code == 1 and "it was changed since tags were written into it" in result.stderr
+    assert json.loads(result.stdout)["restored"] == []
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--most", 2], "--most say what is written into files. Add --write-tags."),
+        (["--write-kind", "mood"], "--write-kind says what is written into files. Add --write-tags."),
+        (["--write-tags", "--only-missing", "--replace"], "choose one"),
+        (["--write-tags", "--write-kind", "mood"], "kinds of this model's tags are not known"),
+        (["--write-tags", "--comment", "{mood}"], "a comment cannot have {mood}. Write {tags}"),
+        (["--write-tags", "--comment", "{moods}"], "The comment '{moods}' has {moods}; a comment may have {tags}, {ge"),
+        (["--write-tags", "--comment", "{mood"], "is no template"),
+    ],
+)
+def test_what_cannot_be_written(music, words, message):
+    result = run("music", "--out", "tags.jsonl", *words)
+    assert result.exit_code == 2 and message in result.stderr
+
+
+def test_no_sources(music):
+    assert "Missing DIR" in run("--out", "tags.jsonl").stderr
 
 
 def test_what_is_wrong_with_the_command(music):

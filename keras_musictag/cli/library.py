@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..models.vocabulary import KINDS
 from .common import (
     STOPPED,
     UsageProblem,
@@ -21,17 +22,17 @@ from .common import (
     progress_only,
     suggest,
 )
+from .writing import as_record, options_of, restore, tell, write_options
 
 if TYPE_CHECKING:
     from ..apps.library import LibrarySummary
-    from ..apps.library.write_back import WriteBack
 
 # What the library's functions take unless told otherwise; they are not imported for a help text.
 _TIMEOUT, _RAY_WORKERS = 600.0, 2
 
 
 @main.command(short_help="Tag whole folders of music into one table.")
-@click.argument("sources", metavar="DIR...", nargs=-1, required=True, type=click.Path())
+@click.argument("sources", metavar="DIR...", nargs=-1, type=click.Path())
 @click.option(
     "--out",
     "-o",
@@ -63,13 +64,15 @@ _TIMEOUT, _RAY_WORKERS = 600.0, 2
 )
 @click.option("--update", is_flag=True, help="Tag again files that changed or failed, or were tagged by another model.")
 @click.option(
-    "--write-tags",
-    type=click.IntRange(min=1),
-    metavar="N",
-    help="Write the N most probable tags into the files' metadata; a dry run by default.",
+    "--write-tags", is_flag=True, help="Write tags into the files' metadata, where players find them; a dry run."
 )
+@write_options
 @click.option(
-    "--dry-run/--no-dry-run", default=True, help="With --write-tags: only show the changes (default), or write them."
+    "--write-kind",
+    "write_kinds",
+    multiple=True,
+    type=click.Choice(KINDS),
+    help="Write tags of this kind only; give it several times for several kinds.",
 )
 @click.option(
     "--engine",
@@ -89,8 +92,11 @@ def library(
     sources: tuple[str, ...],
     out: str,
     model: str,
-    write_tags: int | None,
+    write_tags: bool,
     dry_run: bool,
+    undo: bool,
+    undo_file: Path | None,
+    write_kinds: tuple[str, ...],
     engine: str,
     actors: int | None,
     gpus: float | None,
@@ -107,26 +113,37 @@ def library(
     keras-musictag library ~/Music --out tags.parquet
     keras-musictag library ~/Music --out tags.parquet --update
     keras-musictag library ~/Music --out genres.csv --model mn04_audioset --kind genre --top 3
+    keras-musictag library ~/Music --out tags.parquet --write-tags --no-dry-run
+    keras-musictag library --out tags.parquet --undo
     keras-musictag library s3://music/all --out s3://music/tags --engine ray
     """  # noqa: D301
     if engine == "local" and (actors is not None or gpus is not None):
         raise UsageProblem("--actors and --gpus are for --engine ray.")
-    if engine == "ray" and write_tags is not None:
+    if undo:
+        _undo(out, undo_file, as_json)
+        return
+    if write_kinds and not write_tags:
+        raise UsageProblem("--write-kind says what is written into files. Add --write-tags.")
+    if not sources:
+        raise UsageProblem("Missing DIR: give folders, audio files or lists.")
+    writing = options_of(options, "--write-tags", write_tags, write_kinds)
+    if engine == "ray" and writing is not None:
         raise UsageProblem("--write-tags works on this machine only. Leave it out, or --engine ray.")
     options["kinds"] = kinds or None
     try:
         if engine == "ray":
             summary = _on_ray(sources, out, model, actors, gpus or 0.0, options)
         else:
-            summary = _here(sources, out, model, {"write_tags": write_tags, "dry_run": dry_run, **options})
+            told = {"write_tags": writing, "dry_run": dry_run, "undo_file": undo_file}
+            summary = _here(sources, out, model, {**options, **told})
     except KeyboardInterrupt:
         click.echo("Stopped. The same command goes on.", err=True)
         sys.exit(STOPPED)
     if summary.written is not None:
-        _tell(summary.written, as_json)
+        tell(summary.written, as_json)
     if as_json:
         facts = {**vars(summary), "out": str(summary.out), "failed": summary.failed}
-        print_json({**facts, "written": None if summary.written is None else vars(summary.written)})
+        print_json({**facts, "written": None if summary.written is None else as_record(summary.written)})
     else:
         click.echo(summary)
         if engine == "local" and Path(out).suffix == ".parquet":
@@ -154,11 +171,7 @@ def _on_ray(
         return tag_on_ray(sources, out, model, actors=actors, gpus=gpus, progress=True, **options)
 
 
-def _tell(written: WriteBack, as_json: bool) -> None:
-    """Print what was or would be written, and why some files are unchanged."""
-    for path, text in () if as_json else written.written.items():
-        click.echo(f"{path}: {text}")
-    for path, reason in written.refused.items():
-        click.echo(f"{path}: left as it is: {reason}", err=True)
-    if written.dry_run and written.written:
-        click.echo("Nothing was written into files. To do it: --no-dry-run", err=True)
+def _undo(out: str, undo_file: Path | None, as_json: bool) -> None:
+    from ..apps.library import undo_library
+
+    restore(lambda: undo_library(out, undo_file), as_json)

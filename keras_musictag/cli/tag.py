@@ -33,6 +33,7 @@ from .common import (
     suggest,
     threads_option,
 )
+from .writing import options_of, restore_files, tag_and_write, write_options
 
 if TYPE_CHECKING:
     from ..tagger import TagResult
@@ -41,7 +42,7 @@ _BAR = 24  # characters of a full bar
 
 
 @main.command()
-@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("files", nargs=-1, type=click.Path(path_type=Path))
 @model_option
 @click.option("--top", "-n", type=click.IntRange(min=1), default=10, show_default=True, help="Tags per file.")
 @click.option(
@@ -49,6 +50,8 @@ _BAR = 24  # characters of a full bar
 )
 @click.option("--plot", type=click.Path(path_type=Path), help="Draw the tags of one file here (png, svg, pdf).")
 @kind_option
+@click.option("--write", is_flag=True, help="Write tags into the files' metadata, where players find them; a dry run.")
+@write_options
 @runtime_option
 @threads_option
 @offset_option
@@ -68,13 +71,35 @@ def tag(
     output: str,
     runtime: str | None,
     threads: int | None,
+    write: bool,
+    dry_run: bool,
+    undo: bool,
+    undo_file: Path | None,
+    **options: Any,
 ) -> None:
     """Tag audio FILES.
 
     JSON output is one object per line and file; CSV has the columns file, tag, probability, error. A file that cannot
     be tagged is reported on standard error (and in the JSON or CSV), the others are tagged all the same, and the exit
     code is 1.
-    """
+
+    \b
+    keras-musictag tag song.mp3
+    keras-musictag tag *.mp3 --write --only-missing --no-dry-run
+    keras-musictag tag --undo
+    """  # noqa: D301
+    if undo:
+        if files:
+            raise UsageProblem("--undo restores all files that the undo file names. Leave FILES out.")
+        restore_files(undo_file, output)
+        return
+    if not files:
+        raise UsageProblem("Missing FILES: give audio files.")
+    writing = options_of(options, "--write", write, kinds)
+    if writing is not None:
+        tagger, part = load_tagger_on(model, runtime, threads), {"offset": offset, "duration": duration}
+        tag_and_write(tagger, files, writing, dry_run=dry_run, undo_file=undo_file, output=output, **part)
+        return
     if plot is not None:
         check_plot(plot)
         if len(files) > 1:

@@ -27,6 +27,7 @@ from .library_rows import PASSING, LibraryError, LibraryRow, Revision, readable
 from .listing import Listed, Listing, Sources
 from .pool import DecodeWorkers
 from .summary import LibrarySummary
+from .tag_plans import WriteOptions, check_known
 from .work import Done, work
 
 if TYPE_CHECKING:
@@ -48,8 +49,9 @@ def tag_library(
     timeout: float = TIMEOUT,
     resume: bool = True,
     update: bool = False,
-    write_tags: int | None = None,
+    write_tags: WriteOptions | None = None,
     dry_run: bool = True,
+    undo_file: str | os.PathLike[str] | None = None,
     progress: bool = False,
 ) -> LibrarySummary:
     """Tag all files of a library; every one of them gets a row, with its tags or with the reason why not.
@@ -72,8 +74,9 @@ def tag_library(
         resume: continue an existing table; otherwise it is deleted.
         update: tag files again whose content has changed, that failed, or whose rows are of another model or other
             settings.
-        write_tags: write this many of the most probable tags of a row into the file's own metadata; see `write_back`.
+        write_tags: write tags into the files' own metadata, these ones; see `write_back`. `undo_library` undoes it.
         dry_run: only say what would be written there.
+        undo_file: where what was there before is kept; by default `OUT.undo.jsonl`.
         progress: show progress bars on standard error.
 
     Returns:
@@ -84,7 +87,7 @@ def tag_library(
             another model; the disk is full.
         WeightsError, SpecError, UnknownModelError: as `load`.
         MissingExtraError: Parquet is wanted and pyarrow is not installed, or `write_tags` and mutagen is not.
-        ValueError: a number that makes no sense; `kinds` has an unknown one, or those of the tags are not known.
+        ValueError: a number that makes no sense; unknown kinds, or kinds of tags that have none.
 
     Example:
         >>> import tempfile, keras_musictag as kmt
@@ -94,9 +97,10 @@ def tag_library(
         (1, 1)
     """
     begun = time.monotonic()
-    check_numbers({"top": top, "workers": workers, "write_tags": write_tags}, threshold, timeout)
+    check_numbers({"top": top, "workers": workers}, threshold, timeout)
     out = Path(os.path.abspath(out))
     output.check(out)
+    undo_path = write_back.default_undo_file(out) if undo_file is None else Path(os.path.abspath(undo_file))
     if write_tags is not None:
         write_back.check()
     found = listing.find(sources, progress=progress)
@@ -104,8 +108,11 @@ def tag_library(
         from ...loading import load
 
         tagger = load(tagger)
+    if write_tags is not None:
+        check_known(tagger.spec.vocabulary, write_tags)
     revision = Revision.of(tagger, top, threshold, embeddings, kinds)
     with OutputLock(out), contextlib.closing(_open_journal(out, revision, resume)) as journal:
+        write_back.settle(journal, undo_path)
         if not update:
             check_revision(out, found, journal, revision)
         run = Run(journal, tagger.spec.vocabulary, revision, top, threshold, kinds, update)
@@ -113,7 +120,8 @@ def tag_library(
         try:
             run.go(found, _here(tagger, embeddings, workers or available_cores(), timeout), progress)
             if write_tags is not None:
-                written = write_back.write_back(journal, found, write_tags, dry_run=dry_run, progress=progress)
+                writing = (tagger.spec.vocabulary, write_tags, None if dry_run else undo_path)
+                written = write_back.write_rows(journal, found, *writing, progress=progress)
         except BaseException:
             with contextlib.suppress(OSError):  # the first error says more than the second
                 _finish(out, journal)

@@ -1,7 +1,8 @@
-"""Tags into the files' own metadata, in one field that no other program uses: `MUSICTAG`, as `guitar; folk`.
+"""Tags into the files' own metadata, in the fields that players read.
 
-A file is copied, the copy is tagged, read again and decoded, and only if it sounds the same does it take the file's
-place, in one step. So a file is at every moment the old one or the new one, whatever fails.
+A file is copied, the copy is tagged, read again and decoded. Only if it sounds the same and keeps all other metadata
+does it take the file's place, in one step, after what undoes the change is on disk. So a file is at every moment the
+old one or the new one, whatever fails.
 """
 
 from __future__ import annotations
@@ -12,18 +13,23 @@ import hashlib
 import importlib
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Self
 
 from ...audio import reading as audio
 from ...errors import AudioError, MissingExtraError
 from ...utils.files import replacing
-from .journal import Journal
+from .journal import OutputLock
 from .library_rows import LibraryRow, readable
-from .listing import Listing
+from .tag_fields import FIELDS, FileTags, UnwritableError, open_tags
+from .tag_plans import Change, WriteOptions, changes, check_known, wanted
+from .undo import Entry, State, UndoFile, copy_attributes, edits
 
-FIELD = "MUSICTAG"
+if TYPE_CHECKING:
+    from ...models.vocabulary import Vocabulary
+    from .journal import Journal
+    from .listing import Listing
 
 _SR = 16_000  # Hz, at which two files are compared
 
@@ -34,25 +40,38 @@ class WriteBack:
 
     Attributes:
         dry_run: whether nothing was written, only looked at.
-        written: path -> text that was written, or would be.
-        unchanged: files that had the right text already.
+        written: path -> changes that were made, or would be.
+        unchanged: files that had the values already, or that get none.
         refused: path -> why it was left as it was.
+        undo_file: where the changes can be undone from; `None` in a dry run.
     """
 
     dry_run: bool
-    written: Mapping[str, str]
+    written: Mapping[str, tuple[Change, ...]]
     unchanged: int
     refused: Mapping[str, str]
+    undo_file: Path | None = None
 
     def __str__(self) -> str:
         """One line for people."""
         verb = "would be written to" if self.dry_run else "written to"
-        left = f"{self.unchanged:,} had it, {len(self.refused):,} cannot have it"
-        return f"{FIELD} {verb} {len(self.written):,} files; {left}."
+        left = f"{self.unchanged:,} need nothing, {len(self.refused):,} cannot have them"
+        return f"Tags {verb} {len(self.written):,} files; {left}."
 
 
-class _RefusedError(Exception):
-    """Why a file is left as it is."""
+@dataclasses.dataclass(frozen=True)
+class FileToWrite:
+    """A file and the tags it may get.
+
+    Attributes:
+        path: as it was given; links are followed.
+        tags: names for people -> probability.
+        row: its row, with what is known of its content; `None` without a table.
+    """
+
+    path: str
+    tags: Mapping[str, float]
+    row: LibraryRow | None = None
 
 
 def check() -> None:
@@ -67,152 +86,166 @@ def check() -> None:
         raise MissingExtraError("mutagen", "tags", "Writing tags into files") from error
 
 
-def write_back(
-    journal: Journal, found: Listing, top: int, *, dry_run: bool = True, progress: bool = False
-) -> WriteBack:
-    """Write the tags of tagged files into them. Their rows get the new digests, so that they count as done.
+def default_undo_file(out: Path) -> Path:
+    """The undo file of a table: `tags.parquet.undo.jsonl`, beside it."""
+    return out.with_name(f"{out.name}.undo.jsonl")
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What became of one file.
+
+    Attributes:
+        changes: that were made, or would be; none if it needs nothing or was left as it is.
+        refused: why it was left as it is, else empty.
+        row: its new row, if the one it had is not right any more.
+    """
+
+    changes: tuple[Change, ...] = ()
+    refused: str = ""
+    row: LibraryRow | None = None
+
+
+class TagWriter:
+    """Writes tags into files, one after the other; a context manager, which locks the undo file.
 
     Args:
-        journal: rows.
-        found: the files; those without tags, or that have changed since, are left alone.
-        top: this many of the most probable tags of a row.
-        dry_run: write nothing.
-        progress: show a progress bar on standard error.
-
-    Returns:
-        `WriteBack`.
+        vocabulary: says the kinds of tags.
+        options: what is written.
+        undo_file: where changes are noted before they take place; `None`: write nothing, only say what would be.
 
     Raises:
-        LibraryError: a row cannot be written.
+        MissingExtraError: mutagen is not installed.
+        ValueError: kinds are asked for, and those of the model's tags are not known.
     """
-    from tqdm.auto import tqdm
 
-    written: dict[str, str] = {}
-    refused: dict[str, str] = {}
-    unchanged = 0
-    for listed in tqdm(found.files, desc="writing tags", unit="file", delay=2, disable=not progress):
-        path = readable(listed.path)
-        entry = journal.entries.get(path)
-        if entry is None or entry.error_kind:
-            continue
-        row = journal.row(path)
-        text = "; ".join(list(row.tags or ())[:top])
+    def __init__(self, vocabulary: Vocabulary, options: WriteOptions, undo_file: Path | None) -> None:
+        """Nothing is written yet."""
+        check()
+        check_known(vocabulary, options)
+        self._vocabulary, self._options = vocabulary, options
+        self._undo = None if undo_file is None else UndoFile(undo_file)
+        self._lock = contextlib.nullcontext() if undo_file is None else OutputLock(undo_file)
+        self._written: dict[str, tuple[Change, ...]] = {}
+        self._refused: dict[str, str] = {}
+        self._unchanged = 0
+        self._done: dict[str, Entry] = {}  # by this writer; another link to the file finds it here
+
+    def __enter__(self) -> Self:
+        """Lock the undo file.
+
+        Raises:
+            LibraryError: it cannot be written, or another run is writing it.
+        """
+        self._lock.__enter__()
+        if self._undo is not None:
+            self._undo.mend()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Unlock the undo file."""
+        self._lock.__exit__(None, None, None)
+
+    @property
+    def result(self) -> WriteBack:
+        """What was done so far."""
+        undo_file = None if self._undo is None else self._undo.path
+        return WriteBack(self._undo is None, dict(self._written), self._unchanged, dict(self._refused), undo_file)
+
+    def write(self, file: FileToWrite) -> Outcome:
+        """Write tags into a file, or note why that cannot be."""
+        name, path = readable(file.path), os.path.realpath(file.path)
         try:
-            new = _write(os.path.realpath(listed.path), row, text, dry_run)
-        except _RefusedError as error:
-            refused[path] = str(error)
+            made, entry = self._write(path, file)
+        except UnwritableError as error:
+            self._refused[name] = str(error)
         except Exception as error:  # whatever mutagen or a file system comes up with
-            refused[path] = f"{type(error).__name__}: {error}"
+            self._refused[name] = f"{type(error).__name__}: {error}"
         else:
-            if new is None:
-                unchanged += 1
-                continue
-            written[path] = text
-            if new is not row:
-                journal.append(new)
-    return WriteBack(dry_run, written, unchanged, refused)
+            if made:
+                self._written[name] = made
+            else:
+                self._unchanged += 1
+            if entry is None or file.row is None:
+                return Outcome(made)
+            return Outcome(made, row=with_state(file.row, entry.after))
+        return Outcome(refused=self._refused[name])
+
+    # --- Internals ---
+
+    def _write(self, path: str, file: FileToWrite) -> tuple[tuple[Change, ...], Entry | None]:
+        """Returns the changes, and what undoes them if they were made."""
+        status = os.stat(path)
+        row, done = file.row, self._done.get(path)
+        if row is not None and done is not None and row.sha256 == done.before.sha256:
+            return (), done  # a link to a file that is written already
+        if row is not None and (status.st_size, status.st_mtime) != (row.size, row.mtime):
+            raise UnwritableError("it has changed since it was tagged")
+        if status.st_nlink > 1:
+            raise UnwritableError("it has other names (hard links), which would keep the old content")
+        writable = os.access(path, os.W_OK) and os.access(os.path.dirname(path), os.W_OK)
+        if not writable or not status.st_mode & 0o222:  # root may write what nobody is meant to
+            raise UnwritableError("it or its folder is read-only")
+        tags = open_tags(path)
+        found = {field: tags.get(field) for field in FIELDS}
+        made = tuple(changes(found, wanted(file.tags, self._vocabulary, self._options), self._options))
+        if not made:
+            return (), None
+        tags.check()
+        if self._undo is None:
+            for change in made:
+                tags.set(change.field, change.after)  # refuses what it cannot do
+            return made, None
+        entry = self._replace(path, status, row, made, tags)
+        self._done[path] = entry
+        return made, entry
+
+    def _replace(
+        self, path: str, status: os.stat_result, row: LibraryRow | None, made: tuple[Change, ...], old: FileTags
+    ) -> Entry:
+        assert self._undo is not None
+        with replacing(Path(path)) as file:
+            with open(path, "rb") as source:
+                shutil.copyfileobj(source, file)
+            file.flush()
+            digest = State.of(file.name).sha256
+            if row is not None and digest != row.sha256:
+                raise UnwritableError("its content is another than was tagged")
+            before = State(status.st_size, status.st_mtime_ns, digest)
+            copy_attributes(path, file.name)
+            os.utime(file.name)  # other programs have to notice
+            _tag(file.name, path, made, old)
+            if _sound(file.name) != _sound(path):
+                raise UnwritableError("it would not sound the same")
+            os.fsync(file.fileno())
+            after = State.of(file.name)
+            entry = Entry(path, "" if row is None else row.path, before, after, edits(file.name, path))
+            now = os.stat(path)
+            if (now.st_size, now.st_mtime, now.st_ino) != (status.st_size, status.st_mtime, status.st_ino):
+                raise UnwritableError("it was written to meanwhile")
+            self._undo.append(entry)
+        return entry
 
 
-def _write(path: str, row: LibraryRow, text: str, dry_run: bool) -> LibraryRow | None:
-    """Write to one file; returns its new row, or the old one in a dry run, or `None` if there is nothing to do."""
-    mutagen: Any = importlib.import_module("mutagen")
-    status = os.stat(path)
-    if (status.st_size, status.st_mtime) != (row.size, row.mtime):
-        raise _RefusedError("it has changed since it was tagged")
-    if status.st_nlink > 1:
-        raise _RefusedError("it has other names (hard links), which would keep the old content")
-    if not (os.access(path, os.W_OK) and os.access(os.path.dirname(path), os.W_OK)):
-        raise _RefusedError("it or its folder is read-only")
-    opened = mutagen.File(path)
-    if opened is None:
-        raise _RefusedError("mutagen does not know its format")
-    if _read(opened) == text:
-        return None
-    if dry_run:
-        if opened.tags is None:
-            opened.add_tags()
-        _set(opened, text)  # refuses what it cannot do
-        return row
-    return _replace(path, status, row, text, type(opened))
+def with_state(row: LibraryRow, state: State) -> LibraryRow:
+    """A row of a file whose content is another now, but not its sound."""
+    seconds, nanoseconds = divmod(state.mtime_ns, 10**9)
+    mtime = seconds + 1e-9 * nanoseconds  # as Python computes st_mtime, which later runs compare it with
+    return dataclasses.replace(row, sha256=state.sha256, size=state.size, mtime=mtime)
 
 
-def _replace(path: str, status: os.stat_result, row: LibraryRow, text: str, kind: Any) -> LibraryRow:
-    with replacing(Path(path)) as file:
-        with open(path, "rb") as source:
-            shutil.copyfileobj(source, file)
-        file.flush()
-        if _digest(file.name) != row.sha256:
-            raise _RefusedError("its content is another than was tagged")
-        shutil.copystat(path, file.name)
-        with contextlib.suppress(OSError, AttributeError):  # Windows has no owners, and not everybody may give away
-            os.chown(file.name, status.st_uid, status.st_gid)
-        os.utime(file.name)  # other programs have to notice
-        _tag(file.name, text, kind)
-        if _read(kind(file.name)) != text or _sound(file.name) != _sound(path):
-            raise _RefusedError("it would not sound the same, or its tags could not be read")
-        os.fsync(file.fileno())
-        sha256, new = _digest(file.name), os.stat(file.name)
-        now = os.stat(path)
-        if (now.st_size, now.st_mtime, now.st_ino) != (status.st_size, status.st_mtime, status.st_ino):
-            raise _RefusedError("it was written to meanwhile")
-    return dataclasses.replace(row, sha256=sha256, size=new.st_size, mtime=new.st_mtime)
-
-
-# === One field in many formats ===
-
-
-def _tag(path: str, text: str, kind: Any) -> None:
-    opened = kind(path)
-    options = {}
-    if opened.tags is None:
-        opened.add_tags()
-    elif getattr(opened.tags, "version", None) and opened.tags.version[:2] == (2, 3):  # ID3: left as old as it is
-        opened, options = kind(path, translate=False), {"v2_version": 3}
-    _set(opened, text)
-    opened.save(**options)
-
-
-def _set(opened: Any, text: str) -> None:
-    tags = opened.tags
-    name = _name(tags)
-    if name.startswith("TXXX"):
-        frames: Any = importlib.import_module("mutagen.id3")
-        tags.setall(name, [frames.TXXX(encoding=frames.Encoding.UTF8, desc=FIELD, text=[text])])
-    elif name.startswith("----"):
-        tags[name] = [text.encode()]
-    else:
-        tags[name] = [text]
-
-
-def _read(opened: Any) -> str:
-    """What is in the field, empty if it is not there."""
-    if opened.tags is None:
-        return ""
-    value = opened.tags.get(_name(opened.tags))
-    if not value:
-        return ""
-    first = value.text[0] if hasattr(value, "text") else value[0]
-    return first.decode("utf-8", "replace") if isinstance(first, bytes) else str(first)
-
-
-def _name(tags: Any) -> str:
-    """What the field is called in a kind of metadata."""
-    bases = {base.__name__ for base in type(tags).__mro__}
-    if "ID3" in bases or "ID3Tags" in bases:
-        return f"TXXX:{FIELD}"
-    if "MP4Tags" in bases:
-        return f"----:com.apple.iTunes:{FIELD}"
-    if bases & {"VComment", "APEv2", "ASFTags"}:
-        return FIELD
-    raise _RefusedError(f"its metadata ({type(tags).__name__}) have no room for custom fields")
-
-
-# === The same content ===
-
-
-def _digest(path: str) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _tag(copy: str, path: str, made: Iterable[Change], old: FileTags) -> None:
+    """Write fields into the copy of a file, and find out whether they can be read, and all others too."""
+    new = open_tags(copy, path)
+    for change in made:
+        new.set(change.field, change.after)
+    new.save()
+    again = open_tags(copy, path)
+    for change in made:
+        if again.get(change.field) != list(change.after):
+            raise UnwritableError(f"its {change.field} could not be read again")
+    if again.rest() != old.rest():
+        raise UnwritableError("its other tags would not stay as they are")
 
 
 def _sound(path: str) -> str:
@@ -222,5 +255,68 @@ def _sound(path: str) -> str:
         for block in audio.stream(path, target_sr=_SR):
             digest.update(block.tobytes())
     except AudioError as error:
-        raise _RefusedError(f"it cannot be decoded: {error}") from error
+        raise UnwritableError(f"it cannot be decoded: {error}") from error
     return digest.hexdigest()
+
+
+# === Rows of a table ===
+
+
+def write_rows(
+    journal: Journal,
+    found: Listing,
+    vocabulary: Vocabulary,
+    options: WriteOptions,
+    undo_file: Path | None,
+    *,
+    progress: bool = False,
+) -> WriteBack:
+    """Write the tags of tagged files into them. Their rows get the new digests, so that they count as done.
+
+    Args:
+        journal: rows.
+        found: the files; those without tags, or that have changed since, are left alone.
+        vocabulary: of the model that the rows are of.
+        options: what is written.
+        undo_file: as in `TagWriter`.
+        progress: show a progress bar on standard error.
+
+    Returns:
+        `WriteBack`.
+
+    Raises:
+        LibraryError: a row cannot be written.
+        ValueError: kinds are asked for, and those of the model's tags are not known.
+    """
+    from tqdm.auto import tqdm
+
+    with TagWriter(vocabulary, options, undo_file) as writer:
+        for listed in tqdm(found.files, desc="writing tags", unit="file", delay=2, disable=not progress):
+            entry = journal.entries.get(readable(listed.path))
+            if entry is None or entry.error_kind:
+                continue
+            row = journal.row(readable(listed.path))
+            new = writer.write(FileToWrite(listed.path, row.tags or {}, row)).row
+            if new is not None:
+                journal.append(new)
+        return writer.result
+
+
+def settle(journal: Journal, undo_file: Path) -> None:
+    """Bring rows up to date whose files a run wrote to before it was killed.
+
+    Raises:
+        LibraryError: the undo file is something else.
+    """
+    if not undo_file.exists():
+        return
+    for change in UndoFile(undo_file).entries():
+        known = journal.entries.get(change.row)
+        if known is None or known.sha256 != change.before.sha256:
+            continue
+        try:
+            status = os.stat(change.path)
+        except OSError:
+            continue
+        if (status.st_size, status.st_mtime_ns) == (change.after.size, change.after.mtime_ns):
+            journal.append(with_state(journal.row(change.row), change.after))

@@ -1,0 +1,233 @@
+"""Genre, mood, comment and `MUSICTAG` in the metadata of all formats, where players look for them.
+
+| field | ID3 (MP3, WAV, AIFF) | Vorbis comments (FLAC, Ogg, Opus) | MP4 | APEv2 (WavPack) | ASF (WMA) |
+| --- | --- | --- | --- | --- | --- |
+| genre | TCON | GENRE | ©gen | Genre | WM/Genre |
+| mood | TMOO | MOOD | ----:com.apple.iTunes:MOOD | Mood | WM/Mood |
+| comment | COMM, without a description | COMMENT | ©cmt | Comment | Description |
+| musictag | TXXX:MUSICTAG | MUSICTAG | ----:com.apple.iTunes:MUSICTAG | MUSICTAG | MUSICTAG |
+
+Several values are several values of one field, not one text with separators. In ID3 they are separated by null
+characters, in version 2.3 too, where the standard has no way to write them.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from . import id3_blocks
+
+FIELDS = ("genre", "mood", "comment", "musictag")
+CUSTOM = "MUSICTAG"
+
+_UNDECODABLE = "\N{REPLACEMENT CHARACTER}"
+
+
+class UnwritableError(Exception):
+    """Why a file's metadata are left as they are."""
+
+
+class FileTags:
+    """The metadata of a file whose fields are lists of text under one key each.
+
+    Args:
+        path: of the file.
+        opened: what mutagen made of it.
+        keys: field -> key.
+    """
+
+    def __init__(self, path: str, opened: Any, keys: Mapping[str, str]) -> None:
+        """Make room for tags where there are none."""
+        self._path, self._opened, self._keys = path, opened, keys
+        if opened.tags is None:
+            opened.add_tags()
+
+    def get(self, field: str) -> list[str]:
+        """Values of a field; none if it is not there."""
+        found = self._opened.tags.get(self._keys[field]) or []
+        if type(found).__name__ in ("APEBinaryValue", "APEExtValue"):
+            raise UnwritableError(f"its field {self._keys[field]} holds no text")
+        values = [found] if isinstance(found, str) else list(found)
+        return [value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value) for value in values]
+
+    def set(self, field: str, values: Sequence[str]) -> None:
+        """Replace the values of a field."""
+        key = self._keys[field]
+        freeform = key.startswith("----:")
+        self._opened.tags[key] = [value.encode() if freeform else value for value in values]
+
+    def save(self) -> None:
+        """Write the file."""
+        self._opened.save()
+
+    def check(self) -> None:
+        """Raise `UnwritableError` if something in the metadata would be lost by writing them."""
+        if _UNDECODABLE in "".join(map(str, self._others().values())):
+            raise UnwritableError("its tags hold text that is not UTF-8, which writing would destroy")
+
+    def rest(self) -> object:
+        """Everything that is not one of the fields, to compare before and after."""
+        pictures = [picture.write() for picture in getattr(self._opened, "pictures", ())]
+        blocks = [
+            (block.code, block.write())
+            for block in getattr(self._opened, "metadata_blocks", ())
+            if type(block).__name__ not in ("VCFLACDict", "Padding")
+        ]
+        return sorted(self._others().items()), pictures, blocks
+
+    def _others(self) -> dict[str, str]:
+        ours = {key.casefold() for key in self._keys.values()}
+        tags = self._opened.tags
+        return {
+            str(key): str([_comparable(value) for value in tags[key]] if isinstance(tags[key], list) else tags[key])
+            for key in tags.keys()  # noqa: SIM118 (Vorbis comments are lists of pairs)
+            if str(key).casefold() not in ours
+        }
+
+
+def _comparable(value: Any) -> Any:
+    return getattr(value, "value", value) if not isinstance(value, (bytes, str)) else value
+
+
+class ApeTags(FileTags):
+    """APEv2 tags, after which an ID3v1 tag may stand."""
+
+    def save(self) -> None:
+        """Write the file; an ID3v1 tag at its end, which mutagen removes, stays."""
+        tail = id3_blocks.version_1(self._path)
+        super().save()
+        id3_blocks.keep_version_1(self._path, tail)
+
+
+class Id3Tags(FileTags):
+    """ID3 tags of versions 2.3 and 2.4, which stay of that version; 2.2 becomes 2.3, as nothing writes it any more."""
+
+    def __init__(self, path: str, opened: Any) -> None:
+        """Note what other readers find in the file."""
+        super().__init__(path, opened, {"genre": "TCON", "mood": "TMOO", "comment": "COMM", "musictag": "TXXX"})
+        self._frames: Any = importlib.import_module("mutagen.id3")
+        self._old = opened.tags.version[:2] in ((2, 2), (2, 3))
+
+    def get(self, field: str) -> list[str]:
+        """Values of a field; numbers of genres are given by name."""
+        frame = self._frame(field)
+        if frame is None:
+            return []
+        return list(frame.genres if field == "genre" else frame.text)
+
+    def set(self, field: str, values: Sequence[str]) -> None:
+        """Replace the values of a field; what is there is written as it was, also as the number of a genre."""
+        there = self.get(field)
+        old, tags = self._frame(field), self._opened.tags
+        texts = list(values)
+        if old is not None and texts[: len(there)] == there:
+            texts = [*old.text, *texts[len(there) :]]
+        frame = getattr(self._frames, self._keys[field])
+        encoding = self._encoding(old, texts)
+        if field == "comment":
+            language = old.lang if old is not None else "eng"
+            tags.add(frame(encoding=encoding, lang=language, desc="", text=texts))
+        elif field == "musictag":
+            tags.add(frame(encoding=encoding, desc=CUSTOM, text=texts))
+        else:
+            tags.setall(self._keys[field], [frame(encoding=encoding, text=texts)])
+
+    def save(self) -> None:
+        """Write the file; an ID3v1 tag at its end stays as it is."""
+        tail = id3_blocks.version_1(self._path)
+        options = {"v2_version": 3 if self._old else 4, "v23_sep": None}
+        self._opened.save(**options)
+        id3_blocks.keep_version_1(self._path, tail)
+
+    def check(self) -> None:
+        """Raise `UnwritableError` if the tag has frames that mutagen cannot read, and so would not write."""
+        known = [frame.FrameID for frame in self._opened.tags.values()]
+        known += [frame[:4].decode("latin-1") for frame in self._opened.tags.unknown_frames]
+        lost = id3_blocks.unread(self._path, known)
+        if lost:
+            raise UnwritableError(f"its ID3 tag has frames that writing would destroy: {', '.join(lost)}")
+
+    def rest(self) -> object:
+        """Everything that is not one of the fields."""
+        ours = [id(self._frame(field)) for field in FIELDS]
+        frames = {
+            key: sorted((name, str(value)) for name, value in vars(frame).items())
+            for key, frame in self._opened.tags.items()
+            if id(frame) not in ours
+        }
+        return sorted(frames.items()), self._opened.tags.unknown_frames
+
+    def _frame(self, field: str) -> Any:
+        """The frame of a field, `None` if there is none."""
+        frames = self._opened.tags.getall(self._keys[field])
+        if field == "musictag":
+            frames = [frame for frame in frames if frame.desc == CUSTOM]
+        elif field == "comment":
+            frames = [frame for frame in frames if not frame.desc]
+            frames.sort(key=lambda frame: frame.lang != "eng")
+        return frames[0] if frames else None
+
+    def _encoding(self, old: Any, texts: Sequence[str]) -> Any:
+        """The encoding there was, if it can hold the text: it may stand for one that is not said, as cp1251."""
+        if old is not None and old.encoding == self._frames.Encoding.LATIN1:
+            try:
+                "".join(texts).encode("latin-1")
+            except UnicodeEncodeError:
+                pass
+            else:
+                return old.encoding
+        return self._frames.Encoding.UTF8  # mutagen writes UTF-16 into version 2.3
+
+
+_KEYS: dict[str, dict[str, str]] = {
+    "VComment": {"genre": "GENRE", "mood": "MOOD", "comment": "COMMENT", "musictag": CUSTOM},
+    "APEv2": {"genre": "Genre", "mood": "Mood", "comment": "Comment", "musictag": CUSTOM},
+    "ASFTags": {"genre": "WM/Genre", "mood": "WM/Mood", "comment": "Description", "musictag": CUSTOM},
+    "MP4Tags": {
+        "genre": "\xa9gen",
+        "mood": "----:com.apple.iTunes:MOOD",
+        "comment": "\xa9cmt",
+        "musictag": f"----:com.apple.iTunes:{CUSTOM}",
+    },
+}
+
+
+def open_tags(path: str, name: str | None = None) -> FileTags:
+    """Read the metadata of a file.
+
+    Args:
+        path: file.
+        name: its proper name, if it is a copy with another one: endings help to tell formats apart.
+
+    Returns:
+        `FileTags`; nothing is written before `save`.
+
+    Raises:
+        UnwritableError: mutagen does not know the format, or it has no room for the fields.
+        mutagen.MutagenError: the file is damaged.
+    """
+    mutagen: Any = importlib.import_module("mutagen")
+    opened = mutagen.File(name or path)
+    if opened is None:
+        raise UnwritableError("mutagen does not know its format")
+    kind = type(opened)
+    if kind.__name__ == "MP3" and (opened.tags is None or opened.tags.version < (2,)):
+        ape: Any = importlib.import_module("mutagen.apev2")
+        if id3_blocks.has_ape(path):  # an ID3 tag beside it would hide it from players
+            return ApeTags(path, ape.APEv2File(path), _KEYS["APEv2"])
+    if opened.tags is None:
+        opened.add_tags()
+        bases = {base.__name__ for base in type(opened.tags).__mro__}
+        opened = kind(path)
+    else:
+        bases = {base.__name__ for base in type(opened.tags).__mro__}
+        opened = kind(path, translate=False) if "ID3Tags" in bases else kind(path)
+    if "ID3Tags" in bases:
+        return Id3Tags(path, opened)
+    for base, keys in _KEYS.items():
+        if base in bases:
+            return (ApeTags if base == "APEv2" else FileTags)(path, opened, keys)
+    raise UnwritableError(f"its metadata ({os.path.splitext(path)[1]}) have no room for these fields")

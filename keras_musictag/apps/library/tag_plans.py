@@ -1,0 +1,188 @@
+"""Which values a file's fields are to have: kinds of tags decide the field, options decide how many."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import string
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING
+
+from ...models.vocabulary import KINDS, check_kinds
+from .tag_fields import FIELDS
+
+if TYPE_CHECKING:
+    from ...models.vocabulary import Vocabulary
+
+MOST, MIN_PROB = 3, 0.5
+
+_FIELD_OF = {"genre": "genre", "mood": "mood"}  # kind -> field; all other kinds go to `musictag`
+_BETWEEN = " | "  # a comment that was there, and ours
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class WriteOptions:
+    """What is written into files.
+
+    Attributes:
+        most: values per kind of tags at most, the most probable ones.
+        min_prob: probability from which on a tag is written.
+        kinds: kinds of tags to write; by default all. Genres go to the field for genres, moods to that for moods, all
+            others, and tags whose kind is not known, to the field `MUSICTAG`.
+        comment: template of a comment, as `"{genre} | {mood}"`: names of kinds, or `{tags}` for the most probable tags
+            of all kinds. Empty: no comment.
+        only_missing: leave fields alone that have a value.
+        replace: replace values that are there; by default they stay, and new ones are added.
+
+    Raises:
+        ValueError: a number that makes no sense, an unknown kind, or a template with other names.
+
+    Example:
+        >>> WriteOptions(comment="{genre} | {mood}").most
+        3
+    """
+
+    most: int = MOST
+    min_prob: float = MIN_PROB
+    kinds: Collection[str] | None = None
+    comment: str = ""
+    only_missing: bool = False
+    replace: bool = False
+
+    def __post_init__(self) -> None:
+        """Check."""
+        if isinstance(self.most, bool) or not isinstance(self.most, int) or self.most < 1:
+            raise ValueError(f"most must be a whole number of at least 1; got {self.most!r}.")
+        if not (0 <= self.min_prob <= 1) or math.isnan(self.min_prob):
+            raise ValueError(f"min_prob must be a probability from 0 to 1; got {self.min_prob!r}.")
+        if self.kinds is not None:
+            check_kinds(self.kinds)
+        if self.only_missing and self.replace:
+            raise ValueError("only_missing leaves values that are there, replace removes them: choose one.")
+        _check_template(self.comment)
+
+
+@dataclasses.dataclass(frozen=True)
+class Change:
+    """A field of a file: its values before and after."""
+
+    field: str
+    before: tuple[str, ...]
+    after: tuple[str, ...]
+
+    def __str__(self) -> str:
+        """Lines of a diff."""
+        lines = [f"  - {self.field}: {_line(self.before)}"] if self.before else []
+        return "\n".join([*lines, f"  + {self.field}: {_line(self.after)}"])
+
+
+def _line(values: tuple[str, ...]) -> str:
+    shown = [value if value.isprintable() else repr(value) for value in values[:20]]
+    return "; ".join(shown) + (f"; ... ({len(values):,} values)" if len(values) > len(shown) else "")
+
+
+def check_known(vocabulary: Vocabulary, options: WriteOptions) -> None:
+    """Raise `ValueError` if options ask for kinds, and nobody has said those of the model's tags."""
+    vocabulary.columns(kinds=options.kinds)
+    named = [name for _, name, _, _ in string.Formatter().parse(options.comment) if name in KINDS]
+    if named and vocabulary.kinds is None:
+        raise ValueError(
+            f"The kinds of this model's tags are not known, so a comment cannot have {{{named[0]}}}. Write {{tags}}, "
+            "or add kinds, a kind for each tag, to its spec.json."
+        )
+
+
+def wanted(tags: Mapping[str, float], vocabulary: Vocabulary, options: WriteOptions) -> dict[str, list[str]]:
+    """Values to write.
+
+    Args:
+        tags: names for people -> probability.
+        vocabulary: says the kinds of the tags.
+        options: how many.
+
+    Returns:
+        Field -> values, the most probable first; without fields that get none.
+
+    Example:
+        >>> from keras_musictag.models.vocabulary import Vocabulary
+        >>> words = Vocabulary.of(("dub", "sad", "flute"), {"dub": "genre", "sad": "mood", "flute": "instrument"})
+        >>> wanted({"dub": 0.9, "flute": 0.8, "sad": 0.1}, words, WriteOptions(comment="{genre}, {instrument}"))
+        {'genre': ['dub'], 'musictag': ['flute'], 'comment': ['dub, flute']}
+    """
+    kind_of = dict(zip(vocabulary.names, vocabulary.kinds or (), strict=False))
+    chosen = None if options.kinds is None else check_kinds(options.kinds)
+    probable = sorted((tag for tag, p in tags.items() if p >= options.min_prob), key=lambda tag: -tags[tag])
+    of_kind: dict[str, list[str]] = {}
+    for tag in probable:
+        kind = kind_of.get(tag, "other")
+        if (chosen is None or kind in chosen) and len(of_kind.setdefault(kind, [])) < options.most:
+            of_kind[kind].append(tag)
+    kept = {tag for some in of_kind.values() for tag in some}
+    values: dict[str, list[str]] = {}
+    for tag in probable:
+        if tag in kept:
+            values.setdefault(_FIELD_OF.get(kind_of.get(tag, "other"), "musictag"), []).append(tag)
+    comment = _comment(options, of_kind, [tag for tag in probable if tag in kept])
+    return values | ({"comment": [comment]} if comment else {})
+
+
+def changes(found: Mapping[str, list[str]], new: Mapping[str, list[str]], options: WriteOptions) -> list[Change]:
+    """What has to be written so that fields have new values.
+
+    Args:
+        found: field -> values that are there.
+        new: field -> values, as of `wanted`.
+        options: whether those that are there stay.
+
+    Example:
+        >>> [change.after for change in changes({"genre": ["Rock"]}, {"genre": ["rock", "pop"]}, WriteOptions())]
+        [('Rock', 'pop')]
+    """
+    made = []
+    for field in FIELDS:
+        before, values = found.get(field, []), new.get(field, [])
+        there = [value for value in before if value.strip()]
+        if not values or (options.only_missing and there):
+            continue
+        if options.replace or not there:
+            after = values
+        elif field == "comment":
+            has = any(values[0] in value for value in before)
+            after = before if has else [f"{before[0]}{_BETWEEN}{values[0]}", *before[1:]]
+        else:
+            known = {value.strip().casefold() for value in before}
+            after = [*before, *(value for value in values if value.casefold() not in known)]
+        if after != before:
+            made.append(Change(field, tuple(before), tuple(after)))
+    return made
+
+
+# === Comments ===
+
+
+def _check_template(template: str) -> None:
+    try:
+        parts = list(string.Formatter().parse(template))
+    except ValueError as error:
+        raise ValueError(f"The comment {template!r} is no template: {error}.") from error
+    names = ("tags", *KINDS)
+    for _, name, form, conversion in parts:
+        if name is not None and (name not in names or form or conversion):
+            raise ValueError(
+                f"The comment {template!r} has {{{name}}}; a comment may have "
+                f"{', '.join(f'{{{known}}}' for known in names)}."
+            )
+
+
+def _comment(options: WriteOptions, of_kind: Mapping[str, list[str]], probable: list[str]) -> str:
+    """The comment, empty if no tag would be in it. Where a kind has no tags, so is the separator before it."""
+    text, told, left_out = "", False, False
+    for literal, name, _, _ in string.Formatter().parse(options.comment):
+        values = probable[: options.most] if name == "tags" else of_kind.get(name or "", [])
+        separates = not any(character.isalnum() for character in literal)
+        missing = name is not None and not values
+        if separates and (missing or (left_out and not told)):
+            literal = ""
+        text += literal + ", ".join(values)
+        told, left_out = told or bool(values), left_out or missing
+    return text if told else ""
