@@ -316,7 +316,7 @@ def test_file_objects_that_cannot_be_used(tmp_path):
     with open(tmp_path / "b.wav", "wb") as file, pytest.raises(InvalidSamplesError, match=r"b\.wav'" + message):
         load(file)
     with pytest.raises(
-        InvalidSamplesError, match=r"must be a binary file; its read\(\) gave str\. Open it with mode 'rb'"
+        InvalidSamplesError, match=r"must be a binary file; its read\(\) returned str\. Open it with mode 'rb'"
     ):
         load(Text(b"RIFF"))
 
@@ -363,7 +363,7 @@ def test_impossible_offsets_and_durations(value):
 def test_duration_zero():
     with pytest.raises(InvalidSamplesError, match=r"^duration must be more than 0 seconds, or None for all; got 0\.$"):
         load(np.ones(1000), 16000, duration=0.0)
-    with pytest.raises(AudioTooShortError, match=r"has no samples for 1e-09 s\. Choose a part that is within"):
+    with pytest.raises(AudioTooShortError, match=r"has no samples for 1e-09 s\. Choose a part within"):
         load(np.ones(1000), 16000, duration=1e-9)
 
 

@@ -1,8 +1,8 @@
-"""Pictures. One look for all of them: readable without colour vision and in grey, the best at the top, units on axes.
+"""Plots of tags, scores and training runs, in one style: readable in grey and with colour blindness, units on axes.
 
-Every function takes `ax=` to draw into an existing figure, and returns the axes; without, it makes a figure that
-fits what is drawn. `save_figure` writes it. Matplotlib's settings and the global state of `pyplot` are left alone, so
-all this can be used in servers and threads. Needs the extra `plot`.
+Every function draws into `ax` or, by default, a new figure of suitable size, and returns the axes. `save_figure` writes
+a figure to a file. Matplotlib's settings and the global state of `pyplot` are not changed, so the functions can be used
+in servers and threads. Needs the extra `plot`.
 """
 
 from .pareto import plot_pareto

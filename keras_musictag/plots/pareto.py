@@ -1,4 +1,4 @@
-"""Which model is good for its speed."""
+"""Plot scores of models against their speed."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ def plot_pareto(
     score: str = "ROC-AUC",
     title: str = "",
 ) -> Axes:
-    """Score against time, areas by size. Models that no other beats in both are filled and joined.
+    """Plot score against time, with areas by size. Models that no other beats in both are filled and joined by a line.
 
     Args:
-        names: of the models.
-        milliseconds: of one clip, each above 0.
-        scores: the more the better.
-        sizes: in any unit, each above 0.
+        names: names of the models.
+        milliseconds: time per clip, each above 0.
+        scores: scores, higher is better.
+        sizes: sizes in any unit, each above 0.
         ax: axes to draw into, `None` for a new figure.
-        intervals: ends of the interval of each score, drawn as a line; `None` for a score without one.
-        score: what the scores are.
-        title: above the axes.
+        intervals: lower and upper end of the interval of each score, drawn as a line; `None` for a score without one.
+        score: name of the score, for the axis.
+        title: title of the axes.
 
     Returns:
         The axes, time on a logarithmic scale.
@@ -65,10 +65,10 @@ def plot_pareto(
     for number, (low, high) in known.items():
         ax.plot([milliseconds[number]] * 2, [low, high], color=INK, linewidth=0.8, marker="_", alpha=0.5, zorder=1)
     areas = np.maximum(_LARGEST * np.asarray(sizes, float) / max(sizes), _SMALLEST)
-    inner = np.argsort(-areas)  # the smallest on top
-    colours = [FILL if number in front else "white" for number in inner]
-    places = np.stack([milliseconds, scores], axis=1)
-    ax.scatter(places[inner, 0], places[inner, 1], s=areas[inner], c=colours, edgecolor=INK, zorder=3)
+    order = np.argsort(-areas)  # the smallest on top
+    colours = [FILL if number in front else "white" for number in order]
+    points = np.stack([milliseconds, scores], axis=1)
+    ax.scatter(points[order, 0], points[order, 1], s=areas[order], c=colours, edgecolor=INK, zorder=3)
     ax.set_xscale("log")
     ax.xaxis.set_major_formatter("{x:g}")
     ax.xaxis.set_minor_locator(LogLocator(subs=(2, 5)))
@@ -77,9 +77,13 @@ def plot_pareto(
     ax.set_xlabel("time for one clip (ms)")
     ax.set_ylabel(score)
     beaten = len(front) < len(names)
-    notes = ["filled: none is both faster and better"] * beaten + ["lines: 95 % intervals"] * bool(known)
+    notes = []
+    if beaten:
+        notes.append("filled: no other model is both faster and better")
+    if known:
+        notes.append("lines: 95 % intervals")
     finish(ax, title, "; ".join(notes), grid="both")
-    _label(ax, names, places, np.sqrt(areas) / 2)
+    _label(ax, names, points, np.sqrt(areas) / 2)
     return ax
 
 
@@ -101,7 +105,7 @@ def _check_intervals(
 
 
 def _front(milliseconds: Sequence[float], scores: Sequence[float]) -> list[int]:
-    """Positions of the models that nothing faster is as good as, the fastest first."""
+    """Return the positions of the models that score higher than every faster one, the fastest first."""
     front: list[int] = []
     for number in sorted(range(len(scores)), key=lambda number: (milliseconds[number], -scores[number])):
         if not front or scores[number] > scores[front[-1]]:
@@ -113,7 +117,7 @@ Box = tuple[float, float, float, float]  # left, bottom, right, top in points
 
 
 def _label(ax: Axes, names: Sequence[str], points: np.ndarray, radii: np.ndarray) -> None:
-    """Write each name beside its circle, where it covers no other circle and no other name if there is such a place."""
+    """Write each name beside its circle, where it covers the least of other circles and names."""
     scale = 72 / ax.figure.get_dpi()
     centres = ax.transData.transform(points) * scale
     frame = ax.get_window_extent()
@@ -131,7 +135,7 @@ def _label(ax: Axes, names: Sequence[str], points: np.ndarray, radii: np.ndarray
 
 
 def _places(name: str, centre: np.ndarray, radius: float) -> Iterator[tuple[float, float, str, Box]]:
-    """Offsets, alignment and box of a name right and left of a circle, above and below it; the best first."""
+    """Yield offsets, alignment and box of a name at the right, left, top and bottom of a circle."""
     width, height, away = 0.6 * SMALL * len(name), 1.3 * SMALL, radius + 4
     for dx, dy, align, share in (
         (away, 0.0, "left", 0.0),
@@ -144,15 +148,13 @@ def _places(name: str, centre: np.ndarray, radius: float) -> Iterator[tuple[floa
 
 
 def _covered(box: Box, others: Sequence[Box], edges: Box) -> float:
-    """How much of other boxes, or outside of the axes, a box covers."""
+    """Return the area of a box that overlaps other boxes or lies outside of the axes."""
     left, bottom, right, top = box
     area = (right - left) * (top - bottom)
-    inside = max(0.0, min(right, edges[2]) - max(left, edges[0])) * max(0.0, min(top, edges[3]) - max(bottom, edges[1]))
-    return (
-        area
-        - inside
-        + sum(
-            max(0.0, min(right, other[2]) - max(left, other[0])) * max(0.0, min(top, other[3]) - max(bottom, other[1]))
-            for other in others
-        )
-    )
+    return area - _overlap(box, edges) + sum(_overlap(box, other) for other in others)
+
+
+def _overlap(box: Box, other: Box) -> float:
+    width = min(box[2], other[2]) - max(box[0], other[0])
+    height = min(box[3], other[3]) - max(box[1], other[1])
+    return max(0.0, width) * max(0.0, height)

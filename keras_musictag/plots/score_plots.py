@@ -1,4 +1,4 @@
-"""Pictures of scores: AUC per tag, probes per model, and confusion matrices."""
+"""Plot scores: AUC per tag, probes per model, and confusion matrices."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Metric -> title. What is drawn is read by its attributes, so this module needs no class of results.
+# Metric -> title. Results are read by their attributes, so no class of results is imported.
 TITLES = {"accuracy": "accuracy", "roc_auc": "ROC-AUC", "pr_auc": "PR-AUC"}
 
 
@@ -21,9 +21,10 @@ TITLES = {"accuracy": "accuracy", "roc_auc": "ROC-AUC", "pr_auc": "PR-AUC"}
 
 
 def plot_tag_scores(result: Any, ax: Axes | None = None, *, metric: str = "roc_auc") -> Axes:
-    """A bar per tag with its interval, the best at the top, clips with the tag in brackets; mean and chance are marked.
+    """Plot a bar per tag with its interval, the best at the top; the mean and the level of chance are marked.
 
-    Of a `Comparison`, the bars are differences, A minus B, and what is marked is their mean and 0.
+    The number of positive clips is in brackets after the tag. Bars of a `Comparison` are differences, A minus B, and
+    their mean and 0 are marked.
 
     Args:
         result: an `Evaluation` or a `Comparison`, of `evaluate`, `metrics.evaluate_scores` or `metrics.compare_scores`.
@@ -31,7 +32,7 @@ def plot_tag_scores(result: Any, ax: Axes | None = None, *, metric: str = "roc_a
         metric: `"roc_auc"` or `"pr_auc"`.
 
     Returns:
-        The axes. Areas begin at 0, or at 0.5 where all of ROC-AUC is above it: anything between would distort bars.
+        The axes. Bars begin at 0, or at 0.5 if all ROC-AUCs are above it.
 
     Raises:
         PlotError: no such metric, or no tag has an area.
@@ -61,12 +62,12 @@ def plot_tag_scores(result: Any, ax: Axes | None = None, *, metric: str = "roc_a
 
 
 def plot_probing(probing: Any, ax: Axes | None = None, *, metric: str | None = None) -> Axes:
-    """A bar per model with its interval, the best at the top; chance is marked.
+    """Plot a bar per model with its interval, the best at the top; the level of chance is marked.
 
     Args:
         probing: a `Probing`, of `probe`.
         ax: axes to draw into, `None` for a new figure.
-        metric: `"accuracy"`, `"roc_auc"` or `"pr_auc"`; by default what the models are ordered by.
+        metric: `"accuracy"`, `"roc_auc"` or `"pr_auc"`; by default the one that the models are ordered by.
 
     Returns:
         The axes, from 0 to 1.
@@ -89,7 +90,7 @@ def plot_probing(probing: Any, ax: Axes | None = None, *, metric: str | None = N
 
 
 def _bars(names: Sequence[str], scores: Sequence[Any], ax: Axes | None, height: float) -> Axes:
-    """Bars from the bottom up, with a stroke for the interval where there is one."""
+    """Draw bars from the bottom up, with a line for the interval if there is one."""
     if ax is None:
         ax = row_axes(names, height)
     ax.barh(range(len(scores)), [score.value for score in scores], color=FILL, zorder=2)
@@ -108,18 +109,18 @@ def _bars(names: Sequence[str], scores: Sequence[Any], ax: Axes | None, height: 
 
 
 def plot_confusion(counts: np.ndarray, tags: Sequence[str], ax: Axes | None = None) -> Axes:
-    """Draw a confusion matrix: fractions of each row as colours, numbers of clips in the cells.
+    """Plot a confusion matrix: fractions of each row as colours, numbers of clips in the cells.
 
     Args:
         counts: int array `(tags, tags)`, rows are true tags, columns predicted ones.
-        tags: names of rows and columns.
+        tags: names of the rows and columns.
         ax: axes to draw into, `None` for a new figure.
 
     Returns:
         The axes.
 
     Raises:
-        PlotError: there are no tags, or their number is not that of rows and columns.
+        PlotError: there are no tags, or their number differs from that of rows and columns.
         MissingExtraError: Matplotlib is not installed.
     """
     counts = np.asarray(counts)
@@ -148,7 +149,7 @@ def plot_confusion(counts: np.ndarray, tags: Sequence[str], ax: Axes | None = No
 
 
 def _confusion_size(tags: Sequence[str]) -> tuple[float, float]:
-    """Width and height in inches: names are at the left, and slanted below."""
+    """Return width and height in inches; names are at the left and, slanted, at the bottom."""
     return length(tags) + max(4.0, 1.9 + 0.35 * len(tags)), 1.5 + 0.75 * length(tags) + 0.3 * len(tags)
 
 
@@ -156,13 +157,13 @@ def _confusion_size(tags: Sequence[str]) -> tuple[float, float]:
 
 
 def plot_report(report: Any) -> Figure:
-    """Draw AUC per tag and, where clips have one tag each, the confusion matrix, side by side.
+    """Plot AUC per tag and, if each clip has one tag, the confusion matrix, side by side.
 
     Args:
         report: a `FineTuneReport`.
 
     Returns:
-        A figure; one that says so where nothing could be scored.
+        A figure; if no tag could be scored, it says so.
 
     Raises:
         MissingExtraError: Matplotlib is not installed.

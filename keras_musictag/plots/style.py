@@ -1,6 +1,6 @@
-"""The look that all pictures share, figures to draw into, and files.
+"""The style that all plots share, new figures, and writing figures to files.
 
-Colours differ in lightness too, and lines in their strokes, so nothing is lost in grey.
+Colours differ in lightness and lines in their strokes, so plots are readable in grey.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-COLOURS = "cividis"  # for shares and probabilities: even in lightness, the same to colour-blind eyes
+COLOURS = "cividis"  # for fractions and probabilities: perceptually uniform, also with colour blindness
 FILL, LINE, MARK, INK = "#8fb0dc", "#1b3f73", "#b35806", "black"  # light blue, dark blue, dark orange
 FAINT = "0.9"  # grid
 TITLE, TEXT, SMALL = 11, 10, 9  # points
-_LINE_CHARACTERS = 56  # of a title, which fit above the axes of a figure that is 7 inches wide
+_LINE_CHARACTERS = 56  # characters of a title that fit above the axes of a figure 7 inches wide
 _NAME_CHARACTERS = 40
 
 
 class PlotError(MusicTagError, ValueError):
-    """Nothing to draw, or numbers that do not fit together."""
+    """There is nothing to draw, or the arguments contradict each other."""
 
 
 def require(condition: bool, message: str) -> None:
@@ -40,7 +40,7 @@ def require(condition: bool, message: str) -> None:
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """An empty figure of so many inches, made without the global pyplot state: safe in servers and threads.
+    """Make an empty figure of a size in inches, without the global pyplot state: safe in servers and threads.
 
     Raises:
         MissingExtraError: Matplotlib is not installed.
@@ -53,7 +53,7 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def new_axes(width: float, height: float) -> Axes:
-    """Axes that fill a `new_figure`.
+    """Make axes that fill a new figure of a size in inches.
 
     Raises:
         MissingExtraError: Matplotlib is not installed.
@@ -62,10 +62,10 @@ def new_axes(width: float, height: float) -> Axes:
 
 
 def save_figure(drawn: Axes | Figure, path: str | Path) -> None:
-    """Write a figure, or the one of given axes, to a PNG, SVG or PDF file, which appears complete or not at all.
+    """Write a figure, or the figure of axes, atomically to a PNG, SVG or PDF file.
 
     Raises:
-        CacheError: it cannot be written.
+        CacheError: the file cannot be written.
     """
     path = Path(path)
     picture = io.BytesIO()
@@ -74,11 +74,11 @@ def save_figure(drawn: Axes | Figure, path: str | Path) -> None:
     write_atomically(path, picture.getvalue())
 
 
-# === Look ===
+# === Style ===
 
 
 def short(name: str) -> str:
-    """A name as it fits beside a bar: its middle is left out if it is long.
+    """Shorten a name to 40 characters by leaving out its middle.
 
     Example:
         >>> short("guitar")
@@ -91,23 +91,23 @@ def short(name: str) -> str:
 
 
 def length(names: Sequence[str]) -> float:
-    """Of the longest, as it is drawn, in inches."""
+    """Estimate the width of the longest name in inches."""
     return 0.08 * max(len(short(name)) for name in names)
 
 
 def row_axes(names: Sequence[str], height: float) -> Axes:
-    """Axes of a new figure for rows of that height in inches, wide enough for their names."""
+    """Make axes in a new figure for rows of a height in inches, wide enough for their names."""
     return new_axes(max(7.0, 4.8 + length(names)), 1.7 + height * len(names))
 
 
 def name_rows(ax: Axes, names: Sequence[str]) -> None:
-    """Names at 0, 1, 2, ... of the vertical axis, which is as high as they need; a `$` in them is one."""
+    """Label the positions 0, 1, 2, ... of the vertical axis and fit its range; `$` in names is not parsed as maths."""
     ax.set_yticks(range(len(names)), [short(name) for name in names], parse_math=False)
     ax.set_ylim(-0.6, len(names) - 0.4)
 
 
 def finish(ax: Axes, *title: str, grid: Literal["x", "y", "both"] | None = None, frame: bool = False) -> Axes:
-    """Set title, sizes of text, frame, and grid lines across an axis; across `"x"` for bars, which need no ticks."""
+    """Set title, text sizes, frame and grid lines; a grid of `"x"` is for horizontal bars, which get no ticks."""
     lines = [line for text in title for line in textwrap.wrap(text, _LINE_CHARACTERS)]
     ax.set_title("\n".join(lines), fontsize=TITLE, parse_math=False)
     for axis in (ax.xaxis, ax.yaxis):

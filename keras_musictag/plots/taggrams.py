@@ -1,4 +1,4 @@
-"""What a tagger says of one sound: its tags as bars, or over time."""
+"""Plot the tags of one recording, as bars or over time."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 def plot_top_tags(
     tags: Mapping[str, float], ax: Axes | None = None, *, top: int | None = 10, title: str = "Tags"
 ) -> Axes:
-    """A bar for each of the most probable tags of a sound, the most probable at the top.
+    """Plot a bar for each of the most probable tags of a recording, the most probable at the top.
 
     Args:
         tags: tag -> probability, as `Tagger.tag` returns them; in any order.
         ax: axes to draw into, `None` for a new figure.
         top: number of tags, `None` for all.
-        title: above the bars, e.g. the name of the file.
+        title: title of the axes, e.g. the name of the file.
 
     Returns:
         The axes, probabilities from 0 to 1.
@@ -39,7 +39,7 @@ def plot_top_tags(
         ax = row_axes(names, 0.28)
     ax.barh(range(len(rows)), values, color=FILL, zorder=2)
     for height, value in enumerate(values):
-        beside = value < 0.9  # else in the bar: there is no room behind it
+        beside = value < 0.9  # else inside the bar, where there is room
         ax.annotate(
             f"{value:.2f}", (value, height), (4 if beside else -4, 0), textcoords="offset points", fontsize=SMALL,
             va="center", ha="left" if beside else "right", zorder=3,
@@ -51,15 +51,15 @@ def plot_top_tags(
 
 
 def plot_taggram(taggram: Any, ax: Axes | None = None, *, top: int = 12) -> Axes:
-    """Time in seconds against the `top` most probable tags of a taggram, the most probable at the top.
+    """Plot the most probable tags of a taggram over time in seconds, the most probable at the top.
 
     Args:
-        taggram: what `Tagger.taggram` returned; its `probabilities` are `(t, tags)`.
+        taggram: result of `Tagger.taggram`; its `probabilities` are `(t, tags)`.
         ax: axes to draw into, `None` for a new figure.
-        top: number of tags; those with the highest mean over time.
+        top: number of tags; those with the highest mean over time are drawn.
 
     Returns:
-        The axes. Each column is a window, drawn around its middle, as wide as the hop but no wider than what was heard.
+        The axes. Each column is a window, centred on its middle; its width is the hop, at most the window.
 
     Raises:
         PlotError: the taggram has no window or no tag, or `top` is below 1.
@@ -72,7 +72,8 @@ def plot_taggram(taggram: Any, ax: Axes | None = None, *, top: int = 12) -> Axes
     if ax is None:
         ax = new_axes(9, 1.4 + 0.28 * len(order))
     half = min(taggram.hop_seconds, taggram.window_seconds) / 2
-    # Edges of every window, and between two of them what nothing was heard of: nothing, or the rest of a long hop.
+    # Left and right edge of each window. Cells between windows are empty; they have a width only if the hop is longer
+    # than the window.
     edges = np.maximum.accumulate(np.stack([taggram.times - half, taggram.times + half], axis=1).clip(min=0).ravel())
     cells = np.full((len(order), 2 * windows - 1), np.nan)
     cells[:, ::2] = taggram.probabilities[:, order].T

@@ -1,4 +1,4 @@
-"""How a training went: loss and validation score over steps."""
+"""Plot the loss and the validation score of a training run over steps."""
 
 from __future__ import annotations
 
@@ -30,21 +30,20 @@ Rows = Sequence[Mapping[str, float]]
 def plot_training(
     log: Rows | str | os.PathLike[str], ax: Axes | None = None, *, score: str | None = None, title: str = "Training"
 ) -> Axes:
-    """Mean training loss since the last validation, and a validation score, over optimizer steps; the best is marked.
+    """Plot the mean training loss and a validation score over optimizer steps; the best score is marked.
 
     Args:
-        log: the folder that `train`, `distil` or `fine_tune` wrote, its `log.csv`, or the rows of one: mappings with
-            `step`, `loss` and scores.
-        ax: axes to draw into, `None` for a new figure. The score gets an axis of its own on the right.
-        score: column to draw, greater is better; by default the first, which is what the run chose by unless told
-            otherwise.
-        title: above the curves.
+        log: folder that `train`, `distil` or `fine_tune` wrote, its `log.csv`, or the rows of one: mappings with
+            `step`, `loss` (mean since the last validation) and scores.
+        ax: axes to draw into, `None` for a new figure. The score has its own axis on the right.
+        score: column to draw, higher is better; by default the first, which by default selects the weights of a run.
+        title: title of the axes.
 
     Returns:
         The axes of the loss.
 
     Raises:
-        PlotError: there is no log, it is damaged or empty, or it has no such column.
+        PlotError: the log is missing, damaged or empty, or has no such column.
         MissingExtraError: Matplotlib is not installed.
     """
     rows = _read(Path(log)) if isinstance(log, (str, os.PathLike)) else log
@@ -68,14 +67,14 @@ def plot_training(
 
 
 def save_training(folder: str | os.PathLike[str], *, score: str | None = None) -> None:
-    """Draw the `log.csv` of a run's folder as `log.png` beside it, if there is one and Matplotlib is installed.
+    """Plot `log.csv` in the folder of a run to `log.png`, if the log exists and Matplotlib is installed.
 
     Args:
-        folder: of the run.
+        folder: folder of the run.
         score: as in `plot_training`.
 
     Raises:
-        CacheError: it cannot be written.
+        CacheError: the plot cannot be written.
     """
     folder = Path(folder)
     if not (folder / LOG).is_file():
@@ -83,14 +82,17 @@ def save_training(folder: str | os.PathLike[str], *, score: str | None = None) -
     try:
         save_figure(plot_training(folder / LOG, score=score), folder / PICTURE)
     except (MissingExtraError, PlotError) as error:
-        _log.info("There is no picture of %s: %s", folder / LOG, error)
+        _log.info("%s was not plotted: %s", folder / LOG, error)
 
 
 def _score(ax: Axes, steps: np.ndarray, rows: Rows, name: str) -> str:
-    """Draw a score on an axis of its own; says where it was best: of equal ones the last, whose weights are kept."""
-    values, called = _column(rows, name), _TITLES.get(name, name.replace("_", " "))
+    """Draw a score on an axis at the right; returns a text with its best value.
+
+    Of equal values, the last is marked: its weights are kept.
+    """
+    values, score = _column(rows, name), _TITLES.get(name, name.replace("_", " "))
     right = ax.twinx()
-    _curve(right, steps, values, MARK, f"{called} in validation (dots)", "o--")
+    _curve(right, steps, values, MARK, f"{score} in validation (dots)", "o--")
     right.tick_params(labelsize=SMALL)
     right.spines[["top", "left", "bottom"]].set_visible(False)
     if np.isnan(values).all():
@@ -98,23 +100,22 @@ def _score(ax: Axes, steps: np.ndarray, rows: Rows, name: str) -> str:
     best = int(np.flatnonzero(values == np.nanmax(values))[-1])
     right.axvline(steps[best], color=INK, linewidth=0.8, linestyle=":")
     right.plot(steps[best], values[best], "o", color=INK, markersize=9, fillstyle="none")
-    return f"best {called} {values[best]:.4g} at step {steps[best]:,.0f} (circle)"
+    return f"best {score} {values[best]:.4g} at step {steps[best]:,.0f} (circle)"
 
 
 def _curve(ax: Axes, steps: np.ndarray, values: np.ndarray, colour: str, label: str, stroke: str) -> None:
-    """A curve."""
     ax.plot(steps, values, stroke, color=colour, linewidth=1.8, markersize=4)
     ax.set_ylabel(label, color=colour, fontsize=TEXT)
     ax.margins(y=0.1)
 
 
 def _column(rows: Rows, name: str) -> np.ndarray:
-    """Float array `(rows,)`, NaN where a row has no such value."""
+    """Return a float array `(rows,)`, NaN where a row has no such value."""
     return np.array([float(row.get(name, math.nan)) for row in rows])
 
 
 def _read(path: Path) -> list[dict[str, float]]:
-    """Rows of a log, without what is not there."""
+    """Read the rows of a log; empty cells are left out."""
     found = [place for place in (path, path / LOG, path / "run" / LOG) if place.is_file()]
     require(bool(found), f"There is no {LOG} in {path}. Give the folder of a run, or the file.")
     try:
