@@ -177,7 +177,7 @@ def test_an_evaluation_that_fails_is_a_row(tmp_path, monkeypatch):
     [
         (["--data", "{folder}/none.csv"], "none.csv cannot be read (No such file or directory)"),
         (["--data", "{sounds}", "--split", "valid"], "The manifest has no rows in the split 'valid'"),
-        (["--data", "{unsplit}"], "The data has no splits, so there is no 'test' among its 3 rows. Say split='all'"),
+        (["--data", "{unsplit}"], "The data has no splits, so there is no 'test' among its 3 rows. Pass split='all'"),
     ],
 )
 def test_wrong_data_is_said_before_anything_is_measured(options, message, sounds, tmp_path, monkeypatch):

@@ -128,7 +128,7 @@ def test_a_sound_that_cannot_be_tagged_is_reported_and_gives_exit_code_1(sounds)
         (("tiny", "--data", "gone.csv"), "gone.csv cannot be read"),
         (("tiny", "--data", "magnatagatune:"), "names no folder"),
         (("tiny", "--data", "magnatagatune:sounds"), "has no annotations_final.csv"),
-        (("gone.npz",), "gone.npz holds no scores that can be read"),
+        (("gone.npz",), "gone.npz cannot be read as scores"),
         (("tiny", *DATA, "--split", "valid"), "no rows in the split 'valid'"),
         (("tiny", *DATA, "--split", "dev"), "'dev' is not one of"),
         (("tiny", *DATA, "--json", "r.txt"), "--json r.txt: the name must end in .json"),

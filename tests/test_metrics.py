@@ -406,15 +406,15 @@ NAN = np.array([[0.1, 0.2], [0.3, np.nan], [0.5, np.inf], [0.2, 0.3]])
     [
         ({"targets": [1, 0, 1, 0]}, r"targets must be an array \(clips, tags\).*got shape \(4,\)"),
         ({"targets": np.zeros((0, 2))}, r"at least one of each; got shape \(0, 2\)"),
-        ({"targets": [[1, 0], [1]]}, "targets must be an array .* NumPy cannot make one of it"),
+        ({"targets": [[1, 0], [1]]}, "targets must be an array .* but cannot be converted to one"),
         ({"targets": [["yes", "no"]] * 4}, "targets must be numbers; got an array of dtype <U3"),
-        ({"targets": GOOD * 0.5}, r"targets must be 0 or 1; got 0.5\. Scores belong in the second argument"),
+        ({"targets": GOOD * 0.5}, r"targets must be 0 or 1; got 0.5\. Pass scores as the second argument"),
         ({"targets": GOOD - 1}, "targets must be 0 or 1; got -1"),
         ({"targets": NAN}, r"targets must be 0 or 1; got 0.1, 0.2, 0.3, 0.5, inf, \.\.\."),
         ({"targets": np.where(GOOD, np.nan, 0)}, "targets must be 0 or 1; got nan"),
         (
             {"targets": np.zeros((4, 2))},
-            "nothing to measure: each of the 2 tags has only one class among these 4 clips",
+            "No tag can be scored: each of the 2 tags has only one class among these 4 clips",
         ),
         ({"targets": np.ones((4, 2))}, "only one class among these 4 clips. Use more clips"),
         (
@@ -423,7 +423,7 @@ NAN = np.array([[0.1, 0.2], [0.3, np.nan], [0.5, np.inf], [0.2, 0.3]])
         ),
         (
             {"scores": GOOD[:3]},
-            r"scores and targets must be of the same clips and tags; got shapes \(3, 2\) and \(4, 2\)",
+            r"scores and targets must have the same clips and tags; got shapes \(3, 2\) and \(4, 2\)",
         ),
         ({"scores": GOOD[:, :1]}, r"got shapes \(4, 1\) and \(4, 2\)"),
         ({"scores": GOOD * 1j}, "scores must be numbers; got an array of dtype complex128"),
@@ -441,8 +441,8 @@ NAN = np.array([[0.1, 0.2], [0.3, np.nan], [0.5, np.inf], [0.2, 0.3]])
         ({"groups": [0.0, np.nan, 1, 1]}, "1 of 4 are empty"),
         ({"groups": ["a", "b", "c", None]}, "1 of 4 are empty, the first is clip 3"),
         ({"groups": ["a"] * 4}, "at least 2 groups to resample; all 4 clips are in one. Pass n_bootstrap=0"),
-        ({"dataset": ""}, "A result must name its dataset; got ''. Pass dataset='magnatagatune'"),
-        ({"split": None}, "A result must name its split; got None. Pass split='test'"),
+        ({"dataset": ""}, "A result must name its dataset; got ''. Pass a name, e.g. dataset='magnatagatune'"),
+        ({"split": None}, "A result must name its split; got None. Pass a name, e.g. split='test'"),
         ({"n_bootstrap": -1}, "n_bootstrap must be a whole number of at least 0; got -1"),
         ({"n_bootstrap": 10.0}, "n_bootstrap must be a whole number of at least 0; got 10.0"),
         ({"seed": "x"}, "seed must be a whole number of at least 0; got 'x'"),
@@ -464,10 +464,10 @@ def test_compare_says_which_scores_are_wrong():
 @pytest.mark.parametrize(
     ("student", "teacher", "message"),
     [
-        (GOOD, GOOD[:3], r"scores_student and scores_teacher must be of the same clips and tags; got shapes \(4, 2\)"),
+        (GOOD, GOOD[:3], r"scores_student and scores_teacher must have the same clips and tags; got shapes \(4, 2\)"),
         (NAN, GOOD, "scores_student must be finite; 2 of 8 are not, the first at clip 1, tag '1'"),
         (GOOD, GOOD * np.nan, "scores_teacher must be finite"),
-        (GOOD, np.ones((4, 2)), "nothing to agree on: on these 4 clips, the teacher gives each of the 2 tags the same"),
+        (GOOD, np.ones((4, 2)), "the teacher's scores of each of the 2 tags are constant on these 4 clips"),
     ],
 )
 def test_agreement_complains(student, teacher, message):

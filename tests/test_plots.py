@@ -291,7 +291,10 @@ def test_pareto():
         name: (x, y) for name, x, y in zip(names, times, scores, strict=True)
     }
     assert ax.get_xscale() == "log" and ax.get_xlabel() == "time for one clip (ms)"
-    assert ax.get_title() == "here\nfilled: no other model is both faster and better" and ax.get_ylabel() == "ROC-AUC (mine)"
+    assert (
+        ax.get_title() == "here\nfilled: no other model is both faster and better"
+        and ax.get_ylabel() == "ROC-AUC (mine)"
+    )
     assert plot_pareto(names[:1], times[:1], scores[:1], [1]).get_title() == ""
     ax = plot_pareto(names, times, scores, [1, 4, 2], intervals=[(0.6, 0.75), None, (0.85, 0.9)])
     _, *whiskers = ax.lines

@@ -1,4 +1,4 @@
-"""What an export to another runtime changes in the accuracy of a tagger."""
+"""Compare the accuracy of a tagger with that of its export."""
 
 from __future__ import annotations
 
@@ -17,20 +17,19 @@ def auc_change(tagger: NetworkTagger, folder: Path, data: Manifest, dataset: str
     Args:
         tagger: the tagger that was exported.
         folder: folder of the export.
-        data: labelled recordings; the split test is used, or all if there are no splits.
-        dataset: name of the data.
-        progress: show a bar.
+        data: labelled recordings; the test split is used, or all rows if there are no splits.
+        dataset: name of the data set.
+        progress: whether to show a progress bar.
 
     Returns:
         `dataset`, `split`, `n`, `float32` and `export`, for `ExportInfo.auc`.
 
     Raises:
-        EvaluationError: the data have no tag that can be scored.
+        EvaluationError: no tag can be scored.
     """
     split = "test" if any(row.split for row in data) else "all"
     names = ("float32", "export")
     exported = ExportedTagger.from_folder(folder)
     scores = score([tagger, exported], data, dataset=dataset, split=split, names=names, progress=progress)
-    found = {name: scores.evaluate(name, n_bootstrap=0) for name in names}
-    aucs = {name: float(result.roc_auc.value) for name, result in found.items()}
+    aucs = {name: float(scores.evaluate(name, n_bootstrap=0).roc_auc.value) for name in names}
     return {"dataset": dataset, "split": split, "n": len(scores.rows), **aucs}

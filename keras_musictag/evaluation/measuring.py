@@ -1,8 +1,8 @@
-"""`evaluate`: accuracy of a tagger on labelled audio, and `score`, which keeps its probabilities.
+"""Measure taggers on labelled audio: `evaluate` returns the scores, `score` keeps the probabilities.
 
-Every row of a manifest is tagged as `Tagger.tag` does it, mean over the windows of the spec's policy, and measured by
-`metrics`. The tags of tagger and manifest are matched by name. What only the tagger has is left out: a tag that nobody
-asked about is not absent. What only the manifest has cannot be measured and is listed in the result.
+Each row of a manifest is tagged as by `Tagger.tag` (mean over windows) and measured by `metrics`. Tags of tagger and
+manifest are matched by name. Tags that only the tagger has are ignored, as the data does not say where they are absent;
+tags that only the manifest has are listed in the result.
 """
 
 from __future__ import annotations
@@ -50,34 +50,34 @@ def evaluate(
     batch_size: int = 8,
     progress: bool = True,
 ) -> Evaluation:
-    """Tag labelled sounds and measure: ROC-AUC and PR-AUC, macro and per tag, with bootstrap intervals.
+    """Compute ROC-AUC and PR-AUC of a tagger on labelled audio, macro and per tag, with bootstrap intervals.
 
-    Intervals resample whole groups: the manifest's `group` (artist, album), and the file for rows that have none.
+    Intervals resample whole groups: the `group` of the rows (artist, album), or the file of rows without one.
 
     Args:
-        tagger: what to measure.
+        tagger: tagger to measure.
         manifest: rows with tags, or with targets of 0 and 1.
-        dataset: what the data is called, e.g. `"magnatagatune"`; no number goes without it.
+        dataset: name of the data set, e.g. `"magnatagatune"`.
         split: `"train"`, `"valid"`, `"test"`, or `"all"` for every row.
-        cache: log-mels on disk (see `features.FeatureCache`), or a folder for them. Sound is then decoded once for all
-            taggers of a front end. Numbers differ by what float16 rounds, and at the edges of rows that are a part of
-            a file, where frames then see the sound beside it.
+        cache: log-mels on disk (see `features.FeatureCache`), or a folder for them. Audio is then decoded once for all
+            taggers of a front end. Results differ by the rounding to float16, and at the edges of rows that are a part
+            of a file, where windows then include the audio beside it.
         n_bootstrap: number of resamples; 0 for no intervals.
         confidence: level of the intervals.
-        seed: of the resamples.
+        seed: random seed of the resamples.
         strict: raise at the first row that cannot be tagged, instead of leaving it out.
         grouped_by: what the manifest's groups are, in one word, e.g. `"artist"`.
-        workers: sounds decoded at once.
+        workers: number of files decoded at once.
         batch_size: windows per call, with `cache`.
-        progress: show a bar on standard error.
+        progress: show a progress bar on standard error.
 
     Returns:
         `Evaluation`; `.failed` has the rows that could not be tagged, `.missing_tags` the tags the tagger lacks.
 
     Raises:
         EvaluationError: no tag in common, targets between 0 and 1, no tag with both classes, no row of the split, or
-            intervals of one group.
-        AudioError: with `strict`, what is wrong with a sound.
+            only one group to resample.
+        AudioError: with `strict`, a row cannot be tagged.
         CacheError: the cache cannot be written.
 
     Example:
@@ -90,7 +90,7 @@ def evaluate(
         (3, 1, ('tone', 'noise'))
     """
     blank = _blank([tagger], manifest, dataset, split, grouped_by)
-    # Report what cannot be measured before any file is decoded.
+    # Evaluate zeros first, to raise errors before any file is decoded.
     blank[0].evaluate(n_bootstrap=min(n_bootstrap, 1) if isinstance(n_bootstrap, int) else n_bootstrap)
     scores = _score([tagger], *blank, cache, strict, workers, batch_size, progress)
     return scores.evaluate(n_bootstrap=n_bootstrap, confidence=confidence, seed=seed)
@@ -110,17 +110,17 @@ def score(
     batch_size: int = 8,
     progress: bool = True,
 ) -> Scores:
-    """Tag labelled sounds with one or more taggers; the result is measured by `.evaluate()` and `.compare()`.
+    """Tag labelled audio with one or more taggers, and keep the probabilities.
 
     Rows that one of the taggers cannot tag, and tags that one of them does not have, are left out for all.
 
     Args:
-        taggers: what to measure.
+        taggers: taggers to measure.
         manifest, dataset, split, cache, strict, grouped_by, workers, batch_size, progress: as in `evaluate`.
-        names: what to call the taggers; by default, what their specs do.
+        names: names of the taggers; by default, those in their specs.
 
     Returns:
-        `Scores`, to measure and to save.
+        `Scores`, with the methods `evaluate`, `compare` and `save`.
 
     Raises:
         EvaluationError, AudioError, CacheError: as `evaluate`.
@@ -135,7 +135,7 @@ def score(
     return _score(taggers, *blank, cache, strict, workers, batch_size, progress)
 
 
-# === What to tag ===
+# === Rows to tag ===
 
 
 def _blank(
@@ -146,25 +146,26 @@ def _blank(
     grouped_by: str,
     names: Sequence[str] | None = None,
 ) -> tuple[Scores, Manifest]:
-    """Everything but the probabilities, which are 0, and the rows to tag."""
+    """Return `Scores` whose probabilities are 0, and the rows to tag."""
     chosen = rows_of_split(manifest, split)
     tags = tuple(tag for tag in taggers[0].tags if tag in manifest.tags and all(tag in t.tags for t in taggers))
     if not tags:
         theirs = ", ".join(map(repr, manifest.tags[:10])) or "none"
-        ours = "; ".join(f"{tagger.spec.name} knows {', '.join(map(repr, tagger.tags[:10]))}" for tagger in taggers)
+        ours = "; ".join(f"{tagger.spec.name} has {', '.join(map(repr, tagger.tags[:10]))}" for tagger in taggers)
         raise EvaluationError(
-            f"Data and tagger have no tag in common: {dataset} has {theirs}; {ours}. Tags are matched by name, as they "
-            "are written: rename those of the data."
+            f"Data and tagger have no tag in common: {dataset} has {theirs}; {ours}. Tags are matched by name and "
+            "spelling: rename those of the data."
         )
     files = relative_names([row.path for row in chosen])
     rows = tuple(
         ScoredRow(file, row.start, row.duration, row.group or file) for file, row in zip(files, chosen, strict=True)
     )
     targets = chosen.with_tags(tags).targets()
-    for value in targets[(targets != 0) & (targets != 1)][:1]:
+    soft = targets[(targets != 0) & (targets != 1)]
+    if len(soft):
         raise EvaluationError(
-            f"{dataset} has targets between 0 and 1, e.g. {value:g}: areas need yes or no. Choose a threshold, and "
-            "write 0 and 1."
+            f"{dataset} has targets between 0 and 1, e.g. {soft[0]:g}; ROC-AUC and PR-AUC need 0 or 1. Compare the "
+            "targets with a threshold first."
         )
     scores = Scores(
         models=tuple(names or (tagger.spec.name for tagger in taggers)),
@@ -182,7 +183,7 @@ def _blank(
 
 
 def rows_of_split(manifest: Manifest, split: str) -> Manifest:
-    """Rows of a split, or all with `"all"`.
+    """Return the rows of a split, or all rows for `"all"`.
 
     Raises:
         EvaluationError: the manifest is empty or has no splits.
@@ -192,14 +193,14 @@ def rows_of_split(manifest: Manifest, split: str) -> Manifest:
         return manifest
     require(
         any(row.split for row in manifest),
-        f"The data has no splits, so there is no {split!r} among its {len(manifest)} rows. Say split='all' (--split "
+        f"The data has no splits, so there is no {split!r} among its {len(manifest)} rows. Pass split='all' (--split "
         "all) to measure on every row, or make splits with Manifest.grouped_split().",
     )
     return manifest.split(split)
 
 
 def relative_names(paths: Sequence[Path]) -> list[str]:
-    """The paths from the folder that all of them share."""
+    """Return the paths relative to their common folder, or unchanged if they have none."""
     try:
         common = os.path.commonpath([path.parent for path in paths])
     except ValueError:  # several drives
@@ -220,7 +221,7 @@ def _score(
     batch_size: int,
     progress: bool,
 ) -> Scores:
-    """Tag, and keep the rows that all taggers could tag."""
+    """Fill in the probabilities, and keep the rows that all taggers could tag."""
     require_count("workers", workers, 1)
     require_count("batch_size", batch_size, 1)
     failed: dict[int, Failure] = {}
@@ -230,14 +231,16 @@ def _score(
         todo = list(range(len(manifest)))
         if cache is not None:
             todo = _from_cache(tagger, manifest, cache, outputs, workers, batch_size, progress)
-        errors = _from_sound(tagger, manifest, todo, outputs, strict, workers, progress)
+        errors = _from_audio(tagger, manifest, todo, outputs, strict, workers, progress)
         for number, error in errors.items():
             row = blank.rows[number]
             failed.setdefault(number, Failure(model, row.file, row.start, str(error)))
         probabilities.append(outputs[:, [tagger.tags.index(tag) for tag in blank.tags]])
     kept = [number for number in range(len(manifest)) if number not in failed]
     if failed:
-        require(bool(kept), f"None of {len(manifest)} rows could be tagged. The first: {failed[min(failed)].reason}")
+        require(
+            bool(kept), f"None of {len(manifest)} rows could be tagged. The first error: {failed[min(failed)].reason}"
+        )
         _log.warning("%d of %d rows could not be tagged and are left out.", len(failed), len(manifest))
     return dataclasses.replace(
         blank,
@@ -248,7 +251,7 @@ def _score(
     )
 
 
-def _from_sound(
+def _from_audio(
     tagger: BaseTagger,
     manifest: Manifest,
     numbers: Sequence[int],
@@ -257,7 +260,7 @@ def _from_sound(
     workers: int,
     progress: bool,
 ) -> dict[int, AudioError]:
-    """Fill rows `(tags,)` of `outputs` by `Tagger.tag`; returns what is wrong with the others."""
+    """Fill rows `(tags,)` of `outputs` with `Tagger.tag`; returns the errors of the rows that cannot be tagged."""
     from tqdm.auto import tqdm
 
     def tag(row: Row) -> np.ndarray | AudioError:
@@ -269,9 +272,9 @@ def _from_sound(
 
     if not numbers:
         return {}
-    tagger._run  # noqa: B018 (compiled here once, and not by every thread)
+    tagger._run  # noqa: B018 (compile once, before the threads start)
     errors = {}
-    pool = ThreadPoolExecutor(workers)  # one decodes while another computes
+    pool = ThreadPoolExecutor(workers)  # decoding and inference overlap
     try:
         results = pool.map(tag, [manifest[number] for number in numbers])
         bar = tqdm(results, desc=tagger.spec.name, total=len(numbers), unit="row", delay=2, disable=not progress)
@@ -296,7 +299,7 @@ def _from_cache(
     batch_size: int,
     progress: bool,
 ) -> list[int]:
-    """Fill rows of `outputs` from cached log-mels; returns those that the cache has none for."""
+    """Fill rows of `outputs` from cached log-mels; returns the numbers of the rows that the cache has none for."""
     from tqdm.auto import tqdm
 
     from ..datasets.batches import EvaluationWindows, TimedBatches
@@ -314,7 +317,7 @@ def _from_cache(
             if row.path not in bad:
                 EvaluationWindows(manifest[number : number + 1], tagger.spec, cache)
                 done.append(number)
-        except AudioError:  # beyond the end of its file; the tagger says it better
+        except AudioError:  # the row is beyond the end of its file; the tagger will raise a better message
             continue
     if done:
         windows = EvaluationWindows(
@@ -327,5 +330,4 @@ def _from_cache(
         batches = TimedBatches(windows, workers=1)
         bar = tqdm(batches, desc=tagger.spec.name, total=len(windows), unit="batch", delay=2, disable=not progress)
         outputs[done] = windows.mean_per_row(np.concatenate([run.predict(x) for x, _ in bar]))
-    fits = set(done)
-    return [number for number in range(len(manifest)) if number not in fits]
+    return sorted(set(range(len(manifest))) - set(done))

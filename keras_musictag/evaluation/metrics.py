@@ -1,13 +1,13 @@
-"""How well a tagger tags: ROC-AUC and PR-AUC, per tag and macro, with intervals, and what can be said of differences.
+"""ROC-AUC and PR-AUC, per tag and macro, with confidence intervals.
 
-`evaluate_scores` measures one tagger, `compare_scores` two on the same clips, `agreement` a student against its
-teacher.
+`evaluate_scores` measures one tagger, `compare_scores` the difference of two on the same clips, and `agreement` a
+student against its teacher.
 
-Conventions: targets and scores are arrays `(clips, tags)`; a macro value is the plain mean over tags; a tag that all
-clips have, or none, has no area, is left out of the mean and is listed. PR-AUC is average precision; both areas equal
-scikit-learn's, ties included. Intervals come from resampling whole groups of clips (`groups`: the track a clip was cut
-from or, better, its artist); see `keras_musictag.evaluation.bootstrap`. No area goes without data set, split and n:
-on MagnaTagATune, PR-AUC differs by 5-7 points between the two test sets in the literature.
+Conventions: targets and scores are arrays `(clips, tags)`; a macro value is the unweighted mean over tags; a tag that
+all clips have, or none, has no area, is left out of the mean and is listed. PR-AUC is average precision; both areas
+equal scikit-learn's, ties included. Intervals come from resampling whole groups of clips (`groups`: the track a clip
+was cut from or, better, its artist); see `keras_musictag.evaluation.bootstrap`. Results state data set, split and
+number of clips: on MagnaTagATune, PR-AUC differs by 5-7 points between the two test sets in the literature.
 """
 
 from __future__ import annotations
@@ -65,25 +65,25 @@ def evaluate_scores(
     model: str = "",
     weights_sha256: str = "",
 ) -> Evaluation:
-    """ROC-AUC and PR-AUC of one tagger, macro and per tag, with bootstrap intervals.
+    """Compute ROC-AUC and PR-AUC of one tagger, macro and per tag, with bootstrap intervals.
 
     Args:
         targets: array `(clips, tags)` of 0 and 1.
         scores: float array `(clips, tags)`; higher means more likely. Only their order within a tag matters.
         tags: names of the columns.
-        dataset, split: which clips these are, e.g. `"magnatagatune"` and `"test"`.
-        groups: array `(clips,)` of what clips have in common, e.g. names of artists; `None` if they are independent.
+        dataset, split: names of the data set and the split, e.g. `"magnatagatune"` and `"test"`.
+        groups: array `(clips,)` of groups, e.g. names of artists; `None` if the clips are independent.
         grouped_by: what a group is, in one word, e.g. `"artist"`.
         n_bootstrap: number of resamples; 0 for no intervals.
         confidence: level of the intervals.
-        seed: the same seed gives the same intervals.
-        model, weights_sha256: what gave the scores.
+        seed: random seed of the resamples.
+        model, weights_sha256: name of the tagger and checksum of its weights.
 
     Returns:
         `Evaluation`. 1,000 resamples of 5,329 clips with 50 tags take 2 s.
 
     Raises:
-        EvaluationError: arrays that do not fit together, values that cannot be, or no tag with both classes.
+        EvaluationError: arrays of different shapes, invalid values, or no tag with both classes.
 
     Example:
         >>> targets = [[1, 0], [0, 0], [1, 0], [0, 0]]
@@ -118,12 +118,12 @@ def compare_scores(
     weights_sha256_a: str = "",
     weights_sha256_b: str = "",
 ) -> Comparison:
-    """How much better A is than B: differences on the same clips, with intervals from the same resamples.
+    """Compute the differences in ROC-AUC and PR-AUC of two taggers, A minus B, on the same clips and resamples.
 
     Args:
         targets, tags, dataset, split, groups, grouped_by, n_bootstrap, confidence, seed: as in `evaluate_scores`.
         scores_a, scores_b: float arrays `(clips, tags)`.
-        model_a, model_b, weights_sha256_a, weights_sha256_b: what gave the scores.
+        model_a, model_b, weights_sha256_a, weights_sha256_b: names of the taggers and checksums of their weights.
 
     Returns:
         `Comparison`: A minus B.
@@ -149,10 +149,10 @@ def compare_scores(
 
 
 def agreement(scores_student: ArrayLike, scores_teacher: ArrayLike, tags: Sequence[str] | None = None) -> Agreement:
-    """How far a student repeats its teacher, clip by clip; needs no targets.
+    """Measure how closely the scores of a student follow those of its teacher; needs no targets.
 
-    A student that is constant where its teacher is not has correlation 0. The teacher's top tenth takes in all clips
-    tied with the last of them, unless that would be every clip: then it is those above the rest.
+    The correlation of a student that is constant is 0. `top_tenth` defines the clips that the ROC-AUC counts as
+    positive.
 
     Args:
         scores_student, scores_teacher: float arrays `(clips, tags)`.
@@ -162,7 +162,7 @@ def agreement(scores_student: ArrayLike, scores_teacher: ArrayLike, tags: Sequen
         `Agreement`.
 
     Raises:
-        EvaluationError: arrays that do not fit together, or a teacher that is constant everywhere.
+        EvaluationError: arrays of different shapes, or a teacher whose scores are constant for every tag.
 
     Example:
         >>> result = agreement([[0.1, 0.5], [0.3, 0.4], [0.8, 0.1]], [[0.2, 0.9], [0.4, 0.9], [0.9, 0.9]])
@@ -178,8 +178,8 @@ def agreement(scores_student: ArrayLike, scores_teacher: ArrayLike, tags: Sequen
     varies = teacher.min(axis=0) < teacher.max(axis=0)
     require(
         bool(varies.any()),
-        f"There is nothing to agree on: on these {len(teacher)} clips, the teacher gives each of the {len(names)} tags "
-        f"the same score everywhere. Use more clips, or check its scores.",
+        f"Agreement cannot be measured: the teacher's scores of each of the {len(names)} tags are constant on these "
+        f"{len(teacher)} clips. Use more clips, or check the teacher's scores.",
     )
     correlations, roc_aucs = {}, {}
     top = top_tenth(teacher)
@@ -197,9 +197,9 @@ def agreement(scores_student: ArrayLike, scores_teacher: ArrayLike, tags: Sequen
 
 
 def top_tenth(scores: np.ndarray) -> np.ndarray:
-    """Which clips are among the tenth that score highest, column by column.
+    """Return which clips are among the tenth with the highest scores, for each tag.
 
-    All clips tied with the last of them count too, unless that would be every clip: then it is those above the rest.
+    Clips tied with the last of them are included, unless these would be all clips; ties are then excluded.
 
     Args:
         scores: float array `(clips, tags)`.
@@ -216,10 +216,10 @@ def top_tenth(scores: np.ndarray) -> np.ndarray:
 
 
 def _correlation(x: np.ndarray, y: np.ndarray) -> float:
-    """Pearson correlation of arrays `(n,)`; 0 where one is constant."""
+    """Compute the Pearson correlation of arrays `(n,)`; 0 if one is constant."""
     if x.min() == x.max() or y.min() == y.max():
         return 0.0
-    for _ in range(2):  # scaled before and after: squares of huge values overflow, those of tiny differences vanish
+    for _ in range(2):  # twice, as squares of large values overflow and those of small differences underflow
         x, y = x / np.abs(x).max(), y / np.abs(y).max()
         x, y = x - x.mean(), y - y.mean()
     return float(np.clip((x @ y) / math.sqrt((x @ x) * (y @ y)), -1, 1))
@@ -231,7 +231,7 @@ def _correlation(x: np.ndarray, y: np.ndarray) -> float:
 def _settings(
     data: Sample, dataset: str, split: str, grouped_by: str, n_bootstrap: int, confidence: float, seed: int
 ) -> dict[str, Any]:
-    """Check what is not an array, as keyword arguments of `Evaluation`."""
+    """Validate the settings and return them as keyword arguments of `Evaluation`."""
     require_named(dataset, split)
     require_count("n_bootstrap", n_bootstrap, 0)
     require_count("seed", seed, 0)
@@ -240,7 +240,7 @@ def _settings(
     require(
         n_bootstrap == 0 or data.n_groups > 1,
         f"Intervals need at least 2 groups to resample; all {len(data.targets)} clips are in one. Pass n_bootstrap=0 "
-        f"for none.",
+        f"for no intervals.",
     )
     return {
         "dataset": dataset,
@@ -257,7 +257,7 @@ def _settings(
 def _evaluations(
     data: Sample, deviation: np.ndarray, settings: dict[str, Any], models: Sequence[tuple[str, str]]
 ) -> list[Evaluation]:
-    """One `Evaluation` per set of scores."""
+    """Make one `Evaluation` per set of scores."""
     results = []
     for value, resampled, (model, sha256) in zip(data.points(), deviation, models, strict=True):
         rows, roc_auc, pr_auc = _scores(data, value, resampled, settings["confidence"])
@@ -270,7 +270,7 @@ def _evaluations(
 def _scores(
     data: Sample, values: np.ndarray, deviation: np.ndarray, confidence: float, least: float = 0.0
 ) -> tuple[tuple[TagScore, ...], Estimate, Estimate]:
-    """Rows and both macro values, from arrays `(2, scored tags)` and `(2, n_bootstrap, scored tags)`."""
+    """Make the rows and both macro values from arrays `(2, scored tags)` and `(2, n_bootstrap, scored tags)`."""
     place = {int(column): index for index, column in enumerate(data.scored)}
     rows = []
     for column, tag in enumerate(data.tags):

@@ -1,7 +1,7 @@
-"""What measuring a tagger gives: `Evaluation`, `Comparison` and `Agreement`, to read, to print and to save.
+"""Results of measuring a tagger: `Evaluation`, `Comparison` and `Agreement`, made by `metrics`.
 
-All are frozen, become plain dictionaries with `to_dict`, and say which clips their numbers are from. They are made by
-`metrics`. Areas lie in [0, 1], differences in [-1, 1].
+All are frozen dataclasses that can be printed and converted to plain dictionaries with `to_dict`. Areas lie in [0, 1],
+differences in [-1, 1].
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Metric = Literal["roc_auc", "pr_auc"]
 
 
 class EvaluationError(MusicTagError, ValueError):
-    """Targets, scores or settings that nothing can be measured with."""
+    """Targets, scores or settings that cannot be evaluated."""
 
 
 def require(condition: bool, message: str) -> None:
@@ -36,18 +36,16 @@ def require(condition: bool, message: str) -> None:
 
 
 def require_count(name: str, value: object, least: int) -> None:
-    """Require a whole number."""
+    """Require a whole number of at least `least`."""
     whole = isinstance(value, int) and not isinstance(value, bool) and value >= least
     require(whole, f"{name} must be a whole number of at least {least}; got {value!r}.")
 
 
 def require_named(dataset: str, split: str) -> None:
-    """Require the names without which no number can be placed."""
+    """Require names of the data set and the split."""
     for name, value, example in (("dataset", dataset, "magnatagatune"), ("split", split, "test")):
         named = isinstance(value, str) and bool(value.strip())
-        require(
-            named, f"A result must name its {name}; got {value!r}. Pass {name}={example!r}, or what yours is called."
-        )
+        require(named, f"A result must name its {name}; got {value!r}. Pass a name, e.g. {name}={example!r}.")
 
 
 # === Results ===
@@ -55,11 +53,11 @@ def require_named(dataset: str, split: str) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-    """A number, and how far to trust it.
+    """A value with a confidence interval.
 
     Attributes:
-        value: from all clips, each counted once.
-        low, high: confidence interval, `None` where none was asked for or none exists. Never excludes `value`.
+        value: value for all clips, each counted once.
+        low, high: confidence interval, which always contains `value`; `None` if none was requested or none exists.
         bias: mean of the resamples minus `value`; the interval is corrected for it, `value` is not.
         dropped: resamples left out because the tag had only one class in them.
     """
@@ -71,7 +69,7 @@ class Estimate:
     dropped: int = 0
 
     def __format__(self, spec: str) -> str:
-        """The value and its interval, each in the format `spec`.
+        """Format the value and its interval, each with `spec`.
 
         Example:
             >>> f"{Estimate(0.9071, 0.901, 0.913):.3f}"
@@ -83,7 +81,7 @@ class Estimate:
 
 
 def flat(name: str, estimate: Estimate | None) -> dict[str, float | None]:
-    """`{name: value, name_low: ..., name_high: ...}`, all `None` for no estimate."""
+    """Return `{name: value, name_low: ..., name_high: ...}`, all `None` without an estimate."""
     if estimate is None:
         return {name: None, f"{name}_low": None, f"{name}_high": None}
     return {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
@@ -91,13 +89,13 @@ def flat(name: str, estimate: Estimate | None) -> dict[str, float | None]:
 
 @dataclasses.dataclass(frozen=True)
 class TagScore:
-    """One tag.
+    """Scores of one tag.
 
     Attributes:
-        tag: its name.
-        positives, negatives: clips with and without it.
-        positive_groups: groups with at least one positive clip; with a handful, an interval means little.
-        roc_auc, pr_auc: `Estimate`s (of differences, in a `Comparison`); `None` where all clips are of one class.
+        tag: name of the tag.
+        positives, negatives: number of clips with and without the tag.
+        positive_groups: number of groups with at least one positive clip; with few, the intervals are unreliable.
+        roc_auc, pr_auc: `Estimate`s (of differences, in a `Comparison`); `None` if all clips are of one class.
     """
 
     tag: str
@@ -108,7 +106,7 @@ class TagScore:
     pr_auc: Estimate | None
 
     def to_dict(self) -> dict[str, Any]:
-        """One flat row; `dropped` counts the resamples in which the tag has one class only."""
+        """Return a flat dictionary; `dropped` counts the resamples in which the tag has only one class."""
         counts = {name: getattr(self, name) for name in ("tag", "positives", "negatives", "positive_groups")}
         dropped = self.roc_auc.dropped if self.roc_auc else None
         return {**counts, **flat("roc_auc", self.roc_auc), **flat("pr_auc", self.pr_auc), "dropped": dropped}
@@ -119,10 +117,10 @@ class Failure:
     """A row that could not be tagged.
 
     Attributes:
-        model: the tagger that could not.
-        file: the sound.
-        start: seconds into it.
-        reason: the message of the exception.
+        model: name of the tagger that failed.
+        file: audio file.
+        start: offset in seconds.
+        reason: message of the exception.
     """
 
     model: str
@@ -133,18 +131,18 @@ class Failure:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """How well one tagger does on one set of clips. Made by `evaluate` and `evaluate_scores`.
+    """Scores of one tagger on one set of clips. Made by `evaluate` and `evaluate_scores`.
 
     Attributes:
-        dataset, split: which clips.
-        n_clips, n_groups: how many of them, and how many groups the intervals resample.
+        dataset, split: names of the data set and the split.
+        n_clips, n_groups: number of clips, and of groups that the intervals resample.
         grouped_by: what a group is: `"clip"`, `"track"`, `"artist"`, ...
         rows: a `TagScore` per tag, in the order of the columns.
         roc_auc, pr_auc: `Estimate`s of the mean over the tags that have an area.
         n_bootstrap, confidence, seed: number of resamples (0: no intervals), level of the intervals, random seed.
-        model, weights_sha256: what was measured.
-        missing_tags: tags of the data that the tagger does not have; they are in no number.
-        failed: rows that could not be tagged; they are in no number.
+        model, weights_sha256: name of the tagger and checksum of its weights.
+        missing_tags: tags of the data that the tagger does not have; not included in the scores.
+        failed: rows that could not be tagged; not included in the scores.
     """
 
     dataset: str
@@ -164,7 +162,7 @@ class Evaluation:
     failed: tuple[Failure, ...] = ()
 
     def __post_init__(self) -> None:
-        """Refuse numbers that nobody could place."""
+        """Validate names and counts."""
         require_named(self.dataset, self.split)
         for name in ("n_clips", "n_groups"):
             require_count(name, getattr(self, name), 1)
@@ -177,7 +175,7 @@ class Evaluation:
 
     @property
     def excluded(self) -> dict[str, str]:
-        """Tag -> reason, for those that have no area and are not in the macro values."""
+        """Tag -> reason, for the tags that have no area and are not in the macro values."""
         return {
             row.tag: "no clip has it" if row.positives == 0 else "every clip has it"
             for row in self.rows
@@ -185,7 +183,7 @@ class Evaluation:
         }
 
     def to_dict(self) -> dict[str, Any]:
-        """Flat and ready for `json.dump`, but for `per_tag`, a list of flat rows."""
+        """Return a flat dictionary for `json.dump`; `per_tag` is a list of flat rows."""
         return {
             **self._settings(),
             "model": self.model,
@@ -202,26 +200,26 @@ class Evaluation:
         }
 
     def to_json(self, path: str | os.PathLike[str]) -> Path:
-        """Write `to_dict` to a file; returns its path."""
+        """Write `to_dict` to a JSON file; returns its path."""
         return write_json(path, self.to_dict())
 
     def to_csv(self, path: str | os.PathLike[str]) -> Path:
-        """Write a row per tag to a file, each with data set, split and number of clips; returns its path."""
+        """Write a row per tag, with data set, split and number of clips, to a CSV file; returns its path."""
         measured = {"dataset": self.dataset, "split": self.split, "n_clips": self.n_clips, "model": self.model}
         return write_csv(path, [{**measured, **row.to_dict()} for row in self.rows])
 
     def plot(self, ax: Axes | None = None, *, metric: Metric = "roc_auc") -> Axes:
-        """Draw a bar per tag with its interval, see `plots.plot_tag_scores`."""
+        """Plot a bar per tag with its interval, see `plots.plot_tag_scores`."""
         from ..plots import plot_tag_scores
 
         return plot_tag_scores(self, ax, metric=metric)
 
     def blocks(self) -> list[Block]:
-        """What was measured, a table with macro values and then tag by tag, notes."""
+        """Return a header, a table with the macro values and a row per tag, and notes, to be printed."""
         return [self.header(), _table(self.rows, self.roc_auc, self.pr_auc, ".3f"), *self._notes()]
 
     def __str__(self) -> str:
-        """The same in plain text."""
+        """Return `blocks` as plain text."""
         return plain(self.blocks())
 
     def _settings(self) -> dict[str, Any]:
@@ -229,10 +227,11 @@ class Evaluation:
         return {name: getattr(self, name) for name in names}
 
     def header(self, what: str | None = None) -> str:
-        """One line: what was measured (the model, unless given) on which clips."""
+        """Return a line with `what` was measured (by default the model), the data set and the number of clips."""
         what = self.model if what is None else what
+        subject = f"{what} on " if what else ""
         groups = "" if self.grouped_by == "clip" else f" in {self.n_groups:,} {self.grouped_by}s"
-        return f"{what + ' on ' if what else ''}{self.dataset} {self.split}, {self.n_clips:,} clips{groups}"
+        return f"{subject}{self.dataset} {self.split}, {self.n_clips:,} clips{groups}"
 
     def _notes(self) -> list[str]:
         notes = []
@@ -253,13 +252,13 @@ class Evaluation:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """Two taggers on the same clips. Made by `compare_scores`. All differences are A minus B.
+    """Differences in the scores of two taggers on the same clips, A minus B. Made by `compare_scores`.
 
     Attributes:
-        a, b: an `Evaluation` of each.
+        a, b: `Evaluation`s of the two taggers.
         rows: a `TagScore` of differences per tag.
-        roc_auc, pr_auc: `Estimate`s of the difference in macro values. Narrower than the intervals of `a` and `b`
-            suggest, since both are measured on the same resamples.
+        roc_auc, pr_auc: `Estimate`s of the difference in macro values. Their intervals are narrower than those of `a`
+            and `b` suggest, since both taggers are measured on the same resamples.
     """
 
     a: Evaluation
@@ -269,7 +268,7 @@ class Comparison:
     pr_auc: Estimate
 
     def to_dict(self) -> dict[str, Any]:
-        """Flat and ready for `json.dump`, but for `per_tag`, a list of flat rows, and `a` and `b` in full."""
+        """Return a dictionary for `json.dump`; `per_tag` is a list of flat rows, `a` and `b` are dictionaries."""
         sides: dict[str, Any] = {}
         for side, evaluation in (("a", self.a), ("b", self.b)):
             for name in ("model", "weights_sha256"):
@@ -288,11 +287,11 @@ class Comparison:
         }
 
     def to_json(self, path: str | os.PathLike[str]) -> Path:
-        """Write `to_dict` to a file; returns its path."""
+        """Write `to_dict` to a JSON file; returns its path."""
         return write_json(path, self.to_dict())
 
     def to_csv(self, path: str | os.PathLike[str]) -> Path:
-        """Write a row per tag to a file: areas of A, of B and their difference; returns its path."""
+        """Write a row per tag, with the areas of A, of B and their difference, to a CSV file; returns its path."""
         a = self.a
         measured = {"dataset": a.dataset, "split": a.split, "n_clips": a.n_clips}
         measured |= {"model_a": a.model, "model_b": self.b.model}
@@ -306,32 +305,32 @@ class Comparison:
         return write_csv(path, rows)
 
     def plot(self, ax: Axes | None = None, *, metric: Metric = "roc_auc") -> Axes:
-        """Draw the difference per tag with its interval, see `plots.plot_tag_scores`."""
+        """Plot the difference per tag with its interval, see `plots.plot_tag_scores`."""
         from ..plots import plot_tag_scores
 
         return plot_tag_scores(self, ax, metric=metric)
 
     def blocks(self) -> list[Block]:
-        """What was measured, a table with differences of the macro values and then tag by tag, notes."""
+        """Return a header, a table with the differences of the macro values and per tag, and notes, to be printed."""
         title = self.a.header(f"{self.a.model} minus {self.b.model}")
         return [title, _table(self.rows, self.roc_auc, self.pr_auc, "+.3f"), *self.a._notes()]
 
     def __str__(self) -> str:
-        """The same in plain text."""
+        """Return `blocks` as plain text."""
         return plain(self.blocks())
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Agreement:
-    """How far a student repeats its teacher. Made by `agreement`.
+    """Agreement of a student with its teacher. Made by `agreement`.
 
     Attributes:
         n_clips: number of clips.
-        correlations: tag -> Pearson correlation of the two scores over clips.
-        correlation: their mean.
+        correlations: tag -> Pearson correlation of the scores of student and teacher over clips.
+        correlation: mean of `correlations`.
         roc_aucs: tag -> ROC-AUC of the student for the tenth of the clips that the teacher scores highest.
-        roc_auc: their mean.
-        excluded: tags that the teacher gives the same score everywhere, left out of all of the above.
+        roc_auc: mean of `roc_aucs`.
+        excluded: tags for which the teacher's scores are constant; left out of all of the above.
     """
 
     n_clips: int
@@ -342,11 +341,11 @@ class Agreement:
     excluded: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, ready for `json.dump`."""
+        """Return a dictionary for `json.dump`."""
         return {**dataclasses.asdict(self), "excluded": list(self.excluded)}
 
     def __str__(self) -> str:
-        """One line, and the tags left out."""
+        """Return a one-line summary, and the tags left out."""
         text = (
             f"agreement with the teacher on {self.n_clips:,} clips, {len(self.correlations)} tags: "
             f"correlation {self.correlation:.3f}, ROC-AUC for the teacher's top tenth {self.roc_auc:.3f}"
@@ -359,7 +358,7 @@ class Agreement:
 
 
 def _table(rows: Sequence[TagScore], roc_auc: Estimate, pr_auc: Estimate, number: str) -> Table:
-    """Columns tag, positives, ROC-AUC, PR-AUC; the macro values first."""
+    """Make a table with the columns tag, positives, ROC-AUC and PR-AUC; the macro values come first."""
     scored = sum(row.roc_auc is not None for row in rows)
     cells = [(f"mean, {scored} of {len(rows)} tags", "", f"{roc_auc:{number}}", f"{pr_auc:{number}}")]
     for row in rows:
@@ -369,12 +368,12 @@ def _table(rows: Sequence[TagScore], roc_auc: Estimate, pr_auc: Estimate, number
 
 
 def write_json(path: str | os.PathLike[str], data: dict[str, Any]) -> Path:
-    """Write JSON, atomically; returns the path."""
+    """Write a JSON file atomically; returns its path."""
     return _write(path, json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def write_csv(path: str | os.PathLike[str], rows: list[dict[str, Any]]) -> Path:
-    """Write rows with the same keys as CSV, atomically; returns the path."""
+    """Write rows that have the same keys to a CSV file atomically; returns its path."""
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
     writer.writeheader()
@@ -383,7 +382,7 @@ def write_csv(path: str | os.PathLike[str], rows: list[dict[str, Any]]) -> Path:
 
 
 def _write(path: str | os.PathLike[str], text: str) -> Path:
-    """All of it or nothing; bytes of a file name that are no UTF-8 become question marks."""
+    """Write text atomically; bytes of file names that are not UTF-8 become question marks."""
     from ..utils.files import write_atomically
 
     path = Path(path)

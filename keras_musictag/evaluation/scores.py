@@ -1,7 +1,7 @@
-"""`Scores`: probabilities of taggers on labelled audio, kept so that no measurement needs a second pass over the audio.
+"""`Scores`: probabilities of taggers on labelled audio, from which results are computed without reading audio again.
 
-Conventions: targets are 0 or 1, `(rows, tags)`; probabilities are float32 `(taggers, rows, tags)`. Files are named from
-the folder that all of them share, with `/`, so scores made on two machines can be compared.
+Conventions: targets are 0 or 1, `(rows, tags)`; probabilities are float32 `(taggers, rows, tags)`. File names are
+relative to the common folder of all files, with `/`, so scores made on two machines can be compared.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from .results import Comparison, Evaluation, EvaluationError, Failure, require
 if TYPE_CHECKING:
     import os
 
-_VERSION = 1  # of the file
+_VERSION = 1  # of the file format
 
 
 @dataclasses.dataclass(frozen=True)
 class ScoredRow:
-    """Which sound a row is.
+    """The audio of a row.
 
     Attributes:
-        file: from the common folder of all.
-        start: seconds into it.
-        duration: seconds, `None` for all the rest.
-        group: what the intervals resample: the artist, or the file where nobody is named.
+        file: path relative to the common folder of all files.
+        start: offset in seconds.
+        duration: duration in seconds, `None` for the rest of the file.
+        group: group that the intervals resample: the artist, or the file if no group is known.
     """
 
     file: str
@@ -50,14 +50,14 @@ class Scores:
     """Probabilities of one or more taggers for the same rows, and the true tags. Made by `measuring.score`.
 
     Attributes:
-        models: what the taggers are called, each differently.
-        weights_sha256: of each of them; empty where there is no file of these weights.
-        dataset, split: which rows.
+        models: distinct names of the taggers.
+        weights_sha256: checksum of the weights of each tagger; empty if there is no file of these weights.
+        dataset, split: names of the data set and the split.
         grouped_by: what a group is: `"track"`, `"artist"`, ...
-        tags: those that the data and all taggers have.
-        missing_tags: those of the data that some tagger does not have.
+        tags: tags that the data and all taggers have.
+        missing_tags: tags of the data that some tagger does not have.
         rows: `ScoredRow`s that all taggers could tag.
-        failed: the others.
+        failed: `Failure`s of the other rows.
         targets: int8 array `(rows, tags)`.
         probabilities: float32 array `(taggers, rows, tags)`.
     """
@@ -75,15 +75,15 @@ class Scores:
     probabilities: np.ndarray
 
     def __post_init__(self) -> None:
-        """Check that the parts belong together."""
+        """Validate shapes and names."""
         shape = (len(self.models), len(self.rows), len(self.tags))
         require(
             self.probabilities.shape == shape and self.targets.shape == shape[1:],
             f"{shape[0]} taggers, {shape[1]} rows and {shape[2]} tags need probabilities of shape {shape} and targets "
             f"{shape[1:]}; got {self.probabilities.shape} and {self.targets.shape}.",
         )
-        twice = [name for name, count in collections.Counter(self.models).items() if count > 1]
-        require(not twice, f"Taggers must have names of their own; got {twice[0] if twice else ''!r} more than once.")
+        repeated = [name for name, count in collections.Counter(self.models).items() if count > 1]
+        require(not repeated, f"Taggers must have distinct names; got {', '.join(map(repr, repeated))} more than once.")
 
     # --- Measuring ---
 
@@ -93,14 +93,14 @@ class Scores:
         """Measure one tagger.
 
         Args:
-            model: its name; not needed where there is only one.
+            model: name of the tagger; optional if there is only one.
             n_bootstrap, confidence, seed: as in `metrics.evaluate_scores`.
 
         Returns:
             `Evaluation`.
 
         Raises:
-            EvaluationError: no such tagger, no tag with both classes, or one group and intervals asked for.
+            EvaluationError: no such tagger, no tag with both classes, or only one group to resample.
         """
         if model is None:
             require(len(self.models) == 1, f"There are {len(self.models)} taggers: {', '.join(self.models)}. Name one.")
@@ -114,10 +114,10 @@ class Scores:
     def compare(
         self, a: str, b: str, *, n_bootstrap: int = 1000, confidence: float = 0.95, seed: int = 0
     ) -> Comparison:
-        """Measure the difference of two taggers, A minus B, on the same rows and the same resamples of them.
+        """Measure the difference of two taggers, A minus B, on the same rows and resamples.
 
         Args:
-            a, b: their names.
+            a, b: names of the taggers.
             n_bootstrap, confidence, seed: as in `metrics.compare_scores`.
 
         Returns:
@@ -146,13 +146,13 @@ class Scores:
     def _noted(self, result: Evaluation) -> Evaluation:
         return dataclasses.replace(result, missing_tags=self.missing_tags, failed=self.failed)
 
-    # --- Putting together ---
+    # --- Joining ---
 
     def join(self, other: Scores) -> Scores:
-        """The taggers of both, on the rows and tags that both have.
+        """Return the scores of all taggers of both, on the rows and tags that both have.
 
         Raises:
-            EvaluationError: they are of different data: names, splits or labels differ, or nothing is in common.
+            EvaluationError: data set, split or labels differ, or no row or tag is in common.
         """
         mine, theirs = (f"{scores.dataset} {scores.split}" for scores in (self, other))
         require(mine == theirs, f"Scores on {mine} and on {theirs} cannot be compared. Score both on the same rows.")
@@ -168,8 +168,8 @@ class Scores:
         different = int((a.targets != b.targets).any(axis=1).sum())
         require(
             not different,
-            f"{different} of {len(pairs)} rows have other labels in the one than in the other: these are two versions "
-            f"of {self.dataset!r}. Score both on the same one.",
+            f"{different} of {len(pairs)} rows have different labels, so these are two versions of {self.dataset!r}. "
+            f"Score all taggers on the same one.",
         )
         return dataclasses.replace(
             a,
@@ -183,7 +183,7 @@ class Scores:
         )
 
     def _keys(self) -> list[tuple[str, float, float | None, int]]:
-        """What each row is, and how often it came before."""
+        """Return a key per row: file, start, duration, and the number of equal rows before it."""
         seen: collections.Counter[Any] = collections.Counter()
         keys = []
         for row in self.rows:
@@ -206,14 +206,14 @@ class Scores:
     # --- Files ---
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write everything to an `.npz` file, which `load` reads, or a table of the rows to a `.csv` file.
+        """Write all data to an `.npz` file, which `load` reads, or a table of the rows to a `.csv` file.
 
         Returns:
-            Its path.
+            Path of the file.
 
         Raises:
-            EvaluationError: the name ends in something else.
-            CacheError: it cannot be written.
+            EvaluationError: the suffix is neither `.npz` nor `.csv`.
+            CacheError: the file cannot be written.
         """
         path = Path(path)
         suffix = path.suffix.lower()
@@ -223,15 +223,15 @@ class Scores:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Scores:
-        """Read what `save` wrote to an `.npz` file.
+        """Read an `.npz` file written by `save`.
 
         Raises:
-            EvaluationError: it is not there, or is something else.
+            EvaluationError: the file is missing or has other content.
         """
         try:
             with np.load(io.BytesIO(Path(path).read_bytes()), allow_pickle=False) as file:
                 about = json.loads(str(file["about"]))
-                require(about.pop("version") == _VERSION, "it is of another version of this package")
+                require(about.pop("version") == _VERSION, "another version of this package wrote it")
                 for field, kind in (("rows", ScoredRow), ("failed", Failure)):
                     about[field] = tuple(kind(*values) for values in about[field])
                 for field in ("models", "weights_sha256", "tags", "missing_tags"):
@@ -239,8 +239,8 @@ class Scores:
                 return cls(**about, targets=file["targets"], probabilities=file["probabilities"])
         except (OSError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as error:
             raise EvaluationError(
-                f"{path} holds no scores that can be read: {error}. Give an .npz file that `evaluate --scores` or "
-                "Scores.save wrote."
+                f"{path} cannot be read as scores: {error}. Pass an .npz file written by `evaluate --scores` or "
+                "Scores.save."
             ) from error
 
     def _npz(self) -> bytes:
@@ -260,7 +260,7 @@ class Scores:
         return file.getvalue()
 
     def _csv(self) -> bytes:
-        """Columns file, start, duration, group, then `target:TAG`, then `MODEL:TAG`."""
+        """Return a table with the columns file, start, duration, group, then `target:TAG`, then `MODEL:TAG`."""
         text = io.StringIO(newline="")
         table = csv.writer(text, lineterminator="\n")
         names = [f"{what}:{tag}" for what in ("target", *self.models) for tag in self.tags]
