@@ -161,7 +161,7 @@ def test_memory_is_constant():
 def test_what_cannot_be_streamed():
     with pytest.raises(ValueError, match="hop_seconds must be positive"):
         TAGGER.stream([], 16_000, hop_seconds=0)  # at once, not when the first row is asked for
-    with pytest.raises(AudioTooShortError, match=r"The stream has no samples\. Check what feeds it"):
+    with pytest.raises(AudioTooShortError, match=r"The stream has no samples\. Check its source"):
         list(TAGGER.stream([], 16_000))
     with pytest.raises(InvalidSamplesError, match=r"iterable of arrays.*Pass \[array\]"):
         list(TAGGER.stream(noise(1, 16_000), 16_000))

@@ -1,9 +1,8 @@
-"""Sound that is still coming in: blocks of samples at one rate become mono blocks at another, without waiting.
+"""Mix and resample live audio block by block, with little delay.
 
-Conventions: blocks are `(samples,)` or `(channels, samples)`, integers or floats, as everywhere in this package. What
-comes out equals `reading.stream` on the same sound, with one exception. `mixing.mix` looks at ten seconds of channels
-before it decides whether their mean stands for them; here nothing may wait so long. Samples leave at once, and the
-decision is made from what was heard up to the last whole second.
+Conventions: blocks are `(samples,)` or `(channels, samples)`, integers or floats, as everywhere in this package. The
+result equals that of `reading.stream`, with one exception: `mixing.mix` reads 10 s of audio before it decides whether
+the channels cancel each other out; here, the decision is based on the 10 s up to the last whole second.
 """
 
 from __future__ import annotations
@@ -19,11 +18,11 @@ from .decoding import Blocks
 from .mixing import CANCELLED, mono
 from .reading import check_samples, check_sr, checked, resample
 
-# soxr holds samples back until its filter has seen what follows. The most that was measured over pairs of rates from 8
-# to 192 kHz is 0.12 s; tests/test_live.py measures it again.
+# Maximum delay of soxr, whose filter needs the following samples. Measured for pairs of rates from 8 to 192 kHz: up to
+# 0.12 s; tests/test_live.py measures it again.
 RESAMPLER_SECONDS = 0.15
 
-_MEMORY = 10  # seconds that the decision about the channels looks back on, as many as `mixing.mix` looks at
+_MEMORY = 10  # seconds of audio that decide whether channels cancel, as in `mixing.mix`
 
 
 def stream_blocks(
@@ -35,7 +34,7 @@ def stream_blocks(
     name: str = "The stream",
     notes: list[str] | None = None,
 ) -> Blocks:
-    """Mix blocks to mono and resample them as they come; memory does not grow.
+    """Mix blocks to mono and resample them as they arrive, in bounded memory.
 
     Args:
         blocks: arrays `(samples,)` or `(channels, samples)` in order, of any lengths, empty ones too. Floats are within
@@ -43,16 +42,16 @@ def stream_blocks(
         sr: their sample rate in Hz.
         target_sr: rate of the result in Hz.
         resampler: soxr quality.
-        name: what to call the sound in messages.
-        notes: gets a sentence at the end if channels cancelled each other out.
+        name: name of the audio in messages.
+        notes: list to which a sentence is added at the end if channels cancelled each other out.
 
     Yields:
-        float32 arrays `(samples,)` of any lengths. A sample comes out `RESAMPLER_SECONDS` after it came in at the
-        latest, counted in seconds of sound; at once if both rates are the same.
+        float32 arrays `(samples,)` of varying lengths, delayed by at most `RESAMPLER_SECONDS` of audio, and not at all
+        if both rates are the same.
 
     Raises:
-        InvalidSamplesError: `sr` or a block cannot be sound.
-        AudioTooShortError: there was no sample in any block.
+        InvalidSamplesError: `sr` or a block is not valid.
+        AudioTooShortError: no block has a sample.
 
     Example:
         >>> blocks = [np.zeros((2, 4410), "int16")] * 10
@@ -68,11 +67,11 @@ def stream_blocks(
         empty = False
         yield block
     if empty:
-        raise AudioTooShortError(f"{name} has no samples. Check what feeds it.")
+        raise AudioTooShortError(f"{name} has no samples. Check its source.")
 
 
 def _planes(blocks: Iterable[Any], name: str) -> Iterator[np.ndarray]:
-    """Blocks as `(channels, samples)`."""
+    """Validate blocks and yield them as `(channels, samples)`, without empty ones."""
     if isinstance(blocks, np.ndarray):
         raise InvalidSamplesError(
             f"{name} must be an iterable of arrays, one per block; got one array of shape {blocks.shape}. "
@@ -87,9 +86,9 @@ def _planes(blocks: Iterable[Any], name: str) -> Iterator[np.ndarray]:
 
 
 def _mix(blocks: Iterator[np.ndarray], rate: int, notes: list[str]) -> Blocks:
-    """Mean of the channels, or the channel that was loudest so far where the mean has been lost.
+    """Average the channels, or take the loudest one while they cancel each other out.
 
-    Cut at whole seconds, so that the result does not depend on how the blocks are split.
+    Blocks are split at whole seconds, so the result does not depend on their lengths.
     """
     heard = _Channels(rate)
     cancelled = samples = 0
@@ -111,12 +110,12 @@ def _mix(blocks: Iterator[np.ndarray], rate: int, notes: list[str]) -> Blocks:
 
 
 class _Channels:
-    """Energies of channels, and of their mean, in the last seconds.
+    """Energies of the channels and of their mean in the last 10 s.
 
     Attributes:
-        channels: how many there are.
-        chosen: the channel that stands for all, `None` for their mean.
-        left: samples until the decision is made again.
+        channels: number of channels.
+        chosen: the channel to use, `None` for the mean.
+        left: samples until the choice is made again.
     """
 
     def __init__(self, rate: int, channels: int = 0) -> None:
@@ -124,13 +123,13 @@ class _Channels:
         self.chosen: int | None = None
         self.left = self._rate = rate
         self._seconds: collections.deque[np.ndarray] = collections.deque(maxlen=_MEMORY)
-        self._second = np.zeros(channels + 1)  # of the mean, then of each channel
+        self._second = np.zeros(channels + 1)  # energies in this second: of the mean, then of each channel
 
     def add(self, piece: np.ndarray, y: np.ndarray) -> None:
-        """Take `(channels, samples)` into account; `y` is what was made of it."""
+        """Add the energies of `(channels, samples)`, which was mixed to `y`, and choose after a whole second."""
         self.left -= len(y)
         if self.channels > 1:
-            with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is found and reported later
+            with np.errstate(over="ignore", invalid="ignore"):  # values that are not finite are reported later
                 each = [mono(channel) for channel in piece]
                 mean = y if self.chosen is None else mono(piece)
                 self._second += [float(np.dot(one, one)) for one in (mean, *each)]

@@ -316,7 +316,7 @@ def _is_number(value: Any) -> bool:
 
 
 def check_sr(sr: Any, what: str, most: int = MAX_SR) -> int:
-    """Sample rate as an integer; raise unless it is a whole number of Hz within bounds. `what` is what to call it."""
+    """Require a whole number of Hz within bounds; returns it as an integer. `what` names it in the message."""
     if not _is_number(sr) or not MIN_SR <= sr <= most or sr != int(sr):
         khz = f" That looks like kHz: use {round(1000 * sr)}." if _is_number(sr) and 4 <= sr <= 400 else ""
         raise InvalidSamplesError(
@@ -331,19 +331,19 @@ def _check_seconds(what: str, value: Any) -> None:
 
 
 def check_samples(y: np.ndarray) -> None:
-    """Raise unless an array is `(samples,)` or `(channels, samples)` of numbers that sound can have.
+    """Validate the shape and type of an array `(samples,)` or `(channels, samples)`.
 
     Raises:
-        InvalidSamplesError: what is wrong with its shape or type.
+        InvalidSamplesError: wrong shape or type.
     """
     if y.ndim not in (1, 2):
         raise InvalidSamplesError(f"An array must be (samples,) or (channels, samples); got shape {y.shape}.")
     if y.dtype.kind not in "iuf":
         raise InvalidSamplesError(f"Samples must be integers or floats; got an array of {y.dtype}.")
-    if y.dtype.kind in "iu" and y.dtype.itemsize > 4:  # NumPy's default integer; scaled by 2**63 it would be silence
+    if y.dtype.kind in "iu" and y.dtype.itemsize > 4:  # 16-bit audio in NumPy's default type; scaled, it is silence
         raise InvalidSamplesError(
-            f"No sound has 64-bit integers; got an array of {y.dtype}. Cast it to the width it was recorded with, e.g. "
-            "y.astype('int16')."
+            f"Integers must have at most 32 bits; got an array of {y.dtype}. Cast it to its original width, "
+            "e.g. y.astype('int16')."
         )
     if y.ndim == 2 and y.shape[0] > _MAX_CHANNELS and y.shape[0] > y.shape[1]:
         raise InvalidSamplesError(
@@ -353,14 +353,14 @@ def check_samples(y: np.ndarray) -> None:
 
 
 def checked(blocks: Blocks, name: str, first: int) -> Blocks:
-    """Pass blocks on as long as every sample is a number that sound can have; `first` is the frame they begin at."""
+    """Yield the blocks; raise at samples that are not finite or far over full scale. They begin at frame `first`."""
     for block in blocks:
-        peak = max(float(block.max()), -float(block.min())) if len(block) else 0.0  # NaN, if there is any
+        peak = max(float(block.max()), -float(block.min())) if len(block) else 0.0  # NaN if the block contains NaN
         if not math.isfinite(peak):
             at = first + int(np.argmin(np.isfinite(block)))
             raise InvalidSamplesError(
-                f"{name} has samples that are NaN or infinite, the first one at sample {at}. Repair the "
-                "sound, e.g. with numpy.nan_to_num."
+                f"{name} has samples that are NaN or infinite, the first one at sample {at}. Replace them, e.g. with "
+                "numpy.nan_to_num."
             )
         if peak > MAX_PEAK:
             raise InvalidSamplesError(
