@@ -436,7 +436,7 @@ NAN = np.array([[0.1, 0.2], [0.3, np.nan], [0.5, np.inf], [0.2, 0.3]])
         ({"groups": [1, 2, 3]}, r"groups must name one group per clip, shape \(4,\); got shape \(3,\)"),
         (
             {"groups": ["a", "", "b", ""]},
-            "a group for every clip; 2 of 4 are empty, the first is clip 1. .* put the track's",
+            "a group for every clip; 2 of 4 are empty, the first is clip 1. .* use the name of the track",
         ),
         ({"groups": [0.0, np.nan, 1, 1]}, "1 of 4 are empty"),
         ({"groups": ["a", "b", "c", None]}, "1 of 4 are empty, the first is clip 3"),
