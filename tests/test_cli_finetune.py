@@ -97,7 +97,10 @@ def test_a_dry_run_finds_every_problem_and_writes_nothing(folder):
         (("tiny",), "Missing option '--data'"),
         (("tine", "-d", "sounds"), "Unknown model 'tine'. Did you mean 'tiny'"),
         (("tiny", "-d", "nothing.csv"), "nothing.csv cannot be read (No such file or directory)"),
-        (("tiny", "-d", "sounds", "--tags", "tick,,beep"), "--tags 'tick,,beep': write names with commas between them"),
+        (
+            ("tiny", "-d", "sounds", "--tags", "tick,,beep"),
+            "--tags: 'tick,,beep' has an empty name. Write names with ',' between them",
+        ),
         (("tiny", "-d", "sounds", "--tags", "dub"), "None of the tags 'dub' is in the manifest"),
         (("tiny", "-d", "sounds", "--validation", "2"), "validation must be a share between 0 and 1, clips, or None"),
         (("tiny", "-d", "sounds", "--validation", "other.csv"), "other.csv cannot be read"),

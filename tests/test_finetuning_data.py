@@ -225,7 +225,10 @@ def test_tags_that_cannot_be_learned(sounds, tmp_path):
     )
     data = prepare(rare)
     assert data.tags == ("beep", "hiss") and data.exclusive
-    assert data.notes[0] == "left out, being on fewer than 2 clips to learn from: 'tick', 'bleep'"
+    assert data.notes[0] == (
+        "left out, being on fewer than 2 clips to learn from: 'tick' (1 of 1 clips usable), 'bleep' (1 of 1 clips "
+        "usable)"
+    )
     assert kinds(data)["rare tag"] == 2 and len(data.train) + len(data.validation) == 16
     with pytest.raises(DataError, match=r"the tag 'bleep' has 1 rows in all, fewer than 2"):
         prepare(rare, strict=True)
@@ -317,7 +320,8 @@ def test_clips_that_turn_out_to_be_bad_later(sounds):
     assert len(left.train) == len(data.train) - 1 and left.validation is None and left.report is data.report
     ticks = [(row.path, row.start) for row in sounds if row.tags == ("tick",)]
     with pytest.raises(
-        FineTuneError, match=r"Without the clips that cannot be used, none to learn from has 'tick'\. Mend"
+        FineTuneError,
+        match=r"Without the clips that cannot be used, none to learn from has 'tick' \(0 of [5-8] clips usable\)",
     ):
         without(data, ticks)
 

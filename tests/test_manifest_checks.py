@@ -179,11 +179,11 @@ def test_tags_that_cannot_be_learned(sound):
     report = check(*rows, tags=("rock", "live", "jazz", "none"), min_rows=2)
     assert found(report) == [(None, kind) for kind in ("tag everywhere", "rare tag", "tag not in train", "rare tag")]
     assert [str(problem) for problem in report.problems] == [
-        "the tag 'rock' is on all 2 rows in train: there is nothing to tell it from; add some without it, or leave it "
-        "out with with_tags()",
-        "the tag 'live' has 1 rows in train, fewer than 2; add some, leave it out with with_tags(), or pass min_rows",
+        "the tag 'rock' is on all 2 rows in train: there is nothing to tell it from; add some without it, or leave "
+        "the tag out",
+        "the tag 'live' has 1 rows in train, fewer than 2 (min_rows); add some, or leave the tag out",
         "the tag 'jazz' is only in valid: it cannot be learned",
-        "the tag 'none' has 0 rows in train, fewer than 2; add some, leave it out with with_tags(), or pass min_rows",
+        "the tag 'none' has 0 rows in train, fewer than 2 (min_rows); add some, or leave the tag out",
     ]
     assert len(report.ok) == 3
     unsplit = [Row(path=row.path, tags=row.tags) for row in rows]

@@ -10,6 +10,7 @@ import click
 
 from ..models.registry import DEFAULT_MODEL
 from ..training.training_spec import PRECISIONS
+from ..utils.name_lists import split_names
 from ..utils.tables import echo
 from .common import (
     STOPPED,
@@ -47,7 +48,11 @@ _SETTINGS = ("stages", "epochs", "learning_rate", "precision", "seed")
 )
 @click.option("--data", "-d", metavar="DATA", required=True, shell_complete=complete_file, help=DATA_HELP)
 @click.option("--out", "-o", type=click.Path(path_type=Path), help="Folder of the result  [default: MODEL-DATA]")
-@click.option("--tags", metavar="A,B,...", help="Tags to learn, in the order of the outputs  [default: all]")
+@click.option(
+    "--tags",
+    metavar="A,B,...",
+    help='Tags to learn, in the order of the outputs; one with a comma as "A, B"  [default: all]',
+)
 @click.option(
     "--validation",
     metavar="SHARE|DATA|none",
@@ -155,10 +160,10 @@ def _planned_with_the_best(data: str, options: dict[str, Any], given: dict[str, 
 def _tags(text: str | None) -> list[str] | None:
     if text is None:
         return None
-    tags = [tag.strip() for tag in text.split(",")]
-    if not all(tags):
-        raise UsageProblem(f"--tags {text!r}: write names with commas between them, e.g. dub,garage.")
-    return tags
+    try:
+        return split_names(text)
+    except ValueError as error:
+        raise UsageProblem(f"--tags: {error}") from error
 
 
 def _validation(text: str) -> float | str | None:

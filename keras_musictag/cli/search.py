@@ -13,14 +13,40 @@ from typing import TYPE_CHECKING
 import click
 
 from ..utils.tables import Table, echo
-from .common import csv_option, format_option, import_backend, json_option, main, print_json, progress_only, suggest
+from .common import (
+    UsageProblem,
+    csv_option,
+    format_option,
+    import_backend,
+    json_option,
+    main,
+    print_json,
+    progress_only,
+    suggest,
+)
 from .completers import complete_model
 
 if TYPE_CHECKING:
     from ..apps.library import Found
 
+_DASH = "A tag that begins with a dash goes in double quotation marks: '\"-guitar\" > 0.5'."
 
-@main.command(short_help="Find files in a table written by `library`.")
+
+class _Search(click.Command):
+    """A command whose argument WHERE may be mistaken for an option: `-guitar > 0.5`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the arguments; an error says how to write a tag that begins with a dash."""
+        dashed = any(arg.startswith("-") and len(arg) > 2 and arg[1] != "-" for arg in args)
+        try:
+            return super().parse_args(ctx, args)
+        except click.UsageError as error:
+            if not dashed:
+                raise
+            raise click.UsageError(f"{error.format_message()} {_DASH}", ctx) from error
+
+
+@main.command(cls=_Search, short_help="Find files in a table written by `library`.")
 @click.argument("table", type=click.Path(path_type=Path))
 @click.argument("where", default="")
 @click.option(
@@ -41,12 +67,15 @@ if TYPE_CHECKING:
 def search(table: Path, where: str, like: Path | None, model: str | None, limit: int, output: str) -> None:
     """Find files in TABLE, a Parquet file that `library` wrote, for which WHERE holds.
 
-    WHERE is a condition on tags and on the table's columns, as in SQL. A tag alone means at least 0.5.
+    WHERE is a condition on tags and on the table's columns, as in SQL. A tag alone means at least 0.5. A tag may
+    stand in double quotation marks, and must if it begins with a dash or is a word of SQL.
 
     \b
     keras-musictag search tags.parquet "guitar>0.5 and not vocals"
     keras-musictag search tags.parquet "techno and duration_s<300" --like song.mp3
     """  # noqa: D301
+    if model is not None and like is None:  # or a condition such as -metal, which is read as -m etal
+        raise UsageProblem(f"--model {model}: it names the model of --like's embeddings. Leave it out. {_DASH}")
     from ..apps.library import search
 
     if like is not None:

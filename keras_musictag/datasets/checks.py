@@ -224,8 +224,8 @@ def _tag_counts(manifest: Manifest, min_rows: int) -> list[_Fault]:
             faults.append(
                 (
                     "rare tag",
-                    f"the tag {tag!r} has {rows} rows {of}, fewer than {min_rows}; add some, leave it out with "
-                    "with_tags(), or pass min_rows",
+                    f"the tag {tag!r} has {rows} rows {of}, fewer than {min_rows} (min_rows); add "
+                    "some, or leave the tag out",
                 )
             )
         elif min_rows and (targets[learned, column] == 1).all():
@@ -233,7 +233,7 @@ def _tag_counts(manifest: Manifest, min_rows: int) -> list[_Fault]:
                 (
                     "tag everywhere",
                     f"the tag {tag!r} is on all {rows} rows {of}: there is nothing to tell it from; add some without "
-                    "it, or leave it out with with_tags()",
+                    "it, or leave the tag out",
                 )
             )
     return faults

@@ -6,6 +6,7 @@ import collections
 import dataclasses
 import math
 import os
+import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -96,6 +97,8 @@ def tag_names(tags: Iterable[str]) -> tuple[str, ...]:
     for name in names:
         if not isinstance(name, str) or not name.strip() or name != name.strip():
             raise DataError(f"A tag must be a name without spaces around it; got {name!r}. Correct or remove it.")
+        if any(unicodedata.category(character) == "Cc" for character in name):
+            raise DataError(f"A tag must be one line without control characters; got {name!r}. Rename it.")
     twice = [name for name, count in collections.Counter(names).items() if count > 1]
     if twice:
         raise DataError(f"Tags come more than once: {', '.join(map(repr, twice))}. Name each once.")

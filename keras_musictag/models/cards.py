@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ..audio.demo import SECTIONS
+from ..utils.name_lists import join_names
 from ..utils.tables import Table
 from .card_input import highest_frequency, preprocessing
 from .card_metadata import SCORE_NAMES, front_matter, licence_url
@@ -58,7 +59,7 @@ def model_card(spec: ModelSpec, name: str | None = None) -> str:
     sections = {
         "Use": _use(spec, name or spec.name),
         "Example": _example(spec),
-        "Tags": [f"{len(spec.tags)} tags, in the order of the outputs: {', '.join(spec.vocabulary.names)}."],
+        "Tags": [f"{len(spec.tags)} tags, in the order of the outputs: {join_names(spec.vocabulary.names)}."],
         "Intended use": [spec.intended_use or "Not stated."],
         "Limits": _limits(spec),
         "Evaluation": _evaluation(spec),
@@ -187,7 +188,7 @@ def _summary(spec: ModelSpec) -> list[str]:
 def _output(spec: ModelSpec) -> str:
     """Return a sentence on the output of the model."""
     count = len(spec.tags)
-    tags = ", ".join(spec.vocabulary.names[:5])
+    tags = join_names(spec.vocabulary.names[:5])
     if count > 5:
         tags += f" and {count - 5} more"
     if spec.config.get("classifier_activation") == "softmax":

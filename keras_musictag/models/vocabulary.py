@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Self
 
 from ..errors import UnknownTagError
+from ..utils.name_lists import join_names
 
 KINDS = ("genre", "instrument", "mood", "voice", "era", "tempo", "other")
 
@@ -130,7 +131,7 @@ def column_of(tag: str, tags: Sequence[str]) -> int:
         return tuple(tags).index(tag)
     near = difflib.get_close_matches(str(tag), tags, n=3)
     question = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
-    raise UnknownTagError(f"Unknown tag {tag!r}.{question} Known: {', '.join(tags)}.")
+    raise UnknownTagError(f"Unknown tag {tag!r}.{question} Known: {join_names(tags)}.")
 
 
 @functools.cache

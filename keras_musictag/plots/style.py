@@ -6,7 +6,10 @@ Colours differ in lightness and lines in their strokes, so plots are readable in
 from __future__ import annotations
 
 import io
+import logging
+import re
 import textwrap
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,6 +20,8 @@ from ..utils.files import write_atomically
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+_log = logging.getLogger(__name__)
 
 COLOURS = "cividis"  # for fractions and probabilities: perceptually uniform, also with colour blindness
 FILL, LINE, MARK, INK = "#8fb0dc", "#1b3f73", "#b35806", "black"  # light blue, dark blue, dark orange
@@ -70,8 +75,27 @@ def save_figure(drawn: Axes | Figure, path: str | Path) -> None:
     path = Path(path)
     picture = io.BytesIO()
     figure: Any = getattr(drawn, "figure", drawn)
-    figure.savefig(picture, dpi=150, format=path.suffix[1:])
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        figure.savefig(picture, dpi=150, format=path.suffix[1:])
+    _pass_on(caught, path)
     write_atomically(path, picture.getvalue())
+
+
+def _pass_on(caught: Sequence[warnings.WarningMessage], path: Path) -> None:
+    """Warn again, but only once of all characters that no font has."""
+    missing = []
+    for each in caught:
+        glyph = re.match(r"Glyph (\d+) .*missing from", str(each.message))
+        if glyph is None:
+            warnings.warn_explicit(each.message, each.category, each.filename, each.lineno)
+        else:
+            missing.append(chr(int(glyph[1])))
+    if missing:
+        _log.warning(
+            "%s: its font has no %s; boxes are drawn instead. Install a font that has them, e.g. Noto Sans CJK, and "
+            "name it in Matplotlib's font.family.", path, "".join(sorted(set(missing)))
+        )  # fmt: skip
 
 
 # === Style ===

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ...tagging.base import BaseTagger
 
 _MEANT = 0.5  # probability from which on a tag counts as being there
+_CONSTANTS = ("null", "true", "false")  # of SQL, where no tag has that name
 _SHOWN = 5  # tags of a file, if the condition names none
 
 
@@ -164,14 +165,21 @@ class _Condition:
 
     def _quoted(self, where: str) -> str:
         """Put names of tags that SQL would not take for one name (`female vocal`) into quotation marks."""
-        odd = [tag for tag in self._tags if not re.fullmatch(r"[^\W\d]\w*", tag)]
+        odd = [tag for tag in self._tags if _is_odd(tag)]
         names = "|".join(re.escape(tag) for tag in sorted(odd, key=len, reverse=True))
         if not odd:
             return where
         pattern = rf"""'(?:[^']|'')*'|"(?:[^"]|"")*"|(?<!\w)({names})(?!\w)"""
-        return re.sub(
-            pattern, lambda found: _literal(found[0], '"') if found[1] else found[0], where, flags=re.IGNORECASE
-        )
+
+        def quoted(found: re.Match[str]) -> str:
+            text = found[0]
+            if found[1]:
+                is_null = text.lower() in _CONSTANTS and re.search(r"\bis(\s+not)?\s*$", where[: found.start()], re.I)
+                return text if is_null else _literal(text, '"')
+            # A tag that has quotation marks itself, unless it is another one with them around it.
+            return _literal(text, '"') if text in odd and text[1:-1] not in self._tags else text
+
+        return re.sub(pattern, quoted, where, flags=re.IGNORECASE)
 
     def _name(self, node: Any, whether: bool) -> None:
         """Put columns in the place of tags, in a part of the syntax tree.
@@ -200,6 +208,13 @@ class _Condition:
         if tag not in self._named:
             self._named.append(tag)
         return self._named.index(tag)
+
+
+def _is_odd(tag: str) -> bool:
+    """Whether SQL would not take a tag for a name. Numbers, and signs alone, stay what they are in SQL."""
+    return tag.lower() in _CONSTANTS or (
+        re.fullmatch(r"[^\W\d]\w*", tag) is None and re.search(r"[^\W\d]", tag) is not None
+    )
 
 
 def _literal(text: str, mark: str = "'") -> str:

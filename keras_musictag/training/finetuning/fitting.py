@@ -160,6 +160,8 @@ def fine_tune(
     prepared = plan(
         tagger, data, tags, validation=validation, settings=settings, single_label=single_label, strict=strict
     )
+    if not prepared.data.report.passed:
+        _log.warning("%s", "\n".join(map(str, [prepared.data.report, *prepared.data.notes])))
     return carry_out(prepared, folder, cache=cache, strict=strict, progress=progress)
 
 

@@ -157,8 +157,8 @@ def without(data: FineTuneData, bad: Collection[tuple[Path, float]]) -> FineTune
     gone = [tag for tag, count in zip(data.tags, train.targets().sum(axis=0), strict=True) if not count]
     if gone:
         raise FineTuneError(
-            f"Without the clips that cannot be used, none to learn from has {_named(gone)}. Mend them, or leave these "
-            "tags out."
+            f"Without the clips that cannot be used, none to learn from has {_counted(gone, data.train, train)}. Mend "
+            "them, or leave these tags out."
         )
     _require_enough(train, data.exclusive)
     kept = {name: part for name, part in left.items() if len(part)}
@@ -199,7 +199,7 @@ def _checked(
             f"{len(learned)} such clips. Add clips. {report}"
         )
     if rare:
-        notes.append(f"left out, being on fewer than {LEAST} clips to learn from: {_named(rare)}")
+        notes.append(f"left out, being on fewer than {LEAST} clips to learn from: {_counted(rare, manifest, learned)}")
         usable = _without(usable, kept, allow_untagged)
     return usable, report
 
@@ -284,6 +284,13 @@ def _spread(manifest: Manifest, notes: list[str]) -> Manifest:
             for number in group:
                 rows[number] = dataclasses.replace(rows[number], split="train")
     return Manifest(tuple(rows), manifest.tags)
+
+
+def _counted(tags: Sequence[str], given: Manifest, usable: Manifest) -> str:
+    """Names of tags, each with how many of its clips are `usable` to learn from."""
+    counts = [dict(zip(part.tags, (part.targets() > 0).sum(axis=0), strict=True)) for part in (given, usable)]
+    told = [f"{tag!r} ({counts[1][tag]} of {counts[0][tag]} clips usable)" for tag in tags[:_SHOWN]]
+    return ", ".join(told) + (f" and {len(tags) - _SHOWN} more" if len(tags) > _SHOWN else "")
 
 
 def _named(tags: Sequence[str]) -> str:
