@@ -62,14 +62,22 @@ def test_multiply_adds_by_hand():
     inputs = keras.Input((8, 10, 3))
     x = keras.layers.Conv2D(4, (3, 3), padding="same", strides=2)(inputs)  # 4 x 5 places
     x = keras.layers.BatchNormalization()(x)
+    x = keras.layers.DepthwiseConv2D((3, 2), padding="same")(x)  # 4 channels, each for itself
     x = keras.layers.Reshape((20, 4))(x)
     x = keras.layers.Conv1D(6, 2)(x)  # 19 places
     x = keras.layers.GRU(5)(x)  # 19 steps
     model = keras.Model(inputs, keras.layers.Dense(7)(x))
-    by_hand = 4 * 5 * 3 * 3 * 3 * 4 + 19 * 2 * 4 * 6 + 19 * (6 * 15 + 5 * 15) + 5 * 7
+    by_hand = 4 * 5 * 3 * 3 * 3 * 4 + 4 * 5 * 3 * 2 * 4 + 19 * 2 * 4 * 6 + 19 * (6 * 15 + 5 * 15) + 5 * 7
     assert multiply_adds(model) == by_hand
     inner = sum(variable.shape[0] for variable in model.layers[2].non_trainable_variables)
     assert parameters(model) == (model.count_params() - inner, model.count_params())
+
+
+@pytest.mark.parametrize("name", ["won_fcn_mtt", "won_crnn_mtt", "won_musicnn_mtt", "choi_crnn_msd", "mn04_audioset"])
+def test_every_layer_of_the_published_architectures_is_counted(name):
+    core = kmt.load(name, weights=None).core
+    assert 1e8 < multiply_adds(core) < 1e10
+    assert parameters(core)[1] == kmt.model_info(name).claims["parameters"]
 
 
 def test_an_unknown_layer_is_not_counted_as_nothing():

@@ -15,7 +15,7 @@ def parameters(core: keras.Model) -> tuple[int, int]:
 
 
 def multiply_adds(core: keras.Model) -> int:
-    """Multiplications with an addition for one window, in convolutions, dense layers and GRUs.
+    """Multiplications with an addition for one window, in convolutions (depthwise ones too), dense layers and GRUs.
 
     Elementwise work (batch norms, activations, pooling) is left out.
 
@@ -52,7 +52,7 @@ def multiply_adds_by_layer(core: keras.Model) -> dict[str, int]:
 def _of_layer(layer: Any) -> int:
     import keras
 
-    if isinstance(layer, (keras.layers.Conv1D, keras.layers.Conv2D)):
+    if isinstance(layer, (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.DepthwiseConv2D)):
         return _steps(layer) * math.prod(layer.kernel.shape)
     if isinstance(layer, keras.layers.Dense):
         return math.prod(_shape(layer.output)[:-1]) * math.prod(layer.kernel.shape)
