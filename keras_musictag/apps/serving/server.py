@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...audio.demo import demo_clip
 from ...errors import MissingExtraError, MusicTagError
+from .live_tagging import LiveTagging
 from .tagging_service import TaggingService
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 _SWEEP, _AGE = 60, 900  # seconds: how often old uploads are looked for, and when they are old
 _AT_ONCE = 2  # requests: one is decoded while another is in the network
 _NONE = "none"
+_PIECE_SECONDS = 0.5  # of a microphone's sound, sent at a time
+_LONGEST_SECONDS = 3600  # that the page listens to a microphone
 _PORTS = range(7860, 7960)  # tried in order unless told otherwise; Gradio's own
 
 # What the page may load: itself. Gradio 6.10, for one, fetched a script from another server.
@@ -49,6 +52,13 @@ class _Uploads:
             left = {name: {path for path in paths if path.exists()} for name, paths in self._sessions.items()}
             self._sessions = {name: paths for name, paths in left.items() if paths}
             self._sessions.setdefault(session, set()).add(path)
+
+    @staticmethod
+    def delete_piece(path: Path) -> None:
+        """Delete a piece of a recording that was just used, and its folder."""
+        path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            path.parent.rmdir()
 
     def delete(self, session: str | None) -> None:
         with self._lock:
@@ -137,6 +147,7 @@ def build(service: TaggingService) -> gradio.Blocks:
     """
     gradio = _import_gradio()
     uploads = _Uploads()
+    live = LiveTagging(service)
 
     def tag(sound: str | None, model: str, second: str, request: Any) -> dict[str, Any] | None:
         if sound is None:
@@ -144,11 +155,24 @@ def build(service: TaggingService) -> gradio.Blocks:
         uploads.keep(request.session_hash, Path(sound))
         return service.answer(sound, [model, second] if second != _NONE else [model])
 
+    def listen(piece: str | None, model: str, request: Any) -> str:
+        if piece is None:
+            return ""
+        try:
+            return live.add(request.session_hash, piece, model)
+        finally:
+            uploads.delete_piece(Path(piece))
+
+    def stop(request: Any) -> None:
+        live.end(request.session_hash)
+
     def forget(request: Any) -> None:
+        live.end(request.session_hash)
         uploads.delete(request.session_hash)
 
     # Gradio looks at annotations to see which functions want the request.
-    tag.__annotations__["request"] = forget.__annotations__["request"] = gradio.Request
+    for function in (tag, listen, stop, forget):
+        function.__annotations__["request"] = gradio.Request
 
     with gradio.Blocks(
         title="keras_musictag", analytics_enabled=False, fill_width=True, delete_cache=(_SWEEP, _AGE)
@@ -177,6 +201,28 @@ def build(service: TaggingService) -> gradio.Blocks:
                     [(_NONE, _NONE), *choices], value=_NONE, label="Compare with", elem_id="second"
                 )
         answer = gradio.HTML(html_template="<div></div>", js_on_load=_text("page.js"), elem_id="answer")
+        with gradio.Accordion("Live: tags while the microphone records", open=False, elem_id="live-part"):
+            microphone = gradio.Audio(
+                sources=["microphone"],
+                streaming=True,
+                type="filepath",
+                label="Microphone",
+                elem_id="microphone",
+                waveform_options=gradio.WaveformOptions(show_recording_waveform=False),
+            )
+            heard = gradio.HTML(elem_id="live")
+        microphone.start_recording(stop, api_visibility="private")
+        microphone.stop_recording(stop, api_visibility="private")
+        microphone.stream(
+            listen,
+            [microphone, model],
+            heard,
+            stream_every=_PIECE_SECONDS,
+            time_limit=_LONGEST_SECONDS,
+            concurrency_limit=_AT_ONCE,
+            show_progress="hidden",
+            api_visibility="private",
+        )
         clip.click(lambda: str(demo_clip()), outputs=sound, api_visibility="private")
         gradio.on(
             [sound.change, model.change, second.change],
