@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -156,3 +157,36 @@ def test_a_broken_plugin_does_not_take_the_zoo_down(tmp_path):
     )
     assert int(result.stdout) >= 8
     assert "The plug-in broken (no_such_module) could not be loaded" in result.stderr
+
+
+def test_a_model_is_two_files(tmp_path):
+    """A new architecture and its spec are found by their names; nothing else in the package changes."""
+    package = Path(kmt.__file__).parent
+    shutil.copytree(package, tmp_path / "keras_musictag", ignore=shutil.ignore_patterns("__pycache__", "zoo"))
+    spec = json.loads((registry.zoo_folder() / "tiny" / "spec.json").read_text())
+    spec |= {"name": "mean_of_frames", "architecture": "mean_of_frames", "weights": None}
+    (tmp_path / "zoo" / "mean_of_frames").mkdir(parents=True)
+    (tmp_path / "zoo" / "mean_of_frames" / "spec.json").write_text(json.dumps(spec))
+    (tmp_path / "keras_musictag" / "models" / "architectures" / "mean_of_frames.py").write_text(
+        """
+import keras
+from ..registry import register_model
+
+@register_model
+def mean_of_frames(num_tags=5, *, input_shape=(32, 63), name="mean_of_frames"):
+    log_mel = keras.Input(input_shape, name="log_mel")
+    mean = keras.layers.GlobalAveragePooling1D(data_format="channels_first")(log_mel)
+    return keras.Model(log_mel, keras.layers.Dense(num_tags, "sigmoid", name="head")(mean), name=name)
+"""
+    )
+    code = """
+import sys
+import keras_musictag as kmt
+assert "mean_of_frames" in kmt.list_models() and "mean_of_frames" in dir(kmt.models) and "keras" not in sys.modules
+print(kmt.models.mean_of_frames().count_params(), kmt.load("mean_of_frames", weights=None).core.output_shape[1])
+"""
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["165", "5"]

@@ -104,7 +104,7 @@ def test_bands(mels, bands):
 def test_every_architecture_of_the_zoo_is_here():
     _load_all()
     ours = {spec.architecture for name, spec in _specs.items() if not name.startswith("plugin")}
-    assert {kmt.model_info(name).architecture for name in ARCHITECTURES} >= ours & set(kmt.models.registry._BUILT_IN)
+    assert {kmt.model_info(name).architecture for name in ARCHITECTURES} >= ours & set(kmt.models.__all__)
 
 
 @pytest.mark.parametrize(("name", "taps"), ARCHITECTURES.items())

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..errors import SpecError, UnknownModelError
+from .architectures import ARCHITECTURES
 from .spec import SPEC_FILE, ModelSpec
 
 if TYPE_CHECKING:
@@ -32,21 +33,6 @@ _log = logging.getLogger(__name__)
 
 DEFAULT_MODEL = "musicnet_crnn"  # what the command line tags with unless told otherwise
 ENTRY_POINT_GROUP = "keras_musictag.models"
-
-# Architecture -> module of its builder, imported when a model is built: naming models must not import Keras.
-_BUILT_IN = {
-    "musicnet_crnn": "musicnet_crnn",
-    "baseline_cnn": "fcn",
-    "large_cnn": "fcn",
-    "musicnn": "musicnn",
-    "vgg": "vgg",
-    "won_fcn": "fcn",
-    "won_crnn": "won_crnn",
-    "won_musicnn": "won_musicnn",
-    "choi_crnn": "choi_crnn",
-    "mobilenet_v3": "mobilenet_v3",
-    "tiny": "tiny",
-}
 
 _specs: dict[str, ModelSpec] = {}
 _builders: dict[str, Builder] = {}
@@ -87,7 +73,7 @@ def register_model(builder: _F | None = None, *, spec: ModelSpec | Path | str | 
         name = function.__name__
         _load_zoo()  # so that whoever comes second gets the error
         known = _builders.get(name)
-        if name in _BUILT_IN and not function.__module__.startswith(f"{__package__}.architectures."):
+        if name in ARCHITECTURES and not function.__module__.startswith(f"{__package__}.architectures."):
             raise SpecError(
                 f"The architecture name {name!r} belongs to keras_musictag; name your function differently."
             )
@@ -189,11 +175,11 @@ def get_builder(architecture: str) -> Builder:
         UnknownModelError: no such architecture.
     """
     _load_all()
-    if architecture not in _builders and architecture in _BUILT_IN:
-        importlib.import_module(f"{__package__}.architectures.{_BUILT_IN[architecture]}")
+    if architecture not in _builders and architecture in ARCHITECTURES:
+        importlib.import_module(f"{__package__}.architectures.{architecture}")
     if architecture not in _builders:
         hint = " If it comes from a plug-in, install or import that first."
-        raise UnknownModelError(_unknown("architecture", architecture, {*_builders, *_BUILT_IN}) + hint)
+        raise UnknownModelError(_unknown("architecture", architecture, {*_builders, *ARCHITECTURES}) + hint)
     return _builders[architecture]
 
 

@@ -22,7 +22,7 @@ import numpy as np
 from ...audio import reading as audio
 from ...audio.demo import demo_clip
 from ...models import registry
-from ...tagging.runtimes import RUNTIMES, is_installed
+from ...tagging.runtimes import RUNTIMES, is_installed, require_installed
 from ...utils.cores import available_cores
 from .benchmark_results import BenchmarkError, BenchmarkRun
 from .job import Job
@@ -71,7 +71,8 @@ def benchmark(
 
     Raises:
         UnknownModelError: no such model.
-        BenchmarkError: no such runtime or precision, or one that is not installed.
+        BenchmarkError: no such runtime or precision.
+        MissingExtraError: a runtime of `runtimes` is not installed.
         DataError: `data` cannot be read.
         EvaluationError: it has no rows of the split.
     """
@@ -115,8 +116,7 @@ def _runtimes(runtimes: Sequence[str] | None) -> tuple[str, ...]:
     for name in runtimes:
         if name not in RUNTIMES:
             raise BenchmarkError(f"runtimes must be some of {', '.join(RUNTIMES)}; got {name!r}.")
-        if not is_installed(name):
-            raise BenchmarkError(f"The runtime {name} is not installed: pip install 'keras_musictag[runtimes]'.")
+        require_installed(name)
     return tuple(runtimes)
 
 

@@ -43,7 +43,7 @@ class BatchSettings:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class NetworkSettings:
-    """The table `[network]`: see `training.prepare`.
+    """The table `[network]`: what training changes in the network.
 
     Attributes:
         dropout: factor on the network's dropout rates.

@@ -10,7 +10,7 @@ import keras
 from keras import layers
 
 from ..registry import register_model
-from .blocks import as_image, check_input, tag_head
+from ._blocks import as_image, check_input, tag_head
 
 _CONV = ((64, (2, 2)), (128, (3, 3)), (128, (4, 4)), (128, (4, 4)))  # (filters, pooling over (mels, frames))
 _PADDING = 37  # frames at each end: 1366 becomes 1440, which the pooling sizes divide

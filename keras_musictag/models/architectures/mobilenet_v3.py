@@ -13,7 +13,7 @@ import keras
 from keras import layers
 
 from ..registry import register_model
-from .blocks import as_image, check_input, tag_head
+from ._blocks import as_image, check_input, tag_head
 
 # MobileNetV3-Large at width 1: (kernel, expanded, output, squeeze and excite, activation, stride)
 _BLOCKS = (

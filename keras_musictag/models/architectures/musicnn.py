@@ -12,7 +12,7 @@ import keras
 from keras import layers
 
 from ..registry import register_model
-from .blocks import as_image, check_input, tag_head
+from ._blocks import as_image, check_input, tag_head
 
 _TIMBRAL = (("timbral74", 0.4), ("timbral77", 0.7))  # (name, share of the mel axis that a filter spans), 7 frames long
 _TEMPORAL = (128, 64, 32)  # lengths in frames; each filter spans one mel band

@@ -9,7 +9,7 @@ import keras
 from keras import layers
 
 from ..registry import register_model
-from .blocks import as_image, check_input, conv_block, tag_head
+from ._blocks import as_image, check_input, conv_block, tag_head
 
 
 @register_model

@@ -11,7 +11,7 @@ import keras
 from keras import layers
 
 from ..registry import register_model
-from .blocks import as_image, check_input, tag_head
+from ._blocks import as_image, check_input, tag_head
 
 # (pool size, strides) over (frames, mels). The first pool of the published files is 4x1 with stride 2.
 _POOL = (((4, 1), 2), ((2, 2), 2), ((2, 2), 2), ((2, 2), 2), ((4, 4), 4))

@@ -11,7 +11,7 @@ import keras
 from keras import layers
 
 from ..registry import register_model
-from .blocks import TORCH_NORM, as_image, check_input, conv_block, tag_head
+from ._blocks import TORCH_NORM, as_image, check_input, conv_block, tag_head
 
 _CONV = ((64, (2, 2)), (128, (3, 3)), (128, (4, 4)), (128, (4, 4)))  # (filters, pooling over (mels, frames))
 

@@ -13,7 +13,7 @@ import keras
 from keras import layers
 
 from ..registry import register_model
-from .blocks import TORCH_NORM, as_image, check_input, tag_head
+from ._blocks import TORCH_NORM, as_image, check_input, tag_head
 
 _TIMBRAL = (("timbral77", 0.7), ("timbral74", 0.4))  # (name, share of the mel axis that a filter spans), 7 frames long
 _TEMPORAL = (129, 65, 33)  # lengths in frames

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fnmatch
 import importlib
+import pkgutil
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, TypeVar
 
@@ -18,17 +19,6 @@ from ...errors import CorruptWeightsError, WeightsMismatchError
 
 if TYPE_CHECKING:
     from ..spec import ModelSpec
-
-# Importer -> module in this folder, imported on first use.
-_BUILT_IN = {
-    "musicnn": "musicnn",
-    "vgg": "musicnn",
-    "won_fcn": "won",
-    "won_crnn": "won",
-    "won_musicnn": "won",
-    "choi_crnn": "choi",
-    "mobilenet_v3": "efficientat",
-}
 
 _FLOATS = ("float16", "float32", "float64")
 
@@ -149,12 +139,13 @@ def importer_of(spec: ModelSpec) -> tuple[str, Importer, int]:
         WeightsMismatchError: the importer is not registered.
     """
     name = (spec.weights.importer if spec.weights else "") or spec.architecture
-    if name not in _importers and name in _BUILT_IN:
-        importlib.import_module(f"{__name__}.{_BUILT_IN[name]}")
+    if name not in _importers:
+        for module in pkgutil.iter_modules(__path__):
+            importlib.import_module(f"{__name__}.{module.name}")
     if name not in _importers:
         raise WeightsMismatchError(
             f"The published weights of {spec.name!r} need the importer {name!r}, which is not registered. "
-            f"Known importers: {', '.join(sorted({*_importers, *_BUILT_IN}))}."
+            f"Known importers: {', '.join(sorted(_importers))}."
         )
     return name, *_importers[name]
 
