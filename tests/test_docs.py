@@ -14,7 +14,7 @@ import pytest
 import soundfile
 from doc_pages import blocks, commands, invoke, pages, run_command, run_python, text_of
 from labelled_sounds import labelled_sounds
-from library_files import sounds
+from library_files import sound, sounds
 from published_miniatures import gtzan_folder, jamendo_folder
 from two_tags import two_tags
 
@@ -100,7 +100,7 @@ MY_LABELS = "file,split,tags,artist\nclips/000.wav,train,dub,Ann\nclips/001.wav,
 MADE = {
     "song.mp3": song,
     "a.mp3": song,
-    "b.mp3": song,
+    "b.mp3": lambda path: sound(path, 3.0),
     "clips.csv": own_clips,
     "songs.csv": tagged_songs,
     "test.csv": tagged_songs,

@@ -59,6 +59,7 @@ _TIMEOUT, _RAY_WORKERS = 600.0, 2
     show_default=True,
     help="Seconds after which decoding a file is given up.",
 )
+@click.option("--chapters", is_flag=True, help="A row for each chapter of m4b, m4a, mp4 and mka files.")
 @click.option(
     "--resume/--no-resume", default=True, help="Resume an existing table (default), or delete it and start over."
 )
@@ -106,7 +107,8 @@ def library(
 ) -> None:
     """Tag all audio files below DIR, or those in a list, into one table.
 
-    Lists are .txt and .m3u (a path per line), or tables as for --data. The same command goes on where it was stopped,
+    Lists are .txt (a path per line), playlists (.m3u, .m3u8, .pls, .xspf), or tables as for --data. A file that a .cue
+    sheet cuts into tracks gets a row per track. The same command goes on where it was stopped,
     by Ctrl-C or otherwise. A file that cannot be tagged gets a row that says why, and the exit code is 1.
 
     \b
@@ -130,6 +132,8 @@ def library(
     if engine == "ray" and writing is not None:
         raise UsageProblem("--write-tags works on this machine only. Leave it out, or --engine ray.")
     options["kinds"] = kinds or None
+    if engine == "ray" and options.pop("chapters"):
+        raise UsageProblem("--chapters works on this machine only. Leave it out, or --engine ray.")
     try:
         if engine == "ray":
             summary = _on_ray(sources, out, model, actors, gpus or 0.0, options)

@@ -15,12 +15,14 @@ import click
 from ..utils.tables import Table, echo
 from .common import (
     UsageProblem,
+    check_output,
     csv_option,
     format_option,
     import_backend,
     json_option,
     main,
     print_json,
+    printable,
     progress_only,
     suggest,
 )
@@ -50,8 +52,18 @@ class _Search(click.Command):
 @click.argument("table", type=click.Path(path_type=Path))
 @click.argument("where", default="")
 @click.option(
-    "--like", type=click.Path(path_type=Path), help="Sort by similarity to this audio file (needs embeddings)."
+    "--like",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Sort by similarity to this audio file (needs embeddings); can be repeated.",
 )
+@click.option(
+    "--unlike",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="And by how different files are from this one; can be repeated.",
+)
+@click.option("--m3u", type=click.Path(path_type=Path), help="Write what was found as a playlist, .m3u8 or .m3u.")
 @click.option(
     "--model",
     "-m",
@@ -64,7 +76,16 @@ class _Search(click.Command):
 @format_option
 @json_option
 @csv_option
-def search(table: Path, where: str, like: Path | None, model: str | None, limit: int, output: str) -> None:
+def search(
+    table: Path,
+    where: str,
+    like: tuple[Path, ...],
+    unlike: tuple[Path, ...],
+    m3u: Path | None,
+    model: str | None,
+    limit: int,
+    output: str,
+) -> None:
     """Find files in TABLE, a Parquet file that `library` wrote, for which WHERE holds.
 
     WHERE is a condition on tags and on the table's columns, as in SQL. A tag alone means at least 0.5. A tag may
@@ -73,15 +94,22 @@ def search(table: Path, where: str, like: Path | None, model: str | None, limit:
     \b
     keras-musictag search tags.parquet "guitar>0.5 and not vocals"
     keras-musictag search tags.parquet "techno and duration_s<300" --like song.mp3
+    keras-musictag search tags.parquet --like a.mp3 --unlike b.mp3 --limit 50 --m3u out.m3u8
     """  # noqa: D301
-    if model is not None and like is None:  # or a condition such as -metal, which is read as -m etal
+    if model is not None and not like and not unlike:  # or a condition such as -metal, which is read as -m etal
         raise UsageProblem(f"--model {model}: it names the model of --like's embeddings. Leave it out. {_DASH}")
-    from ..apps.library import search
+    from ..apps.library import search, write_m3u
 
-    if like is not None:
+    if m3u is not None:
+        check_output("--m3u", m3u, (".m3u8", ".m3u"))
+    if like or unlike:
         import_backend()
     with progress_only():
-        found = search(table, where, like=like, tagger=model, limit=limit)
+        found = search(table, where, like=like, unlike=unlike, tagger=model, limit=limit)
+    if m3u is not None:
+        for path in write_m3u(found, m3u):
+            click.echo(f"{path}: left out, no playlist can hold this name", err=True)
+        click.echo(f"Wrote {printable(m3u)}.", err=True)
     if not found:
         click.echo("Nothing was found.", err=True)
     if output == "csv":
@@ -95,7 +123,7 @@ def search(table: Path, where: str, like: Path | None, model: str | None, limit:
         for file in found:
             print_json(dataclasses.asdict(file))
     elif found:
-        echo(_table(found, like is not None))
+        echo(_table(found, bool(like or unlike)))
         suggest("taggram", found[0].path)
 
 

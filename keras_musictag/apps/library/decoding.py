@@ -58,11 +58,16 @@ class Job:
         path: as the file system has it.
         known: sha256 of the content that a row is already there for; empty if there is none.
         replace: decode other content than that too, instead of only saying that it is other.
+        file: that `path` is a part of; empty for a whole file.
+        start, end: seconds of the part; an end of `None` is that of the file.
     """
 
     path: str
     known: str = ""
     replace: bool = True
+    file: str = ""
+    start: float = 0.0
+    end: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,16 +113,17 @@ def decode(job: Job, spec: ModelSpec, stream: Stream = audio.stream) -> Iterator
         wrong with a file. Windows that came before a failure are worth nothing.
     """
     try:
-        fault = fault_of(job.path)
+        path = job.file or job.path
+        fault = fault_of(path)
         if fault is not None:
             yield Ended("failed", error=fault[0], kind=fault[1])
             return
-        opened = _open(job.path)
+        opened = _open(path)
         yield opened
         if job.known and (opened.sha256 == job.known or not job.replace):
             yield Ended("same" if opened.sha256 == job.known else "other")
             return
-        yield from _decoded(job.path, opened, spec, stream)
+        yield from _decoded(path, job, opened, spec, stream)
     except Exception as error:  # whatever a decoder or a file system comes up with costs one file
         kind = next((kind for known, kind in _KINDS.items() if isinstance(error, known)), "decoder")
         if isinstance(error, AudioError):
@@ -140,13 +146,16 @@ def _open(path: str) -> Opened:
     return Opened(digest.hexdigest(), status.st_size, status.st_mtime)
 
 
-def _decoded(path: str, opened: Opened, spec: ModelSpec, stream: Stream) -> Iterator[Message]:
+def _decoded(path: str, job: Job, opened: Opened, spec: ModelSpec, stream: Stream) -> Iterator[Message]:
     samples = 0
     notes: list[str] = []
+    options: dict[str, Any] = {"target_sr": spec.audio.sr, "resampler": spec.audio.resampler, "notes": notes}
+    if job.file:
+        options |= {"offset": job.start, "duration": None if job.end is None else job.end - job.start}
 
     def counted() -> Iterator[np.ndarray]:
         nonlocal samples
-        for block in stream(path, target_sr=spec.audio.sr, resampler=spec.audio.resampler, notes=notes):
+        for block in stream(path, **options):
             samples += len(block)
             yield block
 

@@ -33,7 +33,9 @@ class LibraryRow:
     r"""One file of a library: its tags, or why there are none.
 
     Attributes:
-        path: absolute; bytes that are no UTF-8 are written `\xe9`.
+        path: absolute; bytes that are no UTF-8 are written `\xe9`. Of a part of a file, `FILE#t=START,END` in seconds.
+        title: of a track of a cue sheet, or of a chapter; otherwise empty.
+        start_s: seconds into the file at which a part begins; `None` for a whole file.
         sha256: of the content; empty where it could not be read.
         size: bytes.
         mtime: when the content was last changed, seconds since 1970.
@@ -66,6 +68,8 @@ class LibraryRow:
     error: str = ""
     error_kind: str = ""
     tagged_at: str
+    title: str = ""
+    start_s: float | None = None
 
     def to_json(self) -> str:
         """One line, without a line break."""

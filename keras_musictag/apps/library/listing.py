@@ -11,15 +11,16 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
 from ...datasets.folders import ending, is_sound
-from . import lists
+from . import lists, segments
 from .library_rows import LibraryError
+from .segments import CueError, Segment
 
 if TYPE_CHECKING:
     from ...datasets import Manifest
 
 Sources: TypeAlias = "str | os.PathLike[str] | Manifest | Iterable[str | os.PathLike[str]]"
 
-_LISTS = (".txt", ".m3u", ".m3u8")
+_LISTS = (".txt", ".m3u", ".m3u8", ".pls", ".xspf")
 _TABLES = (".csv", ".tsv", ".jsonl", ".parquet")
 
 
@@ -28,15 +29,22 @@ class Listed:
     """A file to tag, or a folder that could not be looked into.
 
     Attributes:
-        path: absolute, as the file system has it (`os.fsdecode`).
+        path: absolute, as the file system has it (`os.fsdecode`); of a part, `FILE#t=START,END`.
         error, kind: why it needs no further look, as in `LibraryRow`; empty if it does.
         state: size and modification time, where the listing already said them (storage elsewhere).
+        segment: the part of a file that this is: a track of a cue sheet, or a chapter; `None` for a whole file.
     """
 
     path: str
     error: str = ""
     kind: str = ""
     state: tuple[int, float] | None = None
+    segment: Segment | None = None
+
+    @property
+    def file(self) -> str:
+        """The file that this is, or that it is a part of."""
+        return self.path if self.segment is None else self.segment.file
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,16 +62,18 @@ class Listing:
     passed_over: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
 
-def find(sources: Sources, *, progress: bool = False) -> Listing:
+def find(sources: Sources, *, chapters: bool = False, progress: bool = False) -> Listing:
     """Find the files of a library.
 
     Folders are walked through; of the files in them, those count that are named like sounds, but no hidden ones. Links
     are followed, but no folder is entered twice, and a link to a folder above is reported. Others are counted. Lists
-    (`.txt`, `.m3u`, `.m3u8`: see `lists`) and tables (`.csv`, `.tsv`, `.jsonl`, `.parquet`, see `Manifest`)
-    give the files they name; any other file stands for itself.
+    (`.txt`, `.m3u`, `.m3u8`, `.pls`, `.xspf`: see `lists`) and tables (`.csv`, `.tsv`, `.jsonl`, `.parquet`, see
+    `Manifest`) give the files they name; any other file stands for itself. In the place of a file that a cue sheet in
+    its folder cuts into tracks, there are the tracks.
 
     Args:
         sources: folders, lists, tables and files, or a `Manifest`.
+        chapters: list chapters of m4b, m4a, mp4 and mka files instead of the whole file; it is opened for that.
         progress: show how many were found, on standard error.
 
     Returns:
@@ -83,7 +93,7 @@ def find(sources: Sources, *, progress: bool = False) -> Listing:
         sources = [sources]
     lists.forget_folders()
     found: list[Listed] = []
-    folders = []
+    folders, cues = list[str](), list[str]()
     passed_over: collections.Counter[str] = collections.Counter()
     for source in sources:
         path = os.path.abspath(os.fspath(source))
@@ -91,23 +101,54 @@ def find(sources: Sources, *, progress: bool = False) -> Listing:
         if os.path.isdir(path):
             folders.append(path)
             with tqdm(desc="listing", unit="file", delay=2, disable=not progress) as bar:
-                for some in _walk(path, passed_over):
+                for some in _walk(path, passed_over, cues):
                     found += some
                     bar.update(len(some))
         elif not os.path.lexists(path):
             raise LibraryError(f"{os.fspath(source)!r} does not exist. Give folders, sound files, lists or tables.")
+        elif suffix == ".cue" and os.path.isfile(path):
+            cues.append(path)
         elif suffix in _LISTS and os.path.isfile(path):
             found += map(Listed, lists.read(path))
         elif suffix in _TABLES and os.path.isfile(path):
             found += _of_manifest(Manifest.load(path, untagged=True), path)
         else:
             found.append(Listed(path))
+    found = _cut(found, cues)
+    if chapters:
+        found = [one for listed in found for one in _chapters(listed)]
     return Listing(once(found), tuple(folders), passed_over)
 
 
 def once(found: Iterable[Listed]) -> tuple[Listed, ...]:
     """Each path once, where it came first."""
     return tuple({listed.path: listed for listed in found}.values())
+
+
+# === Parts of files ===
+
+
+def _cut(found: list[Listed], cues: Iterable[str]) -> list[Listed]:
+    """Put tracks in the place of files that cue sheets cut; sheets that are wrong are reported."""
+    tracks: dict[str, list[Listed]] = {}
+    reports = []
+    for cue in dict.fromkeys(cues):
+        try:
+            cut, wrong = segments.read_cue(cue)
+        except CueError as error:
+            cut, wrong = [], [str(error)]
+        if wrong:
+            reports.append(Listed(cue, " ".join(wrong), "cue sheet"))
+        for file in dict.fromkeys(segment.file for segment in cut):  # the first of two sheets for a file counts
+            own = [Listed(segment.path, segment=segment) for segment in cut if segment.file == file]
+            tracks.setdefault(file, own)
+    cut_up = [one for listed in found for one in tracks.pop(listed.path, [listed])]
+    return [*cut_up, *(one for some in tracks.values() for one in some), *reports]
+
+
+def _chapters(listed: Listed) -> list[Listed]:
+    parts = [] if listed.kind or listed.segment else segments.chapters(listed.path)
+    return [Listed(part.path, segment=part) for part in parts] or [listed]
 
 
 # === Tables ===
@@ -126,7 +167,7 @@ def _of_manifest(manifest: Manifest, name: str) -> Iterator[Listed]:
 # === Folders ===
 
 
-def _walk(root: str, passed_over: collections.Counter[str]) -> Iterator[list[Listed]]:
+def _walk(root: str, passed_over: collections.Counter[str], cues: list[str]) -> Iterator[list[Listed]]:
     """The sounds of a folder and of each one below.
 
     Linked folders come last: what is also there without a link is listed without it.
@@ -160,6 +201,8 @@ def _walk(root: str, passed_over: collections.Counter[str]) -> Iterator[list[Lis
                 found.append(Listed(entry.path, reason, "link loop"))
             elif kind == "link":
                 links.append(entry.path)
+            elif ending(entry.name) == ".cue":
+                cues.append(entry.path)
             elif is_sound(entry.name):
                 found.append(Listed(entry.path))
             else:

@@ -2,20 +2,24 @@ r"""Lists of paths, as players and people write them.
 
 A list has a path per line, relative to its own folder. Whatever program wrote it, the file that is meant is found:
 lines end with LF or CRLF, folders are separated by `/` or `\`, names are UTF-8 or Windows' cp1252, accents are
-composed or not (Unicode NFC, or NFD as macOS writes them), and a line may be a `file:` URL, its bytes as `%20`.
+composed or not (Unicode NFC, or NFD as macOS writes them), and a line may be a `file:` URL, its bytes as `%20`. In
+`.pls`, paths are the values of `File1=`, `File2=`, ...; in `.xspf`, an XML format, the locations of tracks.
 """
 
 from __future__ import annotations
 
 import functools
 import os
+import re
 import unicodedata
 import urllib.parse
+import xml.etree.ElementTree
 from collections.abc import Iterator
 
 from .library_rows import LibraryError
 
 _BOM = b"\xef\xbb\xbf"
+_COMMENTED = (".m3u", ".m3u8")
 
 
 def read(path: str) -> Iterator[str]:
@@ -30,17 +34,34 @@ def read(path: str) -> Iterator[str]:
     Raises:
         LibraryError: the list cannot be read, or has null characters, as UTF-16 does.
     """
-    comments = not path.lower().endswith(".txt")
+    suffix = os.path.splitext(path)[1].lower()
     try:
         with open(path, "rb") as file:
-            lines = file.read().removeprefix(_BOM).splitlines()
+            data = file.read()
     except OSError as error:
         raise LibraryError(f"The list {path!r} cannot be read ({error.strerror}). Check its permissions.") from error
-    for number, line in enumerate(lines, 1):
+    if suffix == ".xspf":
+        yield from (_meant(location, os.path.dirname(path)) for location in _locations(path, data))
+        return
+    for number, line in enumerate(data.removeprefix(_BOM).splitlines(), 1):
         if b"\0" in line:
             raise LibraryError(f"Line {number} of {path!r} is no path: it has null characters. Save the list as UTF-8.")
-        if line.strip() and not (comments and line.startswith(b"#")):
+        if suffix == ".pls":
+            value = re.match(rb"\s*File\d+\s*=(.*)", line, re.IGNORECASE)
+            line = b"" if value is None else value[1]
+        if line.strip() and not (suffix in _COMMENTED and line.startswith(b"#")):
             yield _meant(line.strip(), os.path.dirname(path))
+
+
+def _locations(path: str, data: bytes) -> Iterator[bytes]:
+    """Locations in an XSPF playlist: URLs, absolute or relative to it."""
+    try:
+        root = xml.etree.ElementTree.fromstring(data)
+    except (xml.etree.ElementTree.ParseError, ValueError) as error:
+        raise LibraryError(f"The playlist {path!r} is not XML ({error}). Save it again.") from error
+    for element in root.iter():
+        if element.tag.rpartition("}")[2] == "location" and element.text and element.text.strip():
+            yield element.text.strip().encode()
 
 
 def _meant(line: bytes, folder: str) -> str:

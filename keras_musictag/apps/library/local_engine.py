@@ -26,6 +26,7 @@ from .journal import Journal, OutputLock, RowStore
 from .library_rows import PASSING, LibraryError, LibraryRow, Revision, readable
 from .listing import Listed, Listing, Sources
 from .pool import DecodeWorkers
+from .segments import Segment, file_of, is_segment
 from .summary import LibrarySummary
 from .tag_plans import WriteOptions, check_known
 from .work import Done, work
@@ -47,6 +48,7 @@ def tag_library(
     embeddings: bool = False,
     workers: int | None = None,
     timeout: float = TIMEOUT,
+    chapters: bool = False,
     resume: bool = True,
     update: bool = False,
     write_tags: WriteOptions | None = None,
@@ -71,6 +73,7 @@ def tag_library(
         embeddings: keep the embeddings too.
         workers: processes that decode; by default, one per processor.
         timeout: seconds that decoding a file may take.
+        chapters: make a row for each chapter of m4b, m4a, mp4 and mka files, instead of one for the file.
         resume: continue an existing table; otherwise it is deleted.
         update: tag files again whose content has changed, that failed, or whose rows are of another model or other
             settings.
@@ -103,7 +106,7 @@ def tag_library(
     undo_path = write_back.default_undo_file(out) if undo_file is None else Path(os.path.abspath(undo_file))
     if write_tags is not None:
         write_back.check()
-    found = listing.find(sources, progress=progress)
+    found = listing.find(sources, chapters=chapters, progress=progress)
     if isinstance(tagger, (str, os.PathLike)):
         from ...loading import load
 
@@ -218,6 +221,7 @@ class Run:
         self._top, self._threshold, self._update = top, threshold, update
         self._tagged = self._skipped = self._changed = self._noted = 0
         self._sound_seconds = 0.0
+        self._segments: dict[str, Segment] = {}
 
     def go(self, found: Listing, work: Callable[[list[Job]], Iterable[list[Done]]], progress: bool) -> None:
         """Tag what is not done.
@@ -233,6 +237,7 @@ class Run:
         options = {"unit": "file", "delay": 2, "smoothing": 0, "miniters": 1, "disable": not progress}
         with tqdm(total=len(found.files), **options) as bar:
             jobs = []
+            self._segments = {listed.path: listed.segment for listed in found.files if listed.segment}
             for listed in found.files:
                 job = self._job(listed)
                 if job is None:
@@ -248,13 +253,15 @@ class Run:
                 bar.update(len(some))
 
     def gone(self, found: Listing) -> list[str]:
-        """Rows of what could never be read, and is not there any more."""
+        """Rows of what could never be read, and is not there any more, and of parts that files are not cut into now."""
         listed = {readable(listed.path) for listed in found.files}
+        cut = {readable(listed.file) for listed in found.files if listed.segment}
         folders = [readable(folder) for folder in found.folders]
         return [
             path
             for path, entry in self._journal.entries.items()
-            if not entry.sha256 and path not in listed and listing.within(path, folders)
+            if path not in listed
+            and ((not entry.sha256 and listing.within(path, folders)) or (is_segment(path) and file_of(path) in cut))
         ]
 
     def summary(self, out: Path | str, found: Listing, seconds: float) -> LibrarySummary:
@@ -281,18 +288,22 @@ class Run:
         if listed.kind:
             self._fail(listed.path, listed.error, listed.kind)
             return None
-        fault = None if listed.state else listing.fault_of(listed.path)
+        fault = None if listed.state else listing.fault_of(listed.file)
         if fault is not None:
             self._fail(listed.path, *fault)
             return None
         again = entry is None or not entry.sha256 or not entry.current or entry.error_kind in PASSING
+        segment = listed.segment
+        part: dict[str, Any] = (
+            {} if segment is None else {"file": segment.file, "start": segment.start, "end": segment.end}
+        )
         if entry is None or again or (self._update and entry.error_kind):
-            return Job(listed.path)
+            return Job(listed.path, **part)
         with contextlib.suppress(OSError):  # it may have gone this very moment
-            if (listed.state or listing.state_of(listed.path)) == (entry.size, entry.mtime):
+            if (listed.state or listing.state_of(listed.file)) == (entry.size, entry.mtime):
                 self._skipped += 1
                 return None
-        return Job(listed.path, known=entry.sha256, replace=self._update or bool(entry.error_kind))
+        return Job(listed.path, known=entry.sha256, replace=self._update or bool(entry.error_kind), **part)
 
     # --- What comes of it ---
 
@@ -336,5 +347,8 @@ class Run:
     def _append(self, path: str, opened: Opened | None, **fields: Any) -> None:
         about: dict[str, Any] = {} if opened is None else dataclasses.asdict(opened)
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        segment = self._segments.get(path)
+        if segment is not None:
+            fields |= {"title": segment.title, "start_s": segment.start}
         row = LibraryRow(path=readable(path), tagged_at=now, **self._revision.fields(), **about, **fields)
         self._journal.append(row)

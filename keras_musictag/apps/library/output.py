@@ -97,6 +97,7 @@ def _write_parquet(rows: Iterable[LibraryRow], file: BinaryIO) -> None:
         "size": pa.int64(),
         "mtime": pa.float64(),
         "duration_s": pa.float64(),
+        "start_s": pa.float64(),
         "tags": pa.map_(pa.string(), pa.float32()),
         "embedding": pa.list_(pa.float32()),
         "tagged_at": pa.timestamp("s", tz="UTC"),

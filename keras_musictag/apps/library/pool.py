@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import queue
@@ -189,7 +190,7 @@ class _Worker:
             self._start()
         left = self._timeout
         try:
-            self._write(json.dumps({"path": job.path, "known": job.known, "replace": job.replace}).encode() + b"\n")
+            self._write(json.dumps(dataclasses.asdict(job)).encode() + b"\n")
             while True:
                 begun = time.monotonic()
                 message = self._read(left)

@@ -19,12 +19,15 @@ from typing import TYPE_CHECKING, Any
 from ...errors import MissingExtraError
 from ...models.vocabulary import column_of, name_of
 from .library_rows import COLUMNS, LibraryError, spec_digest
+from .likeness import Likeness
 
 if TYPE_CHECKING:
     from ...tagging.base import BaseTagger
+    from .likeness import Sounds
 
 _MEANT = 0.5  # probability from which on a tag counts as being there
 _CONSTANTS = ("null", "true", "false")  # of SQL, where no tag has that name
+_ADDED = {"title": "''", "start_s": "CAST(NULL AS DOUBLE)"}  # columns that older tables lack, and their values there
 _SHOWN = 5  # tags of a file, if the condition names none
 
 
@@ -41,19 +44,23 @@ class Found:
         duration_s: seconds of sound.
         tags: tag -> probability: those that the condition names, or the five most probable.
         similarity: cosine of its embedding and that of the sound it is to be like, from -1 to 1; `None` without one.
+        title, start_s: of a part of a file, as in `LibraryRow`.
     """
 
     path: str
     duration_s: float
     tags: dict[str, float]
     similarity: float | None = None
+    title: str = ""
+    start_s: float | None = None
 
 
 def search(
     table: str | os.PathLike[str],
     where: str = "",
     *,
-    like: str | os.PathLike[str] | None = None,
+    like: Sounds | None = None,
+    unlike: Sounds | None = None,
     tagger: BaseTagger | str | os.PathLike[str] | None = None,
     limit: int = 20,
 ) -> list[Found]:
@@ -64,7 +71,8 @@ def search(
         where: condition as in SQL, e.g. `"guitar>0.5 and not vocals"`. Names are tags, also with spaces (`female vocal
             > 0.3`), and the table's columns (`duration_s < 60`); a tag alone means at least 0.5. Tags that were not
             kept count as 0. By default, all files.
-        like: sound; files are sorted by how like it they are. The table must have embeddings.
+        like: sound or several; files are sorted by how like them they are. The table must have embeddings.
+        unlike: sound or several that files are to be unlike: the direction of their embeddings is subtracted.
         tagger: `Tagger` that made the embeddings, or what `load` takes. By default, the model that the table names.
         limit: files at most.
 
@@ -74,7 +82,7 @@ def search(
     Raises:
         SearchError: there is no such table, the condition makes no sense, or the table has no embeddings of this model.
         UnknownTagError: the condition has a name that is neither a tag nor a column; the message offers near ones.
-        AudioError: `like` cannot be used.
+        AudioError: `like` or `unlike` cannot be used.
         MissingExtraError: DuckDB is not installed.
         ValueError: `limit` is no number of files.
     """
@@ -89,21 +97,23 @@ def search(
             _open(connection, Path(table))
             query = _Condition(connection, where)
             likeness, values, order = "NULL", list[Any](), ""
-            if like is not None:
-                embedding, same = _embedding(connection, table, like, tagger)
+            sounds = Likeness(like, unlike)
+            if sounds:
+                embedding, same = _embedding(connection, table, sounds, tagger)
                 # As arrays: the function for lists refuses a table in which some row has none.
                 array = f"FLOAT[{len(embedding)}]"
                 likeness = f"array_cosine_similarity(try_cast(embedding AS {array}), ?::{array})"
                 values = [embedding]
                 order = f"WHERE embedding IS NOT NULL AND {same} ORDER BY likeness DESC"
             rows = connection.execute(
-                f"SELECT path, duration_s, tags, {likeness} AS likeness FROM ({query.sql}) {order} LIMIT {limit}",
+                f"SELECT path, duration_s, tags, {likeness} AS likeness, title, start_s "
+                f"FROM ({query.sql}) {order} LIMIT {limit}",
                 values,
             ).fetchall()
         except duckdb.Error as error:
             said = " ".join(str(error).split("\n\n")[0].split())  # below it DuckDB shows a query that nobody wrote
             raise SearchError(f"{os.fspath(table)!r} cannot be searched for {where!r}: {said}") from error
-    return [Found(path, seconds, query.shown(tags), cosine) for path, seconds, tags, cosine in rows]
+    return [Found(path, seconds, query.shown(tags), *others) for path, seconds, tags, *others in rows]
 
 
 def _open(connection: Any, table: Path) -> None:
@@ -116,13 +126,14 @@ def _open(connection: Any, table: Path) -> None:
     files = pattern.replace("'", "''")
     connection.execute(f"CREATE VIEW library AS FROM read_parquet('{files}')")
     columns = {name for name, *_ in connection.execute("DESCRIBE library").fetchall()}
-    if not columns.issuperset(COLUMNS):
+    if not columns.issuperset(set(COLUMNS) - set(_ADDED)):
         raise SearchError(f"{str(table)!r} is no table that tag_library wrote: it has no column {_first(columns)!r}.")
-    connection.execute("CREATE VIEW tagged AS FROM library WHERE error = ''")
+    added = "".join(f", {value} AS {name}" for name, value in _ADDED.items() if name not in columns)
+    connection.execute(f"CREATE VIEW tagged AS SELECT *{added} FROM library WHERE error = ''")
 
 
 def _first(columns: set[str]) -> str:
-    return next(name for name in COLUMNS if name not in columns)
+    return next(name for name in COLUMNS if name not in columns and name not in _ADDED)
 
 
 class _Condition:
@@ -224,10 +235,10 @@ def _literal(text: str, mark: str = "'") -> str:
 def _embedding(
     connection: Any,
     table: str | os.PathLike[str],
-    like: str | os.PathLike[str],
+    sounds: Likeness,
     tagger: BaseTagger | str | os.PathLike[str] | None,
 ) -> tuple[list[float], str]:
-    """The embedding of a sound, and the condition for rows that it can be compared with."""
+    """The embedding of sounds, and the condition for rows that it can be compared with."""
     made = connection.execute(
         "SELECT DISTINCT model, weights_sha256, spec_digest FROM tagged WHERE embedding IS NOT NULL"
     ).fetchall()
@@ -252,4 +263,4 @@ def _embedding(
             f"({tagger.weights_sha256[:12]}). Give the tagger that made them (tagger, --model)."
         )
     same = f"weights_sha256 = {_literal(revision[0])} AND spec_digest = {_literal(revision[1])}"
-    return tagger.embed(like).tolist(), same
+    return sounds.embedding(tagger), same

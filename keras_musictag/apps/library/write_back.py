@@ -175,6 +175,8 @@ class TagWriter:
 
     def _write(self, path: str, file: FileToWrite) -> tuple[tuple[Change, ...], Entry | None]:
         """Returns the changes, and what undoes them if they were made."""
+        if file.row is not None and file.row.start_s is not None:
+            raise UnwritableError("it is a part of a file, which has one set of tags")
         status = os.stat(path)
         row, done = file.row, self._done.get(path)
         if row is not None and done is not None and row.sha256 == done.before.sha256:
