@@ -175,7 +175,7 @@ def test_the_size_of_a_remote_file(server):
     server.lengths = False
     assert archives.remote_size(f"{server.url}/{NAME}") is None
     with pytest.raises(
-        DownloadError, match=r"cannot be asked for its size: .* answered 404 Not Found\. Check the connection"
+        DownloadError, match=r"The size of .* could not be read: .* answered 404 Not Found\. Check the connection"
     ):
         archives.remote_size(f"{server.url}/none")
 
@@ -214,7 +214,7 @@ def test_parts_read_like_the_whole(parts):
             assert file.seek(start) == start
             assert file.read(count) == CONTENT[start : start + count]
         assert file.seek(-5, io.SEEK_END) == 699_995 and file.read() == CONTENT[-5:]
-    with archives._Joined(paths) as raw, pytest.raises(OSError, match="nothing before the beginning"):
+    with archives._Joined(paths) as raw, pytest.raises(OSError, match="negative position"):
         raw.seek(-1)
 
 
@@ -242,9 +242,7 @@ def test_no_name_leads_out_of_the_folder(parts, tmp_path, name):
         info.external_attr = (stat.S_IFLNK | 0o777) << 16
     out = tmp_path / "deep" / "out"
     out.mkdir(parents=True)
-    with pytest.raises(
-        DataError, match=r"which leads out of the folder\. This is not the published archive; nothing was"
-    ):
+    with pytest.raises(DataError, match=r"outside of the folder\. This is not the published archive; nothing was"):
         archives.unzip(parts(zipped({"good.mp3": b"x", info: b"../.."})), out)
     assert list(Path(tmp_path, "deep").rglob("*")) == [out]
 
@@ -255,13 +253,13 @@ def test_damage_leaves_no_half_file(parts, tmp_path):
     out = tmp_path / "out"
     out.mkdir()
     with pytest.raises(
-        DataError, match=r"zip.001, zip.002, zip.003 are no intact zip archive: .*Delete .* and download ag"
+        DataError, match=r"zip.001, zip.002, zip.003 are not an intact zip archive: .*Delete .* and download ag"
     ):
         archives.unzip(parts(bytes(data)), out)
     assert [path.name for path in out.iterdir()] == ["a.mp3"]
-    with pytest.raises(DataError, match=r"are no intact zip archive: File is not a zip file"):
+    with pytest.raises(DataError, match=r"are not an intact zip archive: File is not a zip file"):
         archives.unzip(parts(CONTENT), out)
-    with pytest.raises(DataError, match=r"are no intact zip archive"):
+    with pytest.raises(DataError, match=r"are not an intact zip archive"):
         archives.unzip(parts(bytes(data))[:2], out)  # the last part is missing
 
 

@@ -158,7 +158,7 @@ def test_emotify_by_name(monkeypatch):
         ("jamendo-9:x", r"has no version '9'\. Write jamendo, "),
         ("gtzna:x", r"There is no data set 'gtzna'\. Did you mean gtzan\?"),
         ("emotify:nowhere", r"nowhere is not a folder\. Get data.csv"),
-        ("C:/nowhere", r"A manifest is a folder of folders or a file"),
+        ("C:/nowhere", r"A manifest must be a folder of folders or a file"),
     ],
 )
 def test_data_by_name_that_cannot_be(text, message):

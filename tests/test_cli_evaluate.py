@@ -179,5 +179,5 @@ def test_what_data_may_be(sounds, monkeypatch):
     assert calls == [("some/folder", "full"), ("sounds", "full"), ("C:/folder", "clean")]
     with pytest.raises(MusicTagError, match=r"names no folder\. Write magnatagatune:FOLDER"):
         load_data("magnatagatune:")
-    with pytest.raises(DataError, match="A manifest is a folder of folders or a file"):
+    with pytest.raises(DataError, match="A manifest must be a folder of folders or a file"):
         load_data("nowhere")

@@ -86,7 +86,7 @@ def test_a_dry_run_finds_every_problem_and_writes_nothing(folder):
     shutil.copy(folder / "sounds" / "hiss" / "0.wav", folder / "sounds" / "tick" / "copy.wav")
     result = run(*arguments)
     assert result.exit_code == 1 and "19 rows: 18 fine, 1 problems (1 zero bytes)" in result.stderr
-    assert "copies with other tags: 1" in result.stderr and "tags        3" in result.stdout
+    assert "copies with different tags: 1" in result.stderr and "tags        3" in result.stdout
     result = run(*arguments, "--strict")
     assert result.exit_code == 2 and "The manifest has problems" in result.stderr
 

@@ -92,7 +92,7 @@ def test_some_of_the_tags(sounds):
     assert len(data.train) + len(data.validation) == 24
     with pytest.raises(DataError, match=r"None of the tags 'dub' is in the manifest, whose tags are 'beep', 'hiss'"):
         prepare(sounds, ["dub"])
-    with pytest.raises(DataError, match="Tags come more than once: 'tick'"):
+    with pytest.raises(DataError, match="Tags occur more than once: 'tick'"):
         prepare(sounds, ["tick", "tick"])
 
 
@@ -307,9 +307,9 @@ def test_tables_that_cannot_be_read(tmp_path, text, message):
 def test_data_that_are_not_there(tmp_path):
     with pytest.raises(DataError, match=r"nothing\.csv cannot be read \(No such file or directory\)"):
         prepare(tmp_path / "nothing.csv")
-    with pytest.raises(DataError, match="has no folders with sound files; it has: nothing"):
+    with pytest.raises(DataError, match="has no folders with audio files; it has: nothing"):
         prepare(tmp_path)
-    with pytest.raises(DataError, match=r"A manifest is a folder of folders or a file that ends in"):
+    with pytest.raises(DataError, match=r"A manifest must be a folder of folders or a file that ends in"):
         prepare(tmp_path / "data.xlsx")
 
 

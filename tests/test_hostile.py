@@ -307,6 +307,6 @@ def test_a_member_of_another_size_than_declared(tmp_path, declared):
     (tmp_path / "bomb.zip").write_bytes(sized(zipped({"a.mp3": bytes(10**7)}), declared))
     out = tmp_path / "out"
     out.mkdir()
-    with pytest.raises(DataError, match="are no intact zip archive"):
+    with pytest.raises(DataError, match="are not an intact zip archive"):
         archives.unzip([tmp_path / "bomb.zip"], out)
     assert list(out.iterdir()) == []

@@ -332,7 +332,7 @@ def test_a_file_that_changed_since_is_noticed(server, tmp_path, monkeypatch):
         (
             "mp3.zip.003",
             b"x" * 40_000,
-            r"mp3.zip.001, mp3.zip.002, mp3.zip.003 are no intact zip archive: .*Delete mp3.z",
+            r"mp3.zip.001, mp3.zip.002, mp3.zip.003 are not an intact zip archive: .*Delete mp3.z",
         ),
     ],
 )

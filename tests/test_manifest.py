@@ -82,7 +82,7 @@ def test_choosing_tags_reorders_hard_and_soft_targets():
 
 def test_joining_needs_the_same_tags():
     assert len(SOFT.concat(SOFT, SOFT)) == 6
-    with pytest.raises(DataError, match=r"must have the same tags.*Decide with with_tags\(\) first"):
+    with pytest.raises(DataError, match=r"must have the same tags.*Call with_tags\(\) first"):
         SOFT.concat(SOFT.with_tags(["a", "z"]))
 
 
@@ -99,11 +99,11 @@ def test_paths_are_absolute(monkeypatch, tmp_path):
         ({"start": -1.0}, r"start must be a number of seconds, 0 or more; got -1.0"),
         ({"start": float("nan")}, r"start must be .* got nan"),
         ({"start": "3"}, r"start must be .* got '3'"),
-        ({"duration": 0}, r"duration must be a number of seconds above 0, or nothing for the rest; got 0"),
+        ({"duration": 0}, r"duration must be a number of seconds above 0, or None for the rest; got 0"),
         ({"duration": float("inf")}, r"duration must be .* got inf"),
-        ({"split": "dev"}, r"split must be train, valid, test or nothing; got 'dev'"),
-        ({"tags": "rock"}, r"got the text 'rock'\. Put it into a tuple"),
-        ({"tags": ("rock", "rock")}, r"Tags come more than once: 'rock'\. Name each once"),
+        ({"split": "dev"}, r"split must be train, valid, test or empty; got 'dev'"),
+        ({"tags": "rock"}, r"got the string 'rock'\. Put it into a tuple"),
+        ({"tags": ("rock", "rock")}, r"Tags occur more than once: 'rock'\. Remove the duplicates"),
         ({"tags": (" rock",)}, r"without spaces around it; got ' rock'"),
         ({"tags": ("",)}, r"A tag must be a name .* got ''"),
         ({"tags": ("rock",), "targets": (1.0,)}, r"either tags or targets; got both"),
@@ -119,10 +119,10 @@ def test_a_row_that_cannot_be(fields, message):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Manifest((row(),), "rock"), r"got the text 'rock'\. Put it into a list"),
+        (lambda: Manifest((row(),), "rock"), r"got the string 'rock'\. Put it into a list"),
         (lambda: Manifest((row(targets=(1.0,)),), ("a", "b")), r"Row 0 \(/music/a.wav\) has 1 targets for 2 tags"),
-        (lambda: Manifest((), ("a", "a")), r"Tags come more than once: 'a'"),
-        (lambda: Manifest((row(tags=("x",)),), ("a",)).targets(), r"Row 0 .* tags that the manifest does not: 'x'"),
+        (lambda: Manifest((), ("a", "a")), r"Tags occur more than once: 'a'"),
+        (lambda: Manifest((row(tags=("x",)),), ("a",)).targets(), r"Row 0 .* that the manifest does not have: 'x'"),
         (lambda: HARD.with_tags(["jazz"]), r"None of the tags 'jazz' is in the manifest.*Check the spelling"),
         (lambda: HARD.split("valid"), r"no rows in the split 'valid'; its rows are: train 1, test 1, no split 2"),
         (lambda: HARD.split("val"), r"no rows in the split 'val'.*Splits are train, valid, test"),
@@ -166,9 +166,9 @@ def test_nothing_is_left_of_a_file_that_cannot_be_written(tmp_path):
     with pytest.raises(CacheError, match=r"none/m.csv cannot be written: .* Nothing was changed"):
         HARD.to_csv(tmp_path / "none" / "m.csv")
     unencodable = Manifest((row("a\udce9.wav", tags=("x",)),))
-    with pytest.raises(DataError, match=r"m.csv was not written: line 2 has a name that UTF-8 cannot hold"):
+    with pytest.raises(DataError, match=r"m.csv was not written: line 2 has a file name that is not valid UTF-8"):
         unencodable.to_csv(tmp_path / "m.csv")
-    with pytest.raises(DataError, match=r"has tags that the manifest does not: 'x'\. Use validate\(\).ok"):
+    with pytest.raises(DataError, match=r"has tags that the manifest does not have: 'x'\. Use validate\(\).ok"):
         Manifest((row(tags=("x",)),), ("a",)).to_csv(tmp_path / "m.csv")
     assert list(tmp_path.iterdir()) == []
 
@@ -230,7 +230,7 @@ def test_named_tags_are_the_order_and_others_stay_to_be_reported(table):
         ("file,tags,tags\na.wav,x,y\n", r"columns of the same name: 'tags'\. Rename or remove one"),
         (
             'file,tags\na.wav,"rock\nb.wav,pop\n',
-            r"line 3 is not well-formed: unexpected end of data\. Most often a quot",
+            r"line 3 is malformed: unexpected end of data\. A common cause is a quot",
         ),
         (b"file,tags\na.wav,rock\nb\xe9.wav,pop\n", r"line 3 is not UTF-8: byte 0xe9\..*try encoding='cp1252'"),
         (b"file,tags\na\x8d.wav,\xe9\n", r"line 2 is not UTF-8: byte 0x8d\..*try encoding='latin-1'"),
@@ -262,7 +262,7 @@ def test_every_bad_line_is_named(table):
     with pytest.raises(DataError) as caught:
         Manifest.from_csv(table("\n".join(lines)))
     assert str(caught.value).splitlines()[1:] == [
-        "  songs.csv:2: no file is named",
+        "  songs.csv:2: the file is missing",
         "  songs.csv:3: start must be a number of seconds, got 'soon'",
         "  songs.csv:4: duration must be a number of seconds, got '-1'",
         "  songs.csv:5: the split must be train, valid, test or empty; got 'live'",
@@ -296,7 +296,7 @@ def test_json_lines_of_every_make(table):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", r"m.jsonl is empty\. Write a line for each sound"),
+        ("", r"m.jsonl is empty\. Write a line for each audio file"),
         (
             '{"file": "a.wav", "tags": []\n[1]\n{"file": "b.wav", "tags": []}',
             r"m.jsonl:1: not JSON .*\n  m.jsonl:2: a JSO",
@@ -387,12 +387,12 @@ def test_a_folder_per_split_and_tag(tmp_path):
 
 def test_folders_without_sound(tmp_path):
     touch(tmp_path, "a.wav", "texts/b.txt")
-    with pytest.raises(DataError, match=r"has no folders with sound files; it has: a.wav, texts\. Put the sounds"):
+    with pytest.raises(DataError, match=r"has no folders with audio files; it has: a.wav, texts\. Put the files"):
         Manifest.load(tmp_path)
     with pytest.raises(DataError, match=r"a.wav is not a folder"):
         Manifest.from_folders(tmp_path / "a.wav")
     with pytest.raises(
-        DataError, match=r"A manifest is a folder of folders or a file that ends in \.csv.*got '.*m.xlsx'"
+        DataError, match=r"A manifest must be a folder of folders or a file that ends in \.csv.*got '.*m.xlsx'"
     ):
         Manifest.load(tmp_path / "m.xlsx")
     with pytest.raises(DataError, match=r"m.csv cannot be read \(No such file or directory\)"):

@@ -68,8 +68,8 @@ def test_every_bad_row_is_found_at_once(sound, tmp_path):
     assert reasons[0] == "there is no such file"
     assert reasons[2] == "the file is empty (0 bytes); get a complete copy"
     assert "is not a sound file that an installed decoder can read" in reasons[3]
-    assert reasons[4] == "it lasts 1.00 s, and its part is to start at 1.00 s"
-    assert reasons[5] == "it lasts 1.00 s, and its part is to end at 1.20 s"
+    assert reasons[4] == "it lasts 1.00 s, but the part starts at 1.00 s"
+    assert reasons[5] == "it lasts 1.00 s, but the part ends at 1.20 s"
     assert reasons[6] == "tags that the manifest does not have: 'b', 'c'"
     assert "allow_untagged=True" in reasons[7]
     assert "was the manifest made on Windows?" in reasons[10]
@@ -113,7 +113,7 @@ def test_only_decoding_finds_damage_and_silence(sound):
     for decode in (False, True):
         report = check(part, decode=decode)
         assert found(report) == [(0, "too short")]
-        assert report.problems[0].reason == "it lasts 2.00 s, and its part is to end at 2.30 s"
+        assert report.problems[0].reason == "it lasts 2.00 s, but the part ends at 2.30 s"
     assert found(check(Row(path=whole, tags=("a",), start=3.0), decode=True)) == [(0, "too short")]
 
 
@@ -151,7 +151,7 @@ def test_a_copy_in_another_split_is_taken_from_training(sound):
     report = check(*rows)
     assert found(report) == [(0, "duplicate"), (2, "duplicate")]
     assert report.problems[0].reason == (
-        "the same file is in the split test too (row 3, song.wav); remove it from train"
+        "the same file is also in the split test (row 3, song.wav); remove it from train"
     )
     assert check(*report.ok).passed
     assert check(*rows[:2]).passed
@@ -179,8 +179,7 @@ def test_tags_that_cannot_be_learned(sound):
     report = check(*rows, tags=("rock", "live", "jazz", "none"), min_rows=2)
     assert found(report) == [(None, kind) for kind in ("tag everywhere", "rare tag", "tag not in train", "rare tag")]
     assert [str(problem) for problem in report.problems] == [
-        "the tag 'rock' is on all 2 rows in train: there is nothing to tell it from; add some without it, or leave "
-        "the tag out",
+        "all 2 rows in train have the tag 'rock', so it cannot be learned; add rows without it, or leave the tag out",
         "the tag 'live' has 1 rows in train, fewer than 2 (min_rows); add some, or leave the tag out",
         "the tag 'jazz' is only in valid: it cannot be learned",
         "the tag 'none' has 0 rows in train, fewer than 2 (min_rows); add some, or leave the tag out",
@@ -286,7 +285,7 @@ def test_a_grouping_of_ones_own_and_splits_that_are_never_empty():
         ((1.5, -0.5), r"must not be negative"),
         ((0.25,) * 4, r"fractions are for train, valid, test; got 4 numbers"),
         ({"train": 0.5, "dev": 0.5}, r"fractions are for train, valid, test; got 'dev'"),
-        ((0.4, 0.3, 0.3), r"3 splits need at least as many groups; the 2 rows make 2\. Use fewer splits"),
+        ((0.4, 0.3, 0.3), r"3 splits need at least as many groups; the 2 rows form 2\. Use fewer splits"),
     ],
 )
 def test_a_split_that_cannot_be(fractions, message):

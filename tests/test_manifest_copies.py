@@ -100,9 +100,9 @@ def test_the_same_part_of_a_file_listed_twice(sound):
     report = check(*rows)
     assert found(report) == [(1, "listed twice"), *((row, "contradiction") for row in (2, 3, 4))]
     assert [problem.reason for problem in report.problems[:3]] == [
-        "row 0 says the same of it; remove one of them",
-        "row 3 says other tags of it ('pop'; here 'rock'); put all its tags into one row, or remove the wrong one",
-        "row 2 says other tags of it ('rock'; here 'pop'); put all its tags into one row, or remove the wrong one",
+        "row 0 has the same part and tags; remove one of them",
+        "row 3 has other tags for it ('pop'; here 'rock'); put all its tags into one row, or remove the wrong row",
+        "row 2 has other tags for it ('rock'; here 'pop'); put all its tags into one row, or remove the wrong row",
     ]
     assert report.ok.rows == (rows[0], *rows[5:])
     with pytest.raises(DataError, match=r"7 rows: 3 fine, 4 problems \(3 contradiction, 1 listed twice\)"):
@@ -113,18 +113,18 @@ def test_soft_targets_that_contradict(sound):
     rows = (Row(path=sound("a.wav", 1), targets=(0.5, 0.1)), Row(path=sound("a.wav", 1), targets=(0.5, 0.2)))
     report = Manifest(rows, ("a", "b")).validate(min_rows=0)
     assert found(report) == [(0, "contradiction"), (1, "contradiction")]
-    assert "row 1 says other tags of it (soft targets; here soft targets)" in str(report)
+    assert "row 1 has other tags for it (soft targets; here soft targets)" in str(report)
 
 
 def test_copies_without_a_split_are_noted(sound):
     a, copy, other = sound("rock/a.wav", 1), sound("rock/b.wav", 1), sound("pop/c.wav", 2)
     report = check(*(Row(path=path, tags=(path.parent.name,)) for path in (a, copy, other)))
     assert report.passed
-    assert report.notes == (f"copies of other files: 1, e.g. {copy} of {a}; grouped_split() keeps copies on one side",)
+    assert report.notes == (f"copies of other files: 1, e.g. {copy} of {a}; grouped_split() keeps copies in one split",)
     wrong = sound("pop/d.wav", 1)
     report = check(*(Row(path=path, tags=(path.parent.name,)) for path in (a, copy, other, wrong)))
     assert report.passed and report.notes[0].startswith("copies of other files: 2, ")
-    assert report.notes[1] == f"copies with other tags: 1, e.g. {copy} and {a}; one of them may be wrong"
+    assert report.notes[1] == f"copies with different tags: 1, e.g. {copy} and {a}; one of them may be wrong"
 
 
 def test_a_copy_that_is_left_out_is_not_noted(sound):

@@ -103,7 +103,7 @@ def test_quoted_tags_with_separators(table):
 )
 def test_a_table_in_which_nothing_has_a_tag(table, name, content, column):
     path = table(content, name)
-    with pytest.raises(DataError, match=f"has no tag in any of its 2 rows. Fill its column '{column}'; where no tags"):
+    with pytest.raises(DataError, match=f"has no tag in any of its 2 rows. Fill its column '{column}'; if no tags"):
         Manifest.load(path)
     assert len(Manifest.load(path, untagged=True)) == 2
     assert Manifest.load(path, tags=["rock"]).tags == ("rock",)
@@ -133,9 +133,7 @@ def test_one_class_only(sounds):
     rows = [Row(path=sounds(f"{n}.wav") / f"{n}.wav", tags=("rock",)) for n in range(3)]
     report = Manifest(tuple(rows)).validate(min_rows=2)
     assert kinds(report) == ["tag everywhere"] and len(report.ok) == 3
-    assert "the tag 'rock' is on all 3 rows in all: there is nothing to tell it from; add some without it" in str(
-        report
-    )
+    assert "all 3 rows in all have the tag 'rock', so it cannot be learned; add rows without it" in str(report)
     with pytest.raises(DataError, match="'rock' is on all 3 rows"):
         Manifest(tuple(rows)).validate(min_rows=2, strict=True)
     soft = Manifest(tuple(Row(path=row.path, targets=(0.1 * n + 0.1,)) for n, row in enumerate(rows)), ("rock",))
@@ -205,7 +203,8 @@ def test_leftovers_among_folders_of_tags(sounds, caplog):
 def test_sounds_outside_the_folders_are_told(sounds, caplog):
     folder = sounds("music/rock/a.wav", "music/jazz/b.wav", "music/new.wav", "music/newer.wav") / "music"
     assert len(Manifest.load(folder)) == 2
-    assert f"Left out, being in no folder of a tag: 2 sounds, the first is {folder / 'new.wav'}." in caplog.text
+    message = f"2 audio files are not in the folder of a tag and are left out; the first is {folder / 'new.wav'}."
+    assert message in caplog.text
     assert caplog.records[0].levelno == logging.WARNING
     caplog.clear()
     folder = sounds("parts/train/rock/a.wav", "parts/train/loose.wav", "parts/val/rock/b.wav") / "parts"
@@ -236,12 +235,12 @@ def test_splits_beside_other_folders(sounds):
     assert Manifest.load(folder).split_sizes() == {"train": 1, "test": 1}
     sounds("music/more/rock/c.wav")
     with pytest.raises(
-        DataError, match=r"has folders of splits \(test, train\) beside others \(more\)\. Move the others"
+        DataError, match=r"has folders of splits \(test, train\) and other folders \(more\)\. Move the other"
     ):
         Manifest.load(folder)
     assert Manifest.load(sounds("tags/test/a.wav", "tags/music/b.wav") / "tags").tags == ("music", "test")
 
 
 def test_splits_without_folders_of_tags(sounds):
-    with pytest.raises(DataError, match=r"has no folders with sound files; it has: test, train\. Put the sounds"):
+    with pytest.raises(DataError, match=r"has no folders with audio files; it has: test, train\. Put the files"):
         Manifest.load(sounds("music/train/a.wav", "music/test/b.wav") / "music")

@@ -31,10 +31,11 @@ def test_what_is_written_is_read_again(tmp_path, kind, rows):
 
 def test_a_table_without_tags_says_how_to_ask_for_it(tmp_path):
     path = write(tmp_path / "m.csv", "file,artist\na.wav,Ann\n")
-    with pytest.raises(DataError, match=r"no column with tags; .* Where no tags are needed, pass untagged=True"):
+    with pytest.raises(DataError, match=r"no column with tags; .* If no tags are needed, pass untagged=True"):
         Manifest.load(path)
     assert Manifest.load(path, untagged=True) == Manifest((Row(path=tmp_path / "a.wav", group="Ann"),))
-    with pytest.raises(DataError, match=r"m.csv is read either with the tags \['x'\] or untagged\. Leave one out"):
+    message = r"m.csv is read either with tags or untagged; got the tags \['x'\] and untagged=True\. Leave one out"
+    with pytest.raises(DataError, match=message):
         Manifest.load(path, untagged=True, tags=["x"])
 
 
@@ -85,11 +86,11 @@ def test_an_artist_is_on_one_side(music):
 def test_folders_without_sound(music, tmp_path):
     (tmp_path / "texts").mkdir()
     (tmp_path / "texts" / "a.txt").touch()
-    with pytest.raises(DataError, match=r"texts has no sound files; it has: a.txt\. Files count .* \.mp3, "):
+    with pytest.raises(DataError, match=r"texts has no audio files; it has: a.txt\. Suffixes .* \.mp3, "):
         Manifest.load(tmp_path / "texts", untagged=True)
-    with pytest.raises(DataError, match=r"texts has no folders with sound files; .* pass untagged=True"):
+    with pytest.raises(DataError, match=r"texts has no folders with audio files; .* pass untagged=True"):
         Manifest.load(tmp_path / "texts")
-    with pytest.raises(DataError, match=r"4.ogg is not a folder\. Give the folder that the sound files are in"):
+    with pytest.raises(DataError, match=r"4.ogg is not a folder\. Pass the folder that has the audio files"):
         Manifest.from_files(music / "4.ogg")
     with pytest.raises(DataError, match=r"group_folders must be a whole number, 0 or more; got -1"):
         Manifest.from_files(music, group_folders=-1)

@@ -1,7 +1,7 @@
-"""Data: every source becomes a `Manifest`, one table of sounds with their tags.
+"""Data sets. Every source is read into a `Manifest`, a table of audio files and their tags.
 
 `Manifest.load` reads a CSV, TSV, JSONL or Parquet file or a folder per class; `magnatagatune`, `jamendo`, `gtzan` and
-`emotify` read those data sets. `manifest.validate()` looks at everything before any training does.
+`emotify` read published data sets. `manifest.validate()` checks all rows and files before training.
 """
 
 from .info import DatasetInfo

@@ -1,7 +1,7 @@
-"""Large public files: downloads that go on where they broke off, and archives in parts that are unpacked in place.
+"""Download large public files, resuming interrupted downloads, and unpack archives that are split into parts.
 
-What is incomplete has another name: a download is `<name>.part` until it is complete and checked, an unpacked file
-takes its name when its checksum was right. So a killed process loses at most the file it was unpacking.
+A download is called `<name>.part` until it is complete and verified, and an unpacked file gets its name after its
+checksum was verified. A killed process therefore loses at most the file it was unpacking.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ _CHUNK = 1 << 15  # bytes
 
 
 def fetch(url: str, path: Path, *, sha256: str | None = None, begins: Sequence[bytes] = ()) -> None:
-    """Download a file, going on with `<path>.part` if an earlier attempt left one and the file has not changed since.
+    """Download a file, resuming `<path>.part` of an earlier attempt if the file has not changed on the server.
 
     Args:
         url: http or https address.
-        path: where to; written only when all of it is there.
-        sha256: what it must hash to, if that is known.
-        begins: what it may begin with, if that is known.
+        path: path of the complete file.
+        sha256: expected checksum, if known.
+        begins: possible first bytes, if known.
 
     Raises:
-        DownloadError: the server refuses, or breaks off again and again; what has come is kept for the next attempt.
-        DataError: the server sends something else. Nothing is kept.
+        DownloadError: the server cannot be reached, refuses or breaks off; the received part is kept.
+        DataError: the server sent something else. Nothing is kept.
         OfflineError: offline mode is on.
-        CacheError: it cannot be stored.
+        CacheError: the file cannot be written.
     """
     if is_offline():
         raise OfflineError(
@@ -57,7 +57,7 @@ def fetch(url: str, path: Path, *, sha256: str | None = None, begins: Sequence[b
     except transfers.TransferError as error:
         raise DownloadError(
             f"{url} could not be downloaded: {error}. {transfers.size_of(part):,} bytes are kept in {part}; check the "
-            "connection and run it again to go on from there."
+            "connection and run this again to resume."
         ) from None
     except transfers.ContentError as error:
         raise DataError(str(error)) from None
@@ -68,19 +68,19 @@ def fetch(url: str, path: Path, *, sha256: str | None = None, begins: Sequence[b
 
 
 def remote_size(url: str) -> int | None:
-    """Bytes of the file at an address, `None` where the server does not say.
+    """Return the size in bytes of the file at an address, `None` if the server does not state it.
 
     Raises:
-        DownloadError: it cannot be reached or refuses.
+        DownloadError: the server cannot be reached or refuses.
     """
     try:
         return transfers.remote_size(url)
     except transfers.TransferError as error:
-        raise DownloadError(f"{url} cannot be asked for its size: {error}. Check the connection.") from None
+        raise DownloadError(f"The size of {url} could not be read: {error}. Check the connection.") from None
 
 
 def _check(url: str, part: Path, sha256: str | None, begins: Sequence[bytes]) -> None:
-    """Raise, and remove what came, if it is not the file it should be."""
+    """Verify the first bytes and the checksum; remove the download and raise if they are wrong."""
     problem = ""
     with part.open("rb") as file:
         head = file.read(16)
@@ -92,8 +92,8 @@ def _check(url: str, part: Path, sha256: str | None, begins: Sequence[bytes]) ->
         size = transfers.size_of(part)
         transfers.discard(part)
         raise DataError(
-            f"What {url} sent ({size:,} bytes) {problem}. Nothing was kept. Try again; if it persists, a proxy sends "
-            "something else or the file has changed: report it."
+            f"The file from {url} ({size:,} bytes) {problem}. Nothing was kept. Try again; if the error persists, a "
+            "proxy sends something else or the file has changed: report it."
         )
 
 
@@ -101,7 +101,7 @@ def _check(url: str, part: Path, sha256: str | None, begins: Sequence[bytes]) ->
 
 
 class _Joined(io.RawIOBase):
-    """Files read one after the other as if they were one: an archive in parts need not be copied together."""
+    """A binary file made of several files, so the parts of an archive need not be joined on disk."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self._files = [path.open("rb") for path in paths]
@@ -109,23 +109,23 @@ class _Joined(io.RawIOBase):
         self._position = 0
 
     def readable(self) -> bool:
-        """Always."""
+        """Return `True`."""
         return True
 
     def seekable(self) -> bool:
-        """Always."""
+        """Return `True`."""
         return True
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Go to a position of the whole."""
+        """Change the position in the joined file."""
         base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._starts[-1]}[whence]
         if base + offset < 0:
-            raise OSError("there is nothing before the beginning")
+            raise OSError("negative position")
         self._position = base + offset
         return self._position
 
     def readinto(self, buffer: Any) -> int:
-        """Read up to the end of the part that the position is in."""
+        """Read at most up to the end of the current part."""
         if self._position >= self._starts[-1]:
             return 0
         number = bisect.bisect_right(self._starts, self._position) - 1
@@ -144,17 +144,17 @@ class _Joined(io.RawIOBase):
 
 
 def unzip(parts: Sequence[Path], folder: Path) -> int:
-    """Unpack a zip archive that was cut into parts. Files that are there in their right size are not unpacked again.
+    """Unpack a zip archive that is split into parts. Files that exist with the right size are not unpacked again.
 
     Args:
-        parts: the pieces in their order.
-        folder: where to; no file of the archive can get outside of it.
+        parts: parts in their order.
+        folder: target folder; no file can be written outside of it.
 
     Returns:
-        Number of files unpacked now.
+        Number of files unpacked by this call.
 
     Raises:
-        DataError: the parts are no archive or are damaged, or it has names that lead out of the folder.
+        DataError: the archive is damaged or has names outside of the folder.
         CacheError: a file cannot be written.
     """
     from tqdm.auto import tqdm
@@ -165,19 +165,19 @@ def unzip(parts: Sequence[Path], folder: Path) -> int:
     try:
         with io.BufferedReader(_Joined(parts)) as file, zipfile.ZipFile(file) as archive:
             members = [member for member in archive.infolist() if not member.is_dir()]
-            targets = [(member, folder / _safe(member, names)) for member in members]  # all of them before any is made
+            targets = [(member, folder / _safe(member, names)) for member in members]  # validates all names first
             wanted = [(member, path) for member, path in targets if not _has_size(path, member.file_size)]
             transfers.require_room(folder, sum(member.file_size for member, _ in wanted))
             for member, path in tqdm(wanted, desc="unpacking", unit="file", disable=None):
                 path.parent.mkdir(parents=True, exist_ok=True)
                 with archive.open(member) as packed, replacing(path) as unpacked:
                     shutil.copyfileobj(packed, unpacked, _CHUNK)
-                    if unpacked.tell() != member.file_size:  # zipfile notices only what is longer
+                    if unpacked.tell() != member.file_size:  # zipfile detects only files that are too long
                         raise zipfile.BadZipFile(f"{member.filename!r} ends before the size it declares")
                 count += 1
     except (zipfile.BadZipFile, zipfile.LargeZipFile, zlib.error, EOFError, RuntimeError) as error:
-        # RuntimeError: an unknown method or a password is asked for. Damage can look like either.
-        raise DataError(f"{names} are no intact zip archive: {error}. {advice}") from error
+        # RuntimeError: an unknown compression method or encryption, either of which can be due to damage.
+        raise DataError(f"{names} are not an intact zip archive: {error}. {advice}") from error
     except CacheError:
         raise
     except OSError as error:
@@ -186,12 +186,12 @@ def unzip(parts: Sequence[Path], folder: Path) -> int:
 
 
 def _safe(member: zipfile.ZipInfo, names: str) -> Path:
-    """The path of a member within the folder."""
+    """Return the path of a member relative to the folder."""
     path = PurePosixPath(member.filename)
     is_link = stat.S_ISLNK(member.external_attr >> 16)
     if path.is_absolute() or ".." in path.parts or re.search(r"[\\:\0]", member.filename) or is_link or not path.parts:
         raise DataError(
-            f"{names} hold {member.filename!r}, which leads out of the folder. This is not the published archive; "
+            f"{names} have a file {member.filename!r} outside of the folder. This is not the published archive; "
             "nothing was unpacked."
         )
     return Path(*path.parts)

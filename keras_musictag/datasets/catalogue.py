@@ -1,4 +1,4 @@
-"""The published data sets that can be named: `gtzan:FOLDER`, `jamendo-3:FOLDER`."""
+"""Published data sets that can be opened by name: `gtzan:FOLDER`, `jamendo-3:FOLDER`."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ class Entry:
     """A data set with a loader.
 
     Attributes:
-        key: what it is called in commands.
-        info: what it is. The versions in `info.splits` can be named, the first is the default.
-        reader: takes folder, version and `partial`.
-        version_form: what a version is called in titles: `"{} split"`.
+        key: name in commands.
+        info: information on the data set. The keys of `info.splits` are its versions, the first is the default.
+        reader: function of folder, version and `partial`.
+        version_form: format of a version in titles, e.g. `"{} split"`.
         grouped_by: what the groups of its rows are, in one word.
     """
 
@@ -44,18 +44,18 @@ class Entry:
         return tuple(self.info.splits)
 
     def name(self, version: str) -> str:
-        """What a command calls a version of it: `"jamendo-3"`, and just `"jamendo"` for the first."""
+        """Return the name of a version in commands: `"jamendo-3"`, and `"jamendo"` for the first."""
         return self.key if version == self.versions[0] else f"{self.key}-{version}"
 
     def version_title(self, version: str) -> str:
-        """What cards call a version."""
+        """Return the name of a version in cards."""
         return self.version_form.format(version)
 
     def load(self, folder: AnyPath, version: str = "", *, partial: bool = False) -> Manifest:
-        """Read a version of it, by default the first.
+        """Read a version of the data set, by default the first.
 
         Raises:
-            DataError: it is not there, not complete or not as published.
+            DataError: it is missing, incomplete or not as published.
         """
         return self.reader(folder, version or self.versions[0], partial)
 
@@ -98,19 +98,19 @@ ENTRIES = {entry.key: entry for entry in _ENTRIES}
 
 
 def is_meant(name: str) -> bool:
-    """Whether a name looks like that of a data set, perhaps misspelt: if so, `find` gives it or says what is wrong."""
+    """Return whether a name is that of a data set or similar to one, in which case `find` suggests the right name."""
     key = name.partition("-")[0]
     return key in ENTRIES or bool(difflib.get_close_matches(key.lower(), ENTRIES, n=1, cutoff=0.75))
 
 
 def find(name: str) -> tuple[Entry, str]:
-    """The data set and the version that a name stands for.
+    """Return the data set and the version of a name.
 
     Args:
-        name: a key, or key-version.
+        name: `KEY` or `KEY-VERSION`.
 
     Raises:
-        DataError: there is none; says which there are.
+        DataError: the name is unknown; the message lists the known names.
 
     Example:
         >>> entry, version = find("jamendo-3")

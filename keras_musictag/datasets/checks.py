@@ -1,7 +1,7 @@
-"""What can be wrong with a manifest, found before any training: see `Manifest.validate`.
+"""Validate a manifest before training, see `Manifest.validate`.
 
-First each row by itself (tags, then the file), then rows against each other (the same sound in two splits), then the
-tags of the rows that are left.
+Each row is checked first (tags, then the file), then rows against each other (the same file in two splits), then the
+tags of the rows without problems.
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ if TYPE_CHECKING:
 
 _Part = tuple[Path, float, float | None]  # file, start, duration
 _Fault = tuple[str, str]  # kind, reason
-_Found = list[tuple[int, _Fault]]  # row, what is wrong with it
+_Found = list[tuple[int, _Fault]]  # row, fault
 
-_TOLERATED_SECONDS = 0.1  # what encoders' delay and padding can take from a length, as in audio.py
-_DECODED_RATE = 16_000  # Hz; what is decoded to be judged is thrown away, so cheaply
-_ONE_STEP = 2.0**-15  # of 16-bit sound; what never reaches it is silence
+_TOLERATED_SECONDS = 0.1  # encoder delay and padding can shorten a file by this
+_DECODED_RATE = 16_000  # Hz; a low rate, as decoded audio is only checked
+_ONE_STEP = 2.0**-15  # smallest step of 16-bit audio; below it, all is silence
 
-# Who keeps a sound that several splits have: scores on an evaluation set stay comparable, training loses a row.
+# A file in several splits is kept in the first of these, so that scores on evaluation sets stay comparable.
 _KEEPS = ("test", "valid", "train")
 
 
 def validate(
     manifest: Manifest, *, decode: bool, workers: int, strict: bool, allow_untagged: bool, min_rows: int
 ) -> Report:
-    """See `Manifest.validate`."""
+    """Implement `Manifest.validate`."""
     if workers < 1:
         raise DataError(f"workers must be at least 1; got {workers!r}.")
     found: _Found = []
@@ -52,11 +52,10 @@ def validate(
     parts = [(row.path, row.start, row.duration) for row in manifest]
     faults = parallel(lambda part: _file_fault(part, decode), parts, workers, "files")
     found += [(number, fault) for number, part in enumerate(parts) if (fault := faults[part]) is not None]
-    sound = [number for number, part in enumerate(parts) if faults[part] is None]
-    same = copies((manifest[number].path for number in sound), workers)
-    found += _duplicates(manifest, sound, same)
-    left = sorted(set(sound) - {number for number, _ in found})
-    found += _listed_twice(manifest, left)
+    readable = [number for number, part in enumerate(parts) if faults[part] is None]
+    same = copies((manifest[number].path for number in readable), workers)
+    found += _duplicates(manifest, readable, same)
+    found += _listed_twice(manifest, sorted(set(readable) - {number for number, _ in found}))
     bad = {number for number, _ in found}
     ok = dataclasses.replace(manifest, rows=tuple(row for number, row in enumerate(manifest) if number not in bad))
     rows = [
@@ -68,11 +67,11 @@ def validate(
         checked=len(manifest), ok=ok, problems=(*rows, *tags), notes=(*_shared_groups(ok), *_copies(ok, same))
     )
     if strict and not report.passed:
-        raise DataError(f"The manifest has problems. {report}\nCorrect them, or go on with validate().ok.")
+        raise DataError(f"The manifest has problems. {report}\nCorrect them, or use validate().ok.")
     return report
 
 
-# === Rows by themselves ===
+# === Single rows ===
 
 
 def _tag_faults(row: Row, manifest: Manifest, allow_untagged: bool) -> list[_Fault]:
@@ -80,17 +79,17 @@ def _tag_faults(row: Row, manifest: Manifest, allow_untagged: bool) -> list[_Fau
     if unknown:
         return [("unknown tag", f"tags that the manifest does not have: {', '.join(map(repr, unknown))}")]
     if manifest.tags and not allow_untagged and not row.tags and not any(row.targets or ()):
-        return [("no tags", "it has none of the tags; if that is meant, pass allow_untagged=True")]
+        return [("no tags", "it has none of the tags; if this is intended, pass allow_untagged=True")]
     return []
 
 
 def _file_fault(part: _Part, decode: bool) -> _Fault | None:
-    """What is wrong with a file, or with the part of it that is asked for."""
+    """Check that a file, or a part of it, can be used."""
     path, start, duration = part
     try:
         status = os.stat(path)
         if stat.S_ISDIR(status.st_mode):
-            return "folder", "it is a folder, not a sound file"
+            return "folder", "it is a folder, but an audio file is needed"
         if not stat.S_ISREG(status.st_mode):
             return "missing", "it is not a regular file (a pipe, a socket or a device)"
         with open(path, "rb") as file:
@@ -103,21 +102,21 @@ def _file_fault(part: _Part, decode: bool) -> _Fault | None:
     if status.st_size == 0:
         return "zero bytes", "the file is empty (0 bytes); get a complete copy"
     seconds = None if decode else audio.duration_of(path)
-    if not seconds:  # told by no header that libsndfile reads
+    if not seconds:  # the duration is not known without decoding
         return _decoded_fault(path, start, duration)
     return _length_fault(seconds, start, duration)
 
 
 def _length_fault(seconds: float, start: float, duration: float | None) -> _Fault | None:
     if start >= seconds:
-        return "too short", f"it lasts {seconds:.2f} s, and its part is to start at {start:.2f} s"
+        return "too short", f"it lasts {seconds:.2f} s, but the part starts at {start:.2f} s"
     if duration is not None and start + duration > seconds + _TOLERATED_SECONDS:
-        return "too short", f"it lasts {seconds:.2f} s, and its part is to end at {start + duration:.2f} s"
+        return "too short", f"it lasts {seconds:.2f} s, but the part ends at {start + duration:.2f} s"
     return None
 
 
 def _decoded_fault(path: Path, start: float, duration: float | None) -> _Fault | None:
-    """Decode all of the part that is asked for."""
+    """Check a part of a file by decoding it."""
     samples, peak = 0, 0.0
     try:
         for block in audio.stream(path, target_sr=_DECODED_RATE, resampler="soxr_qq", offset=start, duration=duration):
@@ -128,8 +127,7 @@ def _decoded_fault(path: Path, start: float, duration: float | None) -> _Fault |
     except AudioError as error:
         return "undecodable", str(error)
     if peak < _ONE_STEP:
-        return "silent", "there is no sound in it: no sample reaches one 16-bit step"
-    # Without a duration, all there is was asked for.
+        return "silent", "it is silent: no sample reaches one 16-bit step"
     return None if duration is None else _length_fault(start + samples / _DECODED_RATE, start, duration)
 
 
@@ -137,7 +135,7 @@ def _decoded_fault(path: Path, start: float, duration: float | None) -> _Fault |
 
 
 def _duplicates(manifest: Manifest, numbers: Iterable[int], same: Mapping[Path, Path]) -> _Found:
-    """Rows whose file, or a copy of it, another split has too."""
+    """Find rows whose file, or a copy of it, is also in another split."""
     by_content: dict[Path, list[int]] = collections.defaultdict(list)
     for number in numbers:
         row = manifest[number]
@@ -151,7 +149,7 @@ def _duplicates(manifest: Manifest, numbers: Iterable[int], same: Mapping[Path, 
             split = manifest[number].split
             if split != kept.split:
                 reason = (
-                    f"the same file is in the split {kept.split} too (row {keeper}, {kept.path.name}); remove it from "
+                    f"the same file is also in the split {kept.split} (row {keeper}, {kept.path.name}); remove it from "
                     f"{split}"
                 )
                 found.append((number, ("duplicate", reason)))
@@ -159,7 +157,7 @@ def _duplicates(manifest: Manifest, numbers: Iterable[int], same: Mapping[Path, 
 
 
 def _listed_twice(manifest: Manifest, numbers: Iterable[int]) -> _Found:
-    """Rows about the same part of the same file: the first is enough if they agree; if not, none can be believed."""
+    """Find rows with the same part of the same file: all but the first if their tags agree, otherwise all of them."""
     by_part: dict[_Part, list[int]] = collections.defaultdict(list)
     for number in numbers:
         row = manifest[number]
@@ -167,14 +165,14 @@ def _listed_twice(manifest: Manifest, numbers: Iterable[int]) -> _Found:
     found: _Found = []
     for first, *others in by_part.values():
         if all(_labels(manifest[number]) == _labels(manifest[first]) for number in others):
-            reason = f"row {first} says the same of it; remove one of them"
+            reason = f"row {first} has the same part and tags; remove one of them"
             found += [(number, ("listed twice", reason)) for number in others]
             continue
         for number in (first, *others):
             other = next(n for n in (first, *others) if _labels(manifest[n]) != _labels(manifest[number]))
             reason = (
-                f"row {other} says other tags of it ({_shown(manifest[other])}; here {_shown(manifest[number])}); put "
-                "all its tags into one row, or remove the wrong one"
+                f"row {other} has other tags for it ({_shown(manifest[other])}; here {_shown(manifest[number])}); put "
+                "all its tags into one row, or remove the wrong row"
             )
             found.append((number, ("contradiction", reason)))
     return found
@@ -192,7 +190,7 @@ def _shown(row: Row) -> str:
 
 
 def _same_names(manifest: Manifest) -> list[_Fault]:
-    """Tags that a person would take for one: they differ in case, in spaces or in the way an accent is encoded."""
+    """Find tags that differ only in case, spaces or the encoding of accents."""
     written: dict[str, list[str]] = collections.defaultdict(list)
     for tag in dict.fromkeys((*manifest.tags, *(tag for row in manifest for tag in row.tags))):
         written[" ".join(unicodedata.normalize("NFKC", tag).casefold().split())].append(tag)
@@ -204,7 +202,7 @@ def _same_names(manifest: Manifest) -> list[_Fault]:
 
 
 def _tag_counts(manifest: Manifest, min_rows: int) -> list[_Fault]:
-    """Tags that cannot be learned from the rows that are fine; with `min_rows=0`, only those that train lacks."""
+    """Find tags that cannot be learned from the valid rows; with `min_rows=0`, only those missing in train."""
     if not len(manifest):
         return []
     targets = manifest.targets()
@@ -232,8 +230,8 @@ def _tag_counts(manifest: Manifest, min_rows: int) -> list[_Fault]:
             faults.append(
                 (
                     "tag everywhere",
-                    f"the tag {tag!r} is on all {rows} rows {of}: there is nothing to tell it from; add some without "
-                    "it, or leave the tag out",
+                    f"all {rows} rows {of} have the tag {tag!r}, so it cannot be learned; add rows without it, or leave "
+                    "the tag out",
                 )
             )
     return faults
@@ -243,7 +241,7 @@ def _tag_counts(manifest: Manifest, min_rows: int) -> list[_Fault]:
 
 
 def _shared_groups(manifest: Manifest) -> list[str]:
-    """Groups on two sides of a split: some published splits are like that."""
+    """Note groups that are in several splits, as in some published splits."""
     splits: dict[str, set[str]] = collections.defaultdict(set)
     for row in manifest:
         if row.group and row.split:
@@ -253,13 +251,13 @@ def _shared_groups(manifest: Manifest) -> list[str]:
         return []
     return [
         f"{len(shared)} of {len(splits)} groups (artists, albums) are in more than one split, e.g. {shared[0]!r}; "
-        "grouped_split() keeps each on one side"
+        "grouped_split() keeps each in one split"
     ]
 
 
 def _copies(manifest: Manifest, same: Mapping[Path, Path]) -> list[str]:
-    """Copies under other names: they count twice, and one of them may be labelled wrong."""
-    by_content: dict[Path, dict[Path, set[object]]] = collections.defaultdict(dict)  # content -> file -> what it has
+    """Note copies of files, which count twice, and copies with different tags, which may be labelled wrong."""
+    by_content: dict[Path, dict[Path, set[object]]] = collections.defaultdict(dict)  # content -> file -> parts and tags
     for row in manifest:
         if row.path in same:
             by_content[same[row.path]].setdefault(row.path, set()).add((row.start, row.duration, *_labels(row)))
@@ -268,9 +266,9 @@ def _copies(manifest: Manifest, same: Mapping[Path, Path]) -> list[str]:
         return []
     first, second, *_ = groups[0]
     extra = sum(len(files) - 1 for files in groups)
-    notes = [f"copies of other files: {extra}, e.g. {second} of {first}; grouped_split() keeps copies on one side"]
+    notes = [f"copies of other files: {extra}, e.g. {second} of {first}; grouped_split() keeps copies in one split"]
     unlike = [list(files) for files in groups if len({frozenset(labels) for labels in files.values()}) > 1]
     if unlike:
         first, second, *_ = unlike[0]
-        notes.append(f"copies with other tags: {len(unlike)}, e.g. {second} and {first}; one of them may be wrong")
+        notes.append(f"copies with different tags: {len(unlike)}, e.g. {second} and {first}; one of them may be wrong")
     return notes

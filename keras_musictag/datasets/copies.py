@@ -1,7 +1,7 @@
-"""Files that are copies of each other, found without reading all of them.
+"""Find copies of files without reading all files.
 
-Only files of one size can be copies. Of these, 48 KiB are read (recordings of one length and format have one size), and
-only those that agree in that are read to the end.
+Only files of equal size can be copies. Of these, 48 KiB are compared first (recordings of the same length and format
+have the same size), and only files that agree are read to the end.
 """
 
 from __future__ import annotations
@@ -11,40 +11,37 @@ import functools
 import hashlib
 import os
 import stat
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from pathlib import Path
 
 from ..utils.files import sha256_of
 from ..utils.parallel import parallel
 
-_SAMPLE = 16_384  # bytes at the beginning, in the middle and at the end
+_SAMPLE = 16_384  # bytes read at the beginning, in the middle and at the end
 
 
 def copies(paths: Iterable[Path], workers: int = 2) -> dict[Path, Path]:
-    """File -> the first, in the order of their names, of those with the same content; only files that have copies.
+    """Map each file that has copies to the first of them in the order of their names; that file maps to itself.
 
     Args:
-        paths: files; what is missing, empty, no file or cannot be read has no copies.
-        workers: files read at once.
-
-    Returns:
-        The first of several copies stands for itself.
+        paths: files; those that are missing, empty, not regular or unreadable have no copies.
+        workers: number of files read at once.
     """
     sizes = {path: size for path in dict.fromkeys(paths) if (size := _size(path))}
-    alike = list(_parts(sorted(sizes), sizes))
+    groups = _subgroups(sorted(sizes), sizes)
     steps: tuple[Callable[[Path], Hashable], ...] = (_sample, _digest)
     for step in steps:
-        found = parallel(step, (path for group in alike for path in group), workers, "copies")
-        alike = [part for group in alike for part in _parts(group, found)]
-    return {path: group[0] for group in alike for path in group}
+        values = parallel(step, (path for group in groups for path in group), workers, "copies")
+        groups = [subgroup for group in groups for subgroup in _subgroups(group, values)]
+    return {path: group[0] for group in groups for path in group}
 
 
-def _parts(group: Iterable[Path], found: Mapping[Path, Hashable]) -> Iterator[list[Path]]:
-    """The files of a group that agree, without those that nothing agrees with or that could not be read."""
-    by_result: dict[Hashable, list[Path]] = collections.defaultdict(list)
+def _subgroups(group: Iterable[Path], values: Mapping[Path, Hashable]) -> list[list[Path]]:
+    """Divide a group into files of equal value, without single files and files whose value is `None`."""
+    by_value: dict[Hashable, list[Path]] = collections.defaultdict(list)
     for path in group:
-        by_result[found[path]].append(path)
-    return (paths for result, paths in by_result.items() if len(paths) > 1 and result is not None)
+        by_value[values[path]].append(path)
+    return [paths for value, paths in by_value.items() if len(paths) > 1 and value is not None]
 
 
 def _size(path: Path) -> int:
@@ -65,7 +62,7 @@ def _sample(path: Path) -> bytes | None:
 
 @functools.lru_cache(maxsize=1 << 16)
 def _sample_of(path: Path, size: int, _: int) -> bytes:
-    """Digest of three parts of a file; remembered until the file is written again."""
+    """Compute the digest of three parts of a file, cached until the file changes."""
     digest = hashlib.sha256()
     with path.open("rb", buffering=0) as file:
         for start in (0, size // 2, size - _SAMPLE):

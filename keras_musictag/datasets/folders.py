@@ -1,4 +1,4 @@
-"""A folder per tag, or a folder of untagged sounds -> rows and tags."""
+"""Read rows and tags from a folder per tag, or rows without tags from a folder of audio files."""
 
 from __future__ import annotations
 
@@ -21,60 +21,64 @@ SUFFIXES = frozenset(
 
 
 def read_folders(root: Path) -> Table:
-    """See `Manifest.from_folders`."""
+    """Implement `Manifest.from_folders`."""
     root = Path(os.path.abspath(root))
     if not root.is_dir():
-        raise DataError(f"{root} is not a folder. Give the folder that has a folder for each tag.")
+        raise DataError(f"{root} is not a folder. Pass the folder that has a folder for each tag.")
     folders = _subfolders(root)
     parts = _split_folders(root, folders)
     if parts:
         classes = [(folder, split) for top, split in parts.items() for folder in _subfolders(top)]
     else:
         classes = [(folder, "") for folder in folders]
-    _warn_of_loose_sounds((root, *parts))
+    _warn_of_files_outside((root, *parts))
     rows = [
         Row(path=path, tags=(folder.name.strip(),), split=split, where=str(path.relative_to(root)))
         for folder, split in classes
-        for path in _sounds(folder)
+        for path in _audio_files(folder)
     ]
     if not rows:
         raise DataError(
-            f"{root} has no folders with sound files; it has: {_content(root)}. Put the sounds of each tag into a "
-            "folder named like the tag; where no tags are needed, pass untagged=True."
+            f"{root} has no folders with audio files; it has: {_content(root)}. Put the files of each tag into a "
+            "folder with the name of the tag; if no tags are needed, pass untagged=True."
         )
     return tuple(rows), tuple(sorted({folder.name.strip() for folder, _ in classes}))
 
 
 def _split_folders(root: Path, folders: list[Path]) -> dict[Path, str]:
-    """Folder -> split, if all that have a sound in them are named like splits; else none."""
-    splits = {folder: SPLIT_NAMES.get(folder.name.lower(), "") for folder in folders if _sounds(folder)}
+    """Return folder -> split if all folders with audio have names of splits, else an empty dictionary."""
+    splits = {folder: SPLIT_NAMES.get(folder.name.lower(), "") for folder in folders if _audio_files(folder)}
     named = [folder.name for folder, split in splits.items() if split]
     others = [folder.name for folder, split in splits.items() if not split]
-    if others and len({split for split in splits.values() if split}) > 1:  # one may be the name of a tag
+    if others and len({split for split in splits.values() if split}) > 1:  # a single one may be the name of a tag
         raise DataError(
-            f"{root} has folders of splits ({', '.join(named)}) beside others ({', '.join(others[:10])}). Move the "
-            "others away or into the splits, or name the splits in a table."
+            f"{root} has folders of splits ({', '.join(named)}) and other folders ({', '.join(others[:10])}). Move the "
+            "other folders away or into the splits, or state the splits in a table."
         )
     return {} if others else splits
 
 
-def _warn_of_loose_sounds(folders: Iterable[Path]) -> None:
-    loose = [path for folder in folders for path in sorted(folder.iterdir()) if path.is_file() and is_sound(path.name)]
-    if loose:
-        _log.warning("Left out, being in no folder of a tag: %d sounds, the first is %s.", len(loose), loose[0])
+def _warn_of_files_outside(folders: Iterable[Path]) -> None:
+    outside = [
+        path for folder in folders for path in sorted(folder.iterdir()) if path.is_file() and is_sound(path.name)
+    ]
+    if outside:
+        _log.warning(
+            "%d audio files are not in the folder of a tag and are left out; the first is %s.", len(outside), outside[0]
+        )
 
 
 def read_files(root: Path, group_folders: int) -> Table:
-    """See `Manifest.from_files`."""
+    """Implement `Manifest.from_files`."""
     if isinstance(group_folders, bool) or not isinstance(group_folders, int) or group_folders < 0:
         raise DataError(f"group_folders must be a whole number, 0 or more; got {group_folders!r}.")
     root = Path(os.path.abspath(root))
     if not root.is_dir():
-        raise DataError(f"{root} is not a folder. Give the folder that the sound files are in.")
-    names = [path.relative_to(root) for path in _sounds(root)]
+        raise DataError(f"{root} is not a folder. Pass the folder that has the audio files.")
+    names = [path.relative_to(root) for path in _audio_files(root)]
     if not names:
         raise DataError(
-            f"{root} has no sound files; it has: {_content(root)}. Files count that are named like sound: "
+            f"{root} has no audio files; it has: {_content(root)}. Suffixes of audio files are "
             f"{', '.join(sorted(SUFFIXES))}."
         )
     groups = ("/".join(name.parts[:-1][:group_folders]) for name in names)
@@ -91,7 +95,7 @@ def _subfolders(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith((".", "__")))
 
 
-def _sounds(folder: Path) -> list[Path]:
+def _audio_files(folder: Path) -> list[Path]:
     found = []
     for parent, names, files in os.walk(folder):
         names[:] = [name for name in names if not name.startswith(".")]
@@ -100,12 +104,12 @@ def _sounds(folder: Path) -> list[Path]:
 
 
 def is_sound(name: str) -> bool:
-    """Whether a file is named like a sound, and not hidden."""
+    """Return whether a file name has a suffix of audio files and is not hidden."""
     return not name.startswith(".") and ending(name) in SUFFIXES
 
 
 def ending(name: str) -> str:
-    """The ending of a file name, in lower case, with its dot; empty if there is none.
+    """Return the suffix of a file name, with its dot, in lower case; empty if there is none.
 
     Example:
         >>> ending("Cover.JPG")

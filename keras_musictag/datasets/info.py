@@ -1,4 +1,4 @@
-"""What a published data set is, who made it and on which terms it may be used."""
+"""Description, licence and citation of published data sets."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from .rows import DataError
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DatasetInfo:
-    """A published data set. Every field is required: data without a licence or a citation cannot be used.
+    """Information on a published data set. All fields but `size` and `obtain` are required.
 
     Attributes:
-        name: what it is called.
+        name: name of the data set.
         description: one or two sentences.
-        url: its home page.
-        licence: terms of the annotations and of the sound.
+        url: home page.
+        licence: licences of the annotations and of the audio.
         citation: the paper to cite.
-        splits: version -> split -> number of rows, as the literature uses them; `"all"` are those of all splits, where
-            only their sum is published.
-        size: of the download, if it is known.
-        obtain: a sentence that says how to get it and what the folder must have.
+        splits: version -> split -> number of rows, as in the literature; `"all"` is the number in all splits, if only
+            that is published.
+        size: size of the download, if known.
+        obtain: how to get the data set and what its folder must contain, in a sentence.
 
     Raises:
-        DataError: something is empty.
+        DataError: a required field is empty.
 
     Example:
         >>> from keras_musictag.datasets.loaders.magnatagatune import info
@@ -42,7 +42,7 @@ class DatasetInfo:
     obtain: str = ""
 
     def __post_init__(self) -> None:
-        """Refuse an entry that leaves something out."""
+        """Require the fields that have no default."""
         required = [field.name for field in dataclasses.fields(self) if field.default is dataclasses.MISSING]
         empty = [name for name in required if not getattr(self, name)]
         if empty:

@@ -1,8 +1,8 @@
-"""The one table all data becomes: a row per sound, with its tags, its split and where it came from.
+"""`Manifest`: a table of audio files with their tags, splits and origin.
 
-Conventions: times are seconds of the source file; a `Manifest` never changes, every method gives a new one; the order
-of `manifest.tags` is the order of the columns of `manifest.targets()` and of a model's outputs. Paths are absolute; in
-a file they are relative to the file's folder, so a folder with sounds and their manifest can be moved.
+Conventions: times are seconds of the source file; a `Manifest` is immutable, methods return a new one; the order of
+`manifest.tags` is that of the columns of `manifest.targets()` and of a model's outputs. Paths are absolute; in a file
+they are relative to its folder, so a folder of audio with its manifest can be moved.
 """
 
 from __future__ import annotations
@@ -28,15 +28,14 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Manifest(Sequence[Row]):
-    """Rows, and the tags that are told apart.
+    """Rows and tags of a data set.
 
     Attributes:
-        rows: the sounds.
-        tags: names in the order of the targets; the order is the contract. Without any, all tags of the rows in
-            alphabetical order.
+        rows: one `Row` per audio file or part of a file.
+        tags: names of the tags in the order of the targets; by default all tags of the rows in alphabetical order.
 
     Raises:
-        DataError: a tag without or with a repeated name, or targets that are not one number per tag.
+        DataError: a tag has an empty or repeated name, or a row does not have one target per tag.
 
     Example:
         >>> manifest = Manifest((Row(path=Path("a.wav"), tags=("rock",)), Row(path=Path("b.wav"), tags=("folk",))))
@@ -52,10 +51,10 @@ class Manifest(Sequence[Row]):
     tags: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Find the tags where none are given, and check that targets fit them."""
+        """Collect the tags if none are given, and validate the targets."""
         object.__setattr__(self, "rows", tuple(self.rows))
         if isinstance(self.tags, str):
-            raise DataError(f"tags must be a sequence of names; got the text {self.tags!r}. Put it into a list.")
+            raise DataError(f"tags must be a sequence of names; got the string {self.tags!r}. Put it into a list.")
         tags = tag_names(self.tags or sorted({tag for row in self.rows for tag in row.tags}))
         object.__setattr__(self, "tags", tags)
         for number, row in enumerate(self.rows):
@@ -71,10 +70,10 @@ class Manifest(Sequence[Row]):
     def load(cls, path: AnyPath, **options: Any) -> Manifest:
         """Read a CSV, TSV, JSONL or Parquet file, or a folder per class; `options` are those of the `from_` method.
 
-        With `untagged=True`, a folder is read by `from_files`: whatever sounds are in it, at any depth.
+        With `untagged=True`, a folder is read by `from_files`.
 
         Raises:
-            DataError: there is nothing, or it is of another kind.
+            DataError: the path does not exist, or has another format.
         """
         from . import readers
 
@@ -97,22 +96,22 @@ class Manifest(Sequence[Row]):
     ) -> Manifest:
         """Read a table whose first line names its columns, separated by commas, semicolons or tabs.
 
-        There must be a column `file` (or path, filename, filepath, audio), and either `tags` (or labels) with `|`
-        between tags, or a column per tag with 0 or 1 (or false and true), or with numbers between for soft targets; an
-        empty cell is 0. Where no comma separates the columns, it may be the decimal point.
-        `start`, `duration`, `split`, `group` (or artist, album), `source` and `licence` are understood too. A column of
-        a tag that bears one of these names is written `tag:start`.
+        The table needs a column `file` (or path, filename, filepath, audio), and either `tags` (or labels) with `|`
+        between tags, or a column per tag with 0 or 1 (or false and true), or numbers between them for soft targets; an
+        empty cell is 0. A comma can be the decimal point if it does not separate the columns. Optional columns are
+        `start`, `duration`, `split`, `group` (or artist, album), `source` and `licence`. If a tag has the name of one
+        of these columns, its own column is named `tag:start`.
 
         Args:
             path: the table.
-            tags: the tags in their order. With a column per tag, columns of other names are then ignored; else each
-                column is a tag. By default, the order of the columns, or the alphabet.
-            root: folder that relative paths start at; by default the table's.
-            encoding: of the text; by default UTF-8, or UTF-16 if a byte order mark says so.
-            untagged: read no tags, and pass over columns of other names; enough for what needs none (distillation).
+            tags: the tags in order; other tag columns are then ignored. By default all tags, in the order of their
+                columns, or in alphabetical order for a column `tags`.
+            root: folder that relative paths start at; by default that of the table.
+            encoding: encoding of the text; by default UTF-8, or UTF-16 with a byte order mark.
+            untagged: do not read tags, and ignore other columns; for distillation, which needs no tags.
 
         Raises:
-            DataError: every line that cannot be understood, in one message.
+            DataError: lines cannot be read; all of them are in one message.
         """
         from . import readers
 
@@ -132,7 +131,7 @@ class Manifest(Sequence[Row]):
         Soft targets are `"targets": {"rock": 0.7}`, or a list in the order of a first line `{"tags": [...]}`.
 
         Raises:
-            DataError: every line that cannot be understood, in one message.
+            DataError: lines cannot be read; all of them are in one message.
         """
         from . import readers
 
@@ -151,7 +150,7 @@ class Manifest(Sequence[Row]):
 
         Raises:
             MissingExtraError: pyarrow is not installed.
-            DataError: every row that cannot be understood, in one message.
+            DataError: rows cannot be read; all of them are in one message.
         """
         from . import readers
 
@@ -159,13 +158,13 @@ class Manifest(Sequence[Row]):
 
     @classmethod
     def from_folders(cls, root: AnyPath) -> Manifest:
-        """Make a row of every sound file in `root/<tag>/`, at any depth.
+        """Make a row of every audio file in `root/<tag>/`, at any depth.
 
-        Where all folders with sounds in `root` are named like splits, it is `root/<split>/<tag>/`. Hidden files and
-        files that are not named like sound are passed over; of sounds outside the folders, a warning tells.
+        If all folders with audio in `root` have names of splits, files are read from `root/<split>/<tag>/`. Hidden
+        files and files without a suffix of audio files are ignored; audio files outside the folders cause a warning.
 
         Raises:
-            DataError: there is no folder with a sound in it, or some are named like splits and others are not.
+            DataError: no folder has an audio file, or only some of the folders have names of splits.
         """
         from . import folders
 
@@ -173,30 +172,31 @@ class Manifest(Sequence[Row]):
 
     @classmethod
     def from_files(cls, root: AnyPath, *, group_folders: int = 1) -> Manifest:
-        """Make a row, without tags, of every sound file below `root`, at any depth.
+        """Make a row, without tags, of every audio file below `root`, at any depth.
 
-        Files belong together, so that `grouped_split` keeps them on one side, if they are below the same folder of
-        `root`: in `root/artist/album/song.mp3`, those of an artist. A file that lies in `root` itself is a group of
-        its own. Hidden files and files that are not named like sound are passed over.
+        Files below the same folder of `root` form a group, which `grouped_split` keeps in one split: for
+        `root/artist/album/song.mp3`, the files of an artist. Each file directly in `root` is a group of its own. Hidden
+        files and files without a suffix of audio files are ignored.
 
         Args:
             root: the folder.
-            group_folders: names of folders below `root` that make a group; 2 are an album, 0 makes no groups.
+            group_folders: number of folder levels that define a group: 1 for the artist, 2 for the album in the example
+                above, 0 for no groups.
 
         Raises:
-            DataError: there is no sound file.
+            DataError: there is no audio file.
         """
         from . import folders
 
         return cls(*folders.read_files(Path(root), group_folders))
 
     def to_csv(self, path: AnyPath) -> None:
-        """Write what `from_csv` reads, a column per tag; the file is there in full or not at all.
+        """Write a table for `from_csv` atomically, with a column per tag.
 
-        A manifest without tags is read again with `untagged=True`.
+        A manifest without tags is read with `from_csv(..., untagged=True)`.
 
         Raises:
-            DataError: a name that UTF-8 cannot hold.
+            DataError: a file name is not valid UTF-8.
             CacheError: the file cannot be written.
         """
         from . import writers
@@ -204,10 +204,10 @@ class Manifest(Sequence[Row]):
         writers.write_csv(self, Path(path))
 
     def to_jsonl(self, path: AnyPath) -> None:
-        """Write what `from_jsonl` reads; the file is there in full or not at all.
+        """Write a file for `from_jsonl` atomically.
 
         Raises:
-            DataError: a name that UTF-8 cannot hold.
+            DataError: a file name is not valid UTF-8.
             CacheError: the file cannot be written.
         """
         from . import writers
@@ -225,27 +225,27 @@ class Manifest(Sequence[Row]):
     @overload
     def __getitem__(self, index: slice) -> Manifest: ...
     def __getitem__(self, index: int | slice) -> Row | Manifest:
-        """A row, or a manifest of several."""
+        """Return a row, or a manifest of the rows of a slice."""
         return self._with(self.rows[index]) if isinstance(index, slice) else self.rows[index]
 
     def __repr__(self) -> str:
-        """Sizes, not contents."""
+        """Return the numbers of rows and tags, and the rows per split."""
         splits = "".join(f", {name or 'no split'} {count}" for name, count in self.split_sizes().items())
         return f"Manifest({len(self)} rows, {len(self.tags)} tags{splits})"
 
     def _with(self, rows: Iterable[Row]) -> Manifest:
         return Manifest(tuple(rows), self.tags)
 
-    # --- What it says ---
+    # --- Contents ---
 
     def targets(self) -> np.ndarray:
-        """What a model should answer.
+        """Return the targets of all rows.
 
         Returns:
-            float32 array (rows, tags): 1 where a row has a tag, 0 where not, or the row's soft targets.
+            float32 array `(rows, tags)`: 1 if a row has a tag, else 0, or the row's soft targets.
 
         Raises:
-            DataError: a row has a tag that the manifest does not.
+            DataError: a row has a tag that the manifest does not have.
         """
         column = {tag: number for number, tag in enumerate(self.tags)}
         targets = np.zeros((len(self), len(self.tags)), "float32")
@@ -256,22 +256,24 @@ class Manifest(Sequence[Row]):
             unknown = [tag for tag in row.tags if tag not in column]
             if unknown:
                 raise DataError(
-                    f"Row {number} ({row.where or row.path}) has tags that the manifest does not: "
+                    f"Row {number} ({row.where or row.path}) has tags that the manifest does not have: "
                     f"{', '.join(map(repr, unknown))}. Use validate().ok, or with_tags() to choose the tags."
                 )
             targets[number, [column[tag] for tag in row.tags]] = 1
         return targets
 
     def split_sizes(self) -> dict[str, int]:
-        """Rows per split, the splits in their usual order."""
+        """Return the number of rows per split, in the order train, valid, test."""
         counts = collections.Counter(row.split for row in self.rows)
         return {name: counts[name] for name in (*SPLITS, "") if counts[name]}
 
     def digest(self) -> str:
-        """Number of rows, and twelve digits of files' names and sizes, parts and tags, but not of where the files are.
+        """Return the number of rows and twelve digits of a checksum of file names, file sizes, parts and tags.
+
+        The folders of the files are not included.
 
         Raises:
-            OSError: a file is not there.
+            OSError: a file does not exist.
         """
         lines = [
             json.dumps([row.path.name, row.path.stat().st_size, row.start, row.duration, row.tags, row.targets])
@@ -280,10 +282,10 @@ class Manifest(Sequence[Row]):
         text = "\n".join([json.dumps(self.tags), *lines])
         return f"{len(self):,} clips, {hashlib.sha256(text.encode('utf-8', 'replace')).hexdigest()[:12]}"
 
-    # --- Parts and changes ---
+    # --- Selections and changes ---
 
     def split(self, name: str) -> Manifest:
-        """The rows of a split.
+        """Return the rows of a split.
 
         Raises:
             DataError: there are none.
@@ -298,14 +300,14 @@ class Manifest(Sequence[Row]):
         return self._with(rows)
 
     def filter(self, keep: Callable[[Row], bool]) -> Manifest:
-        """The rows for which `keep(row)` is true; the tags stay as they are."""
+        """Return the rows for which `keep(row)` is true, with the same tags."""
         return self._with(row for row in self.rows if keep(row))
 
     def with_tags(self, order: Sequence[str]) -> Manifest:
-        """The same rows for other tags: those left out are removed from the rows, new ones belong to no row.
+        """Return the same rows with other tags: tags left out are removed from the rows, new tags belong to no row.
 
         Raises:
-            DataError: none of the tags is known here.
+            DataError: the manifest has none of the tags.
         """
         order = tag_names(order)
         column = {tag: number for number, tag in enumerate(self.tags)}
@@ -325,16 +327,16 @@ class Manifest(Sequence[Row]):
         return Manifest(tuple(rows), order)
 
     def concat(self, *others: Manifest) -> Manifest:
-        """The rows of several manifests, one after the other.
+        """Concatenate manifests that have the same tags.
 
         Raises:
-            DataError: their tags differ: a tag that one of them never asked about is not absent from its sounds.
+            DataError: the tags differ; a tag that one manifest lacks is not known to be absent from its audio.
         """
         for other in others:
             if other.tags != self.tags:
                 raise DataError(
                     f"Manifests to join must have the same tags in the same order; got {self.tags[:5]!r}... "
-                    f"({len(self.tags)}) and {other.tags[:5]!r}... ({len(other.tags)}). Decide with with_tags() first."
+                    f"({len(self.tags)}) and {other.tags[:5]!r}... ({len(other.tags)}). Call with_tags() first."
                 )
         return self._with(row for manifest in (self, *others) for row in manifest.rows)
 
@@ -345,16 +347,16 @@ class Manifest(Sequence[Row]):
         seed: int = 0,
         by: Callable[[Row], str] | None = None,
     ) -> Manifest:
-        """Assign every row to a split, so that nothing is on two sides and every tag is shared out about evenly.
+        """Assign every row to a split, so that no group is in two splits and every tag is divided about evenly.
 
         Args:
             fractions: `{"train": 0.8, "test": 0.2}`, or numbers for train, valid and test; they add up to 1.
-            seed: of the choice; the order of the rows does not matter.
-            by: gives the group of a row. By default rows belong together that have the same `group`, the same file or a
-                copy of it under another name; for that, files of one size are compared.
+            seed: random seed; the result does not depend on the order of the rows.
+            by: returns the group of a row. By default, rows with the same `group` or the same file form a group; copies
+                of a file are found by comparing files of equal size.
 
         Raises:
-            DataError: impossible fractions, or fewer groups than splits.
+            DataError: fractions are not valid, or there are fewer groups than splits.
         """
         from . import splitting
 
@@ -369,21 +371,20 @@ class Manifest(Sequence[Row]):
         allow_untagged: bool = False,
         min_rows: int = 5,
     ) -> Report:
-        """Look at every row and file before anything is trained.
+        """Check every row and file before training.
 
         Args:
-            decode: decode every sound to its end; else only headers are read.
-            workers: files looked at at once.
+            decode: decode all audio; by default only headers are read.
+            workers: number of files checked at once.
             strict: raise if there is any problem.
-            allow_untagged: rows without any tag are meant, as they always are in a manifest that has no tags.
-            min_rows: fewer rows (of the split train, if there is one) are too few for a tag.
+            allow_untagged: accept rows without tags, as is always the case if the manifest has no tags.
+            min_rows: minimum number of rows per tag, in the split train if there are splits.
 
         Returns:
-            `Report`: `.ok` has the rows without a problem, `.problems` says what is wrong with each of the others and
-            with the tags.
+            `Report`: `.ok` has the rows without a problem, `.problems` the problems of the other rows and of the tags.
 
         Raises:
-            DataError: with `strict`, the report.
+            DataError: with `strict`, there are problems; the message is the report.
         """
         from . import checks
 

@@ -1,4 +1,4 @@
-"""Opening data: from what a user names (a table, a folder, `"gtzan:FOLDER"`, a `Manifest`) to a `Manifest`."""
+"""Open data: read a table, a folder, `"gtzan:FOLDER"` or a `Manifest` into a `Manifest`."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ Source = Manifest | str | os.PathLike[str]
 
 
 class SourceError(DataError):
-    """Text that names no data."""
+    """A source that is not complete: a data set without a folder."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DataSettings:
-    """How data are read; the table `[data]` of a recipe.
+    """Settings for reading data; the table `[data]` of a recipe.
 
     Attributes:
-        source: what to read: a table, a folder or `"gtzan:FOLDER"`, relative to the recipe; or
-            `"magnatagatune"`, whose folder is given when the recipe is run.
+        source: a table, a folder or `"gtzan:FOLDER"`, relative to the recipe; or `"magnatagatune"`, whose folder is
+            given when the recipe is run.
         name: name of the data in cards; by default that of the file or folder.
-        split: of MagnaTagATune: `"full"` or `"clean"`.
+        split: version of MagnaTagATune: `"full"` or `"clean"`.
         validation: data to validate on, as `source`.
-        tags: the tags to learn, in their order; by default all of the data.
-        allow_untagged: clips that have none of the tags are meant, not forgotten.
-        shared_groups: the splits are given ones, and may have artists in common.
-        group_folders: of `Manifest.from_files`.
+        tags: tags to learn, in order; by default all tags of the data.
+        allow_untagged: whether clips may have none of the tags.
+        shared_groups: whether the splits of the data may have artists in common.
+        group_folders: as in `Manifest.from_files`.
     """
 
     source: str = ""
@@ -49,12 +49,12 @@ class DataSettings:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Origin:
-    """Name of some data.
+    """Name and version of a data set.
 
     Attributes:
         name: name of the data set, file or folder.
-        version: of a published data set: `"full split"`.
-        grouped_by: what its groups are (`artist`, `album`), if that is known.
+        version: version of a published data set, e.g. `"full split"`.
+        grouped_by: what its groups are (`artist`, `album`), if known.
     """
 
     name: str
@@ -74,20 +74,20 @@ def open_data(
     untagged: bool = False,
     root: Path | None = None,
 ) -> tuple[Manifest, Origin]:
-    """Read data as they are, without checking their splits.
+    """Read data without checking its splits.
 
     Args:
         source: a manifest; a table or folder as for `Manifest.load`; a data set of `datasets.catalogue` as
             `"gtzan:FOLDER"` or `"jamendo-3:FOLDER"`; MagnaTagATune also as a folder that has its tables.
         settings: tags and other options.
-        untagged: tags are neither needed nor read, and folders are those of `Manifest.from_files`.
+        untagged: do not read tags, and read a folder with `Manifest.from_files`.
         root: folder that relative paths start at.
 
     Returns:
         The manifest, and the name of the data.
 
     Raises:
-        SourceError: the text names a data set without a folder.
+        SourceError: the source is a data set without a folder.
         DataError: the data cannot be read.
     """
     settings = settings or DataSettings()
@@ -115,9 +115,11 @@ def _is_magnatagatune(path: Path, settings: DataSettings) -> bool:
 def _read_other(path: Path, settings: DataSettings, untagged: bool) -> tuple[Manifest, Origin]:
     options: dict[str, Any] = {}
     if untagged:
-        options = {"untagged": True} | ({"group_folders": settings.group_folders} if path.is_dir() else {})
+        options["untagged"] = True
+        if path.is_dir():
+            options["group_folders"] = settings.group_folders
     elif settings.tags and not path.is_dir():
-        options = {"tags": settings.tags}
+        options["tags"] = settings.tags
     manifest = Manifest.load(path, **options)
     if settings.tags and not untagged:
         manifest = manifest.with_tags(settings.tags)
@@ -128,7 +130,7 @@ def locate(text: str, root: Path | None) -> tuple[str, Path]:
     """Split `NAME:FOLDER` into the name of a published data set and its folder; the name of a plain path is empty.
 
     Raises:
-        SourceError: a data set is named without a folder.
+        SourceError: the folder is missing.
     """
     base = root or Path()
     name, colon, folder = text.partition(":")

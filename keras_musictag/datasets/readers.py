@@ -1,7 +1,7 @@
-"""Tables of labelled recordings -> rows and tags. Every line that cannot be read is reported; then nothing is loaded.
+"""Read tables of labelled audio files into rows and tags.
 
-A reader turns its format into records (column name -> cell) and `_table` does the rest, so that the formats cannot
-drift apart. The formats are described at `Manifest.from_csv` and its neighbours.
+Each reader turns its format into records (column name -> cell), which `_table` converts to rows. All lines that cannot
+be read are reported in one error. `Manifest.from_csv`, `from_jsonl` and `from_parquet` describe the formats.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from typing import Any
 from ..errors import MissingExtraError
 from .rows import SPLITS, DataError, Row, Table
 
-Record = tuple[str, Mapping[str, Any]]  # where it was read, and column -> cell
+Record = tuple[str, Mapping[str, Any]]  # file and line, and column -> cell
 _Path = str | os.PathLike[str] | None
 
-# Field -> names of its column, the first that is there counts.
+# Field -> possible names of its column; the first one present is used.
 COLUMNS = {
     "file": ("file", "path", "filename", "filepath", "audio"),
     "start": ("start", "offset"),
@@ -35,7 +35,7 @@ COLUMNS = {
     "licence": ("licence", "license"),
 }
 RESERVED = {name for names in COLUMNS.values() for name in names}
-TAG_PREFIX = "tag:"  # of a tag column that would be taken for another one
+TAG_PREFIX = "tag:"  # marks the column of a tag whose name is reserved
 TAG_SEPARATOR = "|"
 
 SPLIT_NAMES = {
@@ -46,7 +46,6 @@ SPLIT_NAMES = {
 }
 _BOOLEANS = {"true": 1.0, "false": 0.0}  # as pandas and Excel write them
 _SHOWN = 20  # problems listed in a message
-
 
 _KINDS = {
     ".csv": "csv",
@@ -60,16 +59,16 @@ _KINDS = {
 
 
 def kind_of(path: Path) -> str:
-    """`"csv"`, `"jsonl"` or `"parquet"`, by the suffix of a table's file.
+    """Return the format of a table, `"csv"`, `"jsonl"` or `"parquet"`, from the suffix of its file.
 
     Raises:
-        DataError: another suffix.
+        DataError: the suffix is unknown.
     """
     kind = _KINDS.get(path.suffix.lower())
     if kind is None:
         raise DataError(
-            f"A manifest is a folder of folders or a file that ends in {', '.join(_KINDS)}; got {str(path)!r}. Save it "
-            "as one of these (a spreadsheet: as CSV UTF-8), or call the from_ method of its format."
+            f"A manifest must be a folder of folders or a file that ends in {', '.join(_KINDS)}; got {str(path)!r}. "
+            "Save it as one of these (a spreadsheet: as CSV UTF-8), or call the from_ method of its format."
         )
     return kind
 
@@ -78,11 +77,11 @@ def kind_of(path: Path) -> str:
 
 
 def read_csv(path: Path, *, tags: Sequence[str] | None, root: _Path, encoding: str, untagged: bool) -> Table:
-    """See `Manifest.from_csv`."""
+    """Implement `Manifest.from_csv`."""
     text = decode_text(path, encoding)
     first, _, rest = text.partition("\n")
     first, skipped = first.rstrip("\r"), 0
-    if first.lower().startswith("sep=") and len(first) == 5:  # Excel's own way to say it
+    if first.lower().startswith("sep=") and len(first) == 5:  # written by Excel
         delimiter, text, skipped = first[4], rest, 1
     else:
         delimiter = _delimiter(first, path)
@@ -92,24 +91,28 @@ def read_csv(path: Path, *, tags: Sequence[str] | None, root: _Path, encoding: s
         records = list(_csv_records(reader, columns, path, skipped))
     except csv.Error as error:
         raise DataError(
-            f"{path} line {reader.line_num + skipped} is not well-formed: {error}. Most often a quotation mark is not "
-            "closed; inside a quoted cell it is written twice."
+            f"{path} line {reader.line_num + skipped} is malformed: {error}. A common cause is a quotation mark that "
+            "is not closed; inside a quoted cell, write it twice."
         ) from error
     return _table(path, columns, records, tags, root, untagged, decimal_comma=delimiter != ",")
 
 
 def decode_text(path: Path, encoding: str) -> str:
-    """The text of a file, or an error that says which line is not in that encoding and which one may be right."""
+    """Read and decode a text file.
+
+    Raises:
+        DataError: the file cannot be read or decoded; the message names the line and suggests an encoding.
+    """
     data = _read(path)
     if data[:2] in (b"\xff\xfe", b"\xfe\xff") and encoding == "utf-8-sig":
-        encoding = "utf-16"  # Excel's "Unicode text", which says so
+        encoding = "utf-16"  # a byte order mark, as in Excel's "Unicode text"
     try:
         text = data.decode(encoding)
     except LookupError as error:
         raise DataError(f"There is no encoding {encoding!r}. Try 'utf-8', 'cp1252' or 'utf-16'.") from error
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        # Bytes that Windows' Western alphabet leaves undefined; ISO Latin-1 gives a meaning to every byte.
+        # These bytes are undefined in cp1252; every byte is defined in ISO Latin-1.
         guess = "latin-1" if set(data) & {0x81, 0x8D, 0x8F, 0x90, 0x9D} else "cp1252"
         wanted = "UTF-8" if encoding == "utf-8-sig" else encoding
         raise DataError(
@@ -118,7 +121,9 @@ def decode_text(path: Path, encoding: str) -> str:
         ) from error
     if "\0" in text:
         line = text.count("\n", 0, text.index("\0")) + 1
-        raise DataError(f"{path} line {line} has a zero byte: it is no text. If it is UTF-16, pass encoding='utf-16'.")
+        raise DataError(
+            f"{path} line {line} has a zero byte, so it is not text. If it is UTF-16, pass encoding='utf-16'."
+        )
     return text
 
 
@@ -131,7 +136,7 @@ def _read(path: Path) -> bytes:
 
 
 def _delimiter(header: str, path: Path) -> str:
-    """The separator that makes a column for the file appear in the header: tags may be full of the others."""
+    """Detect the separator: the one that gives the most columns and a column for the file in the header."""
     best = ("", 0)
     for delimiter in ("\t", ";", ",") if path.suffix.lower() == ".tsv" else (",", ";", "\t"):
         try:
@@ -143,7 +148,7 @@ def _delimiter(header: str, path: Path) -> str:
     if not best[1]:
         raise DataError(
             f"{path} has no column for the file: its first line is {header.strip()[:200]!r}. The first line must name "
-            "the columns, with commas, semicolons or tabs between them, e.g. file,tags."
+            "the columns, separated by commas, semicolons or tabs, e.g. file,tags."
         )
     return best[0]
 
@@ -165,7 +170,7 @@ def _csv_records(reader: Any, columns: list[str], path: Path, skipped: int) -> I
 
 
 def read_jsonl(path: Path, *, tags: Sequence[str] | None, root: _Path, untagged: bool) -> Table:
-    """See `Manifest.from_jsonl`."""
+    """Implement `Manifest.from_jsonl`."""
     text = decode_text(path, "utf-8-sig")
     records: list[Record] = []
     problems = []
@@ -181,19 +186,22 @@ def read_jsonl(path: Path, *, tags: Sequence[str] | None, root: _Path, untagged:
             continue
         if not isinstance(record, dict):
             problems.append(f"{where}: a JSON object is expected, not {type(record).__name__}")
-        elif not records and set(record) == {"tags"}:  # the first line, which says the order
-            tags = record["tags"] if tags is None and not untagged else tags
+        elif not records and set(record) == {"tags"}:  # the first line, which states the order of the tags
+            if tags is None and not untagged:
+                tags = record["tags"]
         else:
             records.append((where, record))
             columns.update(dict.fromkeys(record))
     _raise(path, problems)
     if not records and tags is None and not untagged:
-        raise DataError(f'{path} is empty. Write a line for each sound, e.g. {{"file": "a.wav", "tags": ["rock"]}}.')
+        raise DataError(
+            f'{path} is empty. Write a line for each audio file, e.g. {{"file": "a.wav", "tags": ["rock"]}}.'
+        )
     return _table(path, list(columns), records, tags, root, untagged)
 
 
 def read_parquet(path: Path, *, tags: Sequence[str] | None, root: _Path, untagged: bool) -> Table:
-    """See `Manifest.from_parquet`."""
+    """Implement `Manifest.from_parquet`."""
     try:
         arrow, parquet = (importlib.import_module(name) for name in ("pyarrow", "pyarrow.parquet"))
     except ImportError as error:
@@ -220,9 +228,12 @@ def _table(
     *,
     decimal_comma: bool = False,
 ) -> Table:
-    """Rows of records; `columns` are all that occur."""
+    """Convert records to rows and tags; `columns` are the columns of all records."""
     if untagged and tags is not None:
-        raise DataError(f"{path} is read either with the tags {list(tags)[:5]!r} or untagged. Leave one out.")
+        raise DataError(
+            f"{path} is read either with tags or untagged; got the tags {list(tags)[:5]!r} and untagged=True. Leave one "
+            "out."
+        )
     base = Path(os.path.abspath(path.parent if root is None else root))
     fields = _fields(path, columns)
     if untagged:
@@ -230,7 +241,7 @@ def _table(
     in_columns = bool(columns) and not untagged and not {"tags", "targets"} & set(fields)
     tag_columns = _tag_columns(path, columns, fields, tags) if in_columns else {}
     names = tuple(tag_columns) if in_columns else tuple(tags or ())
-    understood, problems = [], []
+    parsed, problems = [], []
     for where, record in records:
         try:
             row = _common(record, fields, base, decimal_comma) | {"where": where}
@@ -238,22 +249,22 @@ def _table(
                 row["targets"] = [_number(record[column], tag, decimal_comma) for tag, column in tag_columns.items()]
             else:
                 row["tags"], row["targets"] = _tags_of(record, fields)
-            understood.append(row)
+            parsed.append(row)
         except DataError as error:
             problems.append(f"{where}: {error}")
     _raise(path, problems)
-    if in_columns and all(value in (0, 1) for row in understood for value in row["targets"]):
-        for row in understood:  # certain, not soft
+    if in_columns and all(value in (0, 1) for row in parsed for value in row["targets"]):
+        for row in parsed:  # store tags instead of targets of 0 and 1
             row["tags"] = tuple(tag for tag, value in zip(names, row.pop("targets"), strict=True) if value)
     elif not in_columns:
-        names = _align(understood, names, path)
-        if understood and not names and not untagged:
+        names = _align(parsed, names, path)
+        if parsed and not names and not untagged:
             raise DataError(
-                f"{path} has no tag in any of its {len(understood)} rows. Fill its column "
-                f"{fields.get('tags', 'tags')!r}; where no tags are needed, pass untagged=True."
+                f"{path} has no tag in any of its {len(parsed)} rows. Fill its column "
+                f"{fields.get('tags', 'tags')!r}; if no tags are needed, pass untagged=True."
             )
     rows = []
-    for row in understood:
+    for row in parsed:
         try:
             rows.append(Row(**row))
         except DataError as error:
@@ -272,10 +283,10 @@ def _raise(path: Path, problems: Sequence[str]) -> None:
 
 
 def _fields(path: Path, columns: list[str]) -> dict[str, str]:
-    """Field -> the name of its column here."""
-    twice = sorted({name for name in columns if name and columns.count(name) > 1})
-    if twice:
-        raise DataError(f"{path} has columns of the same name: {', '.join(map(repr, twice))}. Rename or remove one.")
+    """Return field -> name of its column."""
+    duplicates = sorted({name for name in columns if name and columns.count(name) > 1})
+    if duplicates:
+        raise DataError(f"{path} has columns of the same name: {', '.join(map(repr, duplicates))}. Rename one.")
     known = {column.strip().lower(): column for column in columns}
     fields = {}
     for field, names in COLUMNS.items():
@@ -292,7 +303,7 @@ def _fields(path: Path, columns: list[str]) -> dict[str, str]:
 def _tag_columns(
     path: Path, columns: list[str], fields: Mapping[str, str], tags: Sequence[str] | None
 ) -> dict[str, str]:
-    """Tag -> the name of its column, in the order of the tags."""
+    """Return tag -> name of its column, in the order of the tags."""
     found = {}
     for column in columns:
         if column.startswith(TAG_PREFIX):
@@ -307,17 +318,17 @@ def _tag_columns(
         raise DataError(
             f"{path} has no column {wanted}; its columns are {', '.join(map(repr, columns[:10]))}. Add a column "
             "'tags', with | between tags, or a column per tag"
-            + (". Where no tags are needed, pass untagged=True." if not missing else ".")
+            + (". If no tags are needed, pass untagged=True." if not missing else ".")
         )
     return {tag: found[tag] for tag in tags}
 
 
 def _common(record: Mapping[str, Any], fields: Mapping[str, str], base: Path, decimal_comma: bool) -> dict[str, Any]:
-    """All but the tags, as arguments of `Row`."""
+    """Return the fields other than tags as arguments of `Row`."""
     cells = {field: record.get(column) for field, column in fields.items()}
     file = _text(cells.get("file"))
     if not file:
-        raise DataError("no file is named")
+        raise DataError("the file is missing")
     split = _text(cells.get("split"))
     if split.lower() not in SPLIT_NAMES:
         raise DataError(f"the split must be {', '.join(SPLITS)} or empty; got {split!r}")
@@ -329,14 +340,14 @@ def _common(record: Mapping[str, Any], fields: Mapping[str, str], base: Path, de
 
 
 def _located(file: str, base: Path) -> Path:
-    """Where a file is that a table names; `~` and the separators of Windows are understood."""
+    """Return the path of a file named in a table; expands `~` and converts the separators of Windows."""
     if "\\" in file and os.sep == "/" and not PureWindowsPath(file).drive and not os.path.exists(base / file):
         file = file.replace("\\", "/")
     return base / (os.path.expanduser(file) if file.startswith("~/") else file)
 
 
 def _tags_of(record: Mapping[str, Any], fields: Mapping[str, str]) -> tuple[tuple[str, ...], Any]:
-    """Names of a record's tags, and its soft targets: `None`, a list, or a number by tag."""
+    """Return the tags of a record, and its soft targets: `None`, a list, or a dictionary by tag."""
     targets = record.get(fields["targets"]) if "targets" in fields else None
     if targets is not None:
         if isinstance(targets, dict):
@@ -354,7 +365,7 @@ def _tags_of(record: Mapping[str, Any], fields: Mapping[str, str]) -> tuple[tupl
 
 
 def _align(rows: list[dict[str, Any]], names: tuple[str, ...], path: Path) -> tuple[str, ...]:
-    """Bring targets that are given by tag into the order of the tags; returns that order."""
+    """Convert targets given by tag to lists in the order of the tags; returns that order."""
     by_tag = [row for row in rows if isinstance(row["targets"], dict)]
     if not names:
         names = tuple(sorted({tag for row in by_tag for tag in row["targets"]} | {t for r in rows for t in r["tags"]}))
@@ -369,9 +380,9 @@ def _align(rows: list[dict[str, Any]], names: tuple[str, ...], path: Path) -> tu
 
 
 def _blank(value: Any) -> bool:
-    return (
-        value is None or (isinstance(value, str) and not value.strip()) or (isinstance(value, float) and value != value)
-    )
+    if isinstance(value, str):
+        return not value.strip()
+    return value is None or (isinstance(value, float) and math.isnan(value))
 
 
 def _text(value: Any) -> str:
@@ -379,7 +390,7 @@ def _text(value: Any) -> str:
 
 
 def _number(value: Any, what: str, decimal_comma: bool = False, most: float = 1.0) -> float:
-    """A number from 0 to `most`; an empty cell is 0, but NaN is what a diverged teacher says."""
+    """Convert a cell to a number from 0 to `most`. An empty cell is 0; NaN is an error, as from a diverged teacher."""
     if _blank(value) and not isinstance(value, float):
         return 0.0
     if isinstance(value, str) and most == 1:
@@ -390,6 +401,6 @@ def _number(value: Any, what: str, decimal_comma: bool = False, most: float = 1.
         number = math.nan
     if not 0 <= number <= most:
         limit = "a number of seconds" if most > 1 else "a number from 0 to 1"
-        hint = "" if most > 1 else "; if the column is no tag, name those that are with tags=[...]"
+        hint = "" if most > 1 else "; if the column is not a tag, pass the tags with tags=[...]"
         raise DataError(f"{what} must be {limit}, got {value!r}{hint}")
     return number

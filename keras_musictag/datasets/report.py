@@ -1,4 +1,4 @@
-"""What `Manifest.validate` found."""
+"""Results of `Manifest.validate`."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _SHOWN = 20  # problems listed by `str`
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Problem:
-    """One thing that is wrong.
+    """A problem of a row or a tag.
 
     Attributes:
-        row: index in the manifest, `None` if it is about a tag as a whole.
-        path: of the sound, or `None`.
-        kind: a word or two to count by: `"missing"`, `"zero bytes"`, `"undecodable"`, `"too short"`, `"duplicate"`, ...
+        kind: short category: `"missing"`, `"zero bytes"`, `"undecodable"`, `"too short"`, `"duplicate"`, ...
         reason: what is wrong and what to do.
-        where: file and line that the row came from, if it did.
+        row: index in the manifest, `None` for a problem of a tag.
+        path: path of the audio file, or `None`.
+        where: file and line that the row was read from, if any.
 
     Example:
         >>> print(Problem(row=4, path=Path("/a.wav"), kind="missing", reason="there is no such file", where="x.csv:6"))
@@ -37,7 +37,7 @@ class Problem:
     where: str = ""
 
     def __str__(self) -> str:
-        """One line."""
+        """Return a one-line description."""
         if self.row is None:
             return self.reason
         return f"row {self.row}{f' ({self.where})' if self.where else ''} {self.path}: {self.reason}"
@@ -45,13 +45,13 @@ class Problem:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Report:
-    """The outcome of a validation; `str` makes a summary of it.
+    """Report of a validation; `str` gives a summary.
 
     Attributes:
-        checked: rows looked at.
-        ok: the rows without a problem, in their order.
-        problems: everything that is wrong, those of rows first, in the order of the rows; a row can have several.
-        notes: what is worth knowing but may be meant.
+        checked: number of rows.
+        ok: rows without a problem, in their order.
+        problems: all problems, first those of rows, in the order of the rows; a row can have several.
+        notes: observations that may be intended.
     """
 
     checked: int
@@ -61,11 +61,11 @@ class Report:
 
     @property
     def passed(self) -> bool:
-        """Whether nothing is wrong."""
+        """Whether there are no problems."""
         return not self.problems
 
     def __str__(self) -> str:
-        """How many rows are fine, how many have which problem, and the first problems in full."""
+        """Return the numbers of rows without a problem and of problems by kind, and the first problems."""
         kinds = collections.Counter(problem.kind for problem in self.problems)
         counted = f" ({', '.join(f'{count} {kind}' for kind, count in kinds.most_common())})" if kinds else ""
         lines = [f"{self.checked} rows: {len(self.ok)} fine, {len(self.problems)} problems{counted}"]

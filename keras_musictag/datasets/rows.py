@@ -1,4 +1,4 @@
-"""One sound and what is known of it: the row of a `Manifest`."""
+"""The row of a `Manifest`: an audio file and its labels."""
 
 from __future__ import annotations
 
@@ -21,27 +21,27 @@ SPLITS = ("train", "valid", "test")
 
 
 class DataError(MusicTagError, ValueError):
-    """Data that cannot be used as it is: a malformed table, an incomplete data set, rows that contradict each other."""
+    """Data that cannot be used: a malformed table, an incomplete data set, rows that contradict each other."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Row:
-    """One sound, or a part of one.
+    """An audio file, or a part of one, with its tags.
 
     Attributes:
-        path: the sound file; made absolute.
-        start: seconds of the file to skip.
-        duration: seconds to use, `None` for all the rest.
-        split: `"train"`, `"valid"`, `"test"`, or `""` where nobody has decided.
-        tags: names of the tags it has, where they are known for certain.
+        path: path of the audio file; made absolute.
+        start: offset in seconds.
+        duration: duration in seconds, `None` for the rest of the file.
+        split: `"train"`, `"valid"`, `"test"`, or `""` for none.
+        tags: names of its tags.
         targets: instead of `tags`, a number from 0 to 1 for each of the manifest's tags, in their order.
-        group: artist, album or whatever must not be on two sides of a split.
-        source: where it comes from, e.g. a data set and its identifier there.
-        licence: of the sound.
-        where: file and line that the row was read from, for messages; rows that differ only in this are equal.
+        group: artist, album or another group that must not be in two splits.
+        source: origin, e.g. the data set and the identifier in it.
+        licence: licence of the audio.
+        where: file and line that the row was read from, for messages; not compared.
 
     Raises:
-        DataError: a value that no sound can have.
+        DataError: a value is not valid.
 
     Example:
         >>> Row(path=Path("song.mp3"), tags=("rock", "loud"), split="train").duration is None
@@ -60,18 +60,18 @@ class Row:
     where: str = dataclasses.field(default="", compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        """Make the path absolute and check the rest."""
+        """Make the path absolute and validate the other fields."""
         object.__setattr__(self, "path", Path(os.path.abspath(self.path)))
         if not _is_seconds(self.start) or self.start < 0:
             raise DataError(f"start must be a number of seconds, 0 or more; got {self.start!r}.")
         if self.duration is not None and (not _is_seconds(self.duration) or self.duration <= 0):
             raise DataError(
-                f"duration must be a number of seconds above 0, or nothing for the rest; got {self.duration!r}."
+                f"duration must be a number of seconds above 0, or None for the rest; got {self.duration!r}."
             )
         if self.split not in ("", *SPLITS):
-            raise DataError(f"split must be {', '.join(SPLITS)} or nothing; got {self.split!r}.")
+            raise DataError(f"split must be {', '.join(SPLITS)} or empty; got {self.split!r}.")
         if isinstance(self.tags, str):
-            raise DataError(f"tags must be a tuple of names; got the text {self.tags!r}. Put it into a tuple.")
+            raise DataError(f"tags must be a tuple of names; got the string {self.tags!r}. Put it into a tuple.")
         object.__setattr__(self, "tags", tag_names(self.tags))
         if self.targets is not None:
             if self.tags:
@@ -92,16 +92,16 @@ def _is_seconds(value: Any) -> bool:
 
 
 def tag_names(tags: Iterable[str]) -> tuple[str, ...]:
-    """The names as a tuple, if each is one and none comes twice."""
+    """Require distinct, non-empty names without surrounding spaces; returns them as a tuple."""
     names = tuple(tags)
     for name in names:
         if not isinstance(name, str) or not name.strip() or name != name.strip():
             raise DataError(f"A tag must be a name without spaces around it; got {name!r}. Correct or remove it.")
         if any(unicodedata.category(character) == "Cc" for character in name):
             raise DataError(f"A tag must be one line without control characters; got {name!r}. Rename it.")
-    twice = [name for name, count in collections.Counter(names).items() if count > 1]
-    if twice:
-        raise DataError(f"Tags come more than once: {', '.join(map(repr, twice))}. Name each once.")
+    repeated = [name for name, count in collections.Counter(names).items() if count > 1]
+    if repeated:
+        raise DataError(f"Tags occur more than once: {', '.join(map(repr, repeated))}. Remove the duplicates.")
     return names
 
 

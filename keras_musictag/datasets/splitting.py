@@ -1,7 +1,7 @@
-"""Train, valid and test such that nothing is on two sides: see `Manifest.grouped_split`.
+"""Split rows into train, valid and test by groups, see `Manifest.grouped_split`.
 
-Groups are handed out one by one, those that hold the largest share of some tag first, each to the split where it
-lessens the distance to the wanted shares most: a greedy form of iterative stratification (Sechidis, Tsoumakas and
+Groups are assigned one by one, starting with those that have the largest share of some tag, each to the split where it
+reduces the distance to the wanted shares most: a greedy form of iterative stratification (Sechidis, Tsoumakas and
 Vlahavas, "On the stratification of multi-label data", ECML PKDD 2011).
 """
 
@@ -27,13 +27,13 @@ Fractions = Mapping[str, float] | Sequence[float]
 def grouped_split(
     manifest: Manifest, fractions: Fractions, *, seed: int, by: Callable[[Row], str] | None
 ) -> tuple[Row, ...]:
-    """See `Manifest.grouped_split`."""
+    """Implement `Manifest.grouped_split`."""
     wanted = _fractions(fractions)
     groups = groups_of(manifest, by)
     if len(groups) < len(wanted):
         raise DataError(
-            f"{len(wanted)} splits need at least as many groups; the {len(manifest)} rows make {len(groups)}. Use "
-            "fewer splits, or finer groups with by=."
+            f"{len(wanted)} splits need at least as many groups; the {len(manifest)} rows form {len(groups)}. Use "
+            "fewer splits, or smaller groups with by=."
         )
     targets = np.concatenate([manifest.targets(), np.ones((len(manifest), 1))], axis=1)  # last: the rows themselves
     sums = np.stack([targets[rows].sum(0) for rows in groups])
@@ -44,12 +44,12 @@ def grouped_split(
 
 
 def folds(manifest: Manifest, count: int, *, seed: int = 0) -> np.ndarray:
-    """Share rows out evenly into parts to be held out in turn: groups stay together, tags are spread.
+    """Divide rows evenly into folds for cross-validation: groups stay together, tags are divided about evenly.
 
     Args:
         manifest: rows and tags.
-        count: number of folds; fewer come out where there are fewer groups.
-        seed: of the choice.
+        count: number of folds; fewer if there are fewer groups.
+        seed: random seed.
 
     Returns:
         int array `(rows,)`: the fold of each row, from 0.
@@ -66,7 +66,7 @@ def folds(manifest: Manifest, count: int, *, seed: int = 0) -> np.ndarray:
 
 
 def _fractions(fractions: Fractions) -> dict[str, float]:
-    """Split -> share, without those of 0."""
+    """Validate fractions; returns split -> fraction, without fractions of 0."""
     if not isinstance(fractions, Mapping):
         if len(fractions) > len(SPLITS):
             raise DataError(f"fractions are for {', '.join(SPLITS)}; got {len(fractions)} numbers: {fractions!r}.")
@@ -81,10 +81,9 @@ def _fractions(fractions: Fractions) -> dict[str, float]:
 
 
 def groups_of(manifest: Manifest, by: Callable[[Row], str] | None = None) -> list[list[int]]:
-    """Numbers of the rows that belong together, each group and all groups in an order that is not the rows'.
+    """Return the row numbers of each group; the order of the groups does not depend on that of the rows.
 
-    By default rows of one file, or of copies of it, belong together even where their groups differ, so groups that
-    share a file become one.
+    By default, groups that share a file or copies of a file are merged.
     """
     same = copies(row.path for row in manifest) if by is None else {}
     parent: dict[tuple[str, str], tuple[str, str]] = {}
@@ -116,26 +115,26 @@ def _assign(sums: np.ndarray, fractions: np.ndarray, random: np.random.Generator
     """Choose a split for every group.
 
     Args:
-        sums: float array (groups, tags + 1): how much of each tag, and how many rows, a group has.
-        fractions: float array (splits,): wanted shares.
+        sums: float array `(groups, tags + 1)`: sum of the targets of each tag, and number of rows, per group.
+        fractions: float array `(splits,)`: wanted shares.
         random: breaks ties between groups.
 
     Returns:
-        int array (groups,): index of the split.
+        int array `(groups,)`: index of the split.
     """
-    shares = sums / np.maximum(sums.sum(0), 1e-12)  # of all there is of a tag, so that rare tags count as much
+    shares = sums / np.maximum(sums.sum(0), 1e-12)  # share of all rows with a tag, so that rare tags count equally
     weight = np.ones(shares.shape[1])
-    weight[-1] = max(1, len(weight) - 1)  # the sizes of the splits matter as much as all tags together
+    weight[-1] = max(1, len(weight) - 1)  # the sizes of the splits count as much as all tags together
     has = np.zeros((len(fractions), shares.shape[1]))
     chosen = np.zeros(len(sums), int)
     order = random.permutation(len(sums))
     order = order[np.argsort(-shares[order].max(1), kind="stable")]
     for done, group in enumerate(order):
         share = shares[group]
-        # How much (has + share - wanted)^2 exceeds (has - wanted)^2, summed over tags.
+        # Increase of (has - wanted)^2 to (has + share - wanted)^2, summed over tags.
         cost = (weight * share * (share + 2 * (has - fractions[:, None]))).sum(1)
         empty = has[:, -1] == 0
-        if empty.sum() == len(order) - done:  # one group left for each split that has none
+        if empty.sum() == len(order) - done:  # each empty split needs one of the remaining groups
             cost[~empty] = np.inf
         choice = int(np.argmin(cost))
         chosen[group] = choice

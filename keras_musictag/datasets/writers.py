@@ -1,6 +1,6 @@
-"""`Manifest` -> CSV or JSON lines, such that reading them gives an equal manifest.
+"""Write a `Manifest` as CSV or JSON lines; reading the file gives an equal manifest.
 
-Paths under the file's folder are written relative to it, others as they are.
+Paths below the folder of the file are written relative to it, others as absolute paths.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ _TEXTS = ("split", "group", "source", "licence")
 
 
 def write_csv(manifest: Manifest, path: Path) -> None:
-    """See `Manifest.to_csv`. The tags get a column each, since `a|b` would lose their order."""
+    """Implement `Manifest.to_csv`, with a column per tag to keep the order of the tags."""
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["file", "start", "duration", *_TEXTS, *map(_column, manifest.tags)])
     folder = _folder(path)
     for row in manifest:
         if row.targets is None:
-            _require_known(row, manifest)
+            _require_known_tags(row, manifest)
             has = set(row.tags)
             values = ["1" if tag in has else "0" for tag in manifest.tags]
         else:
@@ -43,7 +43,7 @@ def write_csv(manifest: Manifest, path: Path) -> None:
 
 
 def write_jsonl(manifest: Manifest, path: Path) -> None:
-    """See `Manifest.to_jsonl`. The first line has the tags in their order; what is not known is left out of a row."""
+    """Implement `Manifest.to_jsonl`. The first line has the tags in order; empty fields of a row are left out."""
     lines = [json.dumps({"tags": list(manifest.tags)}, ensure_ascii=False)]
     folder = _folder(path)
     for row in manifest:
@@ -65,12 +65,12 @@ def _column(tag: str) -> str:
     return TAG_PREFIX + tag if tag.lower() in RESERVED or tag.startswith(TAG_PREFIX) else tag
 
 
-def _require_known(row: Row, manifest: Manifest) -> None:
+def _require_known_tags(row: Row, manifest: Manifest) -> None:
     unknown = set(row.tags) - set(manifest.tags)
     if unknown:
         raise DataError(
-            f"{row.where or row.path} has tags that the manifest does not: {', '.join(map(repr, sorted(unknown)))}. "
-            "Use validate().ok, with_tags(), or to_jsonl, which keeps them."
+            f"{row.where or row.path} has tags that the manifest does not have: "
+            f"{', '.join(map(repr, sorted(unknown)))}. Use validate().ok, with_tags(), or to_jsonl, which keeps them."
         )
 
 
@@ -88,5 +88,5 @@ def _encode(text: str, path: Path) -> bytes:
     except UnicodeEncodeError as error:  # a file name that is not UTF-8
         line = text.count("\n", 0, error.start) + 1
         raise DataError(
-            f"{path} was not written: line {line} has a name that UTF-8 cannot hold. Rename that file."
+            f"{path} was not written: line {line} has a file name that is not valid UTF-8. Rename that file."
         ) from error
