@@ -115,8 +115,8 @@ def test_what_is_missing_is_said(folder, caplog):
     table = folder / "data.csv"
     table.write_text("".join(line for line in table.read_text().splitlines(True) if not line.startswith("7,")))
     expected = (
-        r"^Emotify is not complete: 1 of 20 sounds in .*/emotifymusic are missing \(by folder pop: 1; first "
-        r"pop/2.mp3\); 1 of 20 sounds .* are empty .*first rock/5.mp3\); .*data.csv has no votes for 1 of 20 excerpts, "
+        r"^Emotify is not complete: 1 of 20 files in .*/emotifymusic are missing \(by folder pop: 1; first "
+        r"pop/2.mp3\); 1 of 20 files .* are empty .*first rock/5.mp3\); .*data.csv has no votes for 1 of 20 excerpts, "
         r"first 7\. Get data.csv"
     )
     with pytest.raises(DataError, match=expected):

@@ -251,7 +251,7 @@ def test_the_same_sound_in_two_splits(sounds):
     same = dataclasses.replace(manifest[3], split="test")
     data = prepare(Manifest((*manifest, same), TAGS))
     assert kinds(data)["duplicate"] == 2 and len(data.train) == 14
-    assert any("the same file is in the split valid too" in problem.reason for problem in data.report.problems)
+    assert any("the same file is also in the split valid" in problem.reason for problem in data.report.problems)
 
 
 def test_one_class_only(sounds):

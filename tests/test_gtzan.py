@@ -91,8 +91,8 @@ def test_what_is_missing_is_said(folder, caplog):
     shutil.rmtree(folder / "genres/rock")
     (folder / "genres/blues/blues.00029.wav").write_bytes(b"")
     expected = (
-        r"^GTZAN is not complete: 3 of 30 sounds in .*/genres are missing \(by folder rock: 3; first rock/rock.000\d\d"
-        r"\); 1 of 30 sounds in .* are empty \(0 bytes\) \(by folder blues: 1; first blues/blues.00029\)\. Get genres"
+        r"^GTZAN is not complete: 3 of 30 files in .*/genres are missing \(by folder rock: 3; first rock/rock.000\d\d"
+        r"\); 1 of 30 files in .* are empty \(0 bytes\) \(by folder blues: 1; first blues/blues.00029\)\. Get genres"
     )
     with pytest.raises(DataError, match=expected):
         gtzan(folder)

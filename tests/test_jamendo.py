@@ -80,7 +80,7 @@ def test_where_the_sound_may_be(tmp_path, place):
     (tmp_path / "elsewhere").mkdir()
     for path in sorted((folder / place).glob("[0-9][0-9]")):
         path.rename(tmp_path / "elsewhere" / path.name)
-    with pytest.raises(DataError, match=r"mtg has no folders 00 to 99 with sounds; it has: .*"):
+    with pytest.raises(DataError, match=r"mtg has no folders 00 to 99 with audio; it has: .*"):
         jamendo(folder)
     assert len(jamendo(folder, audio=tmp_path / "elsewhere")) == 8
 
@@ -90,9 +90,9 @@ def test_what_is_missing_is_said(folder, caplog):
     (folder / "audio/73/773.mp3").unlink()
     (folder / "audio/02/1312102.mp3").write_bytes(b"")
     expected = (
-        r"^MTG-Jamendo top 50 is not complete: 2 of 8 sounds in .*audio are missing \(by folder 38: 1, 73: 1; first "
-        r"38/917538.mp3\); 1 of 8 sounds in .*audio are empty \(0 bytes\) \(by folder 02: 1; first 02/1312102.mp3\)\. "
-        r"Clone https.*Or pass partial=True to use what is there\."
+        r"^MTG-Jamendo top 50 is not complete: 2 of 8 files in .*audio are missing \(by folder 38: 1, 73: 1; first "
+        r"38/917538.mp3\); 1 of 8 files in .*audio are empty \(0 bytes\) \(by folder 02: 1; first 02/1312102.mp3\)\. "
+        r"Clone https.*Or pass partial=True to use the existing files\."
     )
     with pytest.raises(DataError, match=expected):
         jamendo(folder)
@@ -132,7 +132,7 @@ def test_tables_that_are_not_the_published_ones(folder, caplog):
     assert len(jamendo(folder, partial=True)) == 8
     assert "1 artists are in more than one part" in caplog.text
     table(folder, "test").unlink()
-    with pytest.raises(DataError, match=r"autotagging_top50tags-test.tsv is not there\. Clone"):
+    with pytest.raises(DataError, match=r"autotagging_top50tags-test.tsv does not exist\. Clone"):
         jamendo(folder)
 
 

@@ -201,7 +201,12 @@ def test_a_folder_that_is_not_it(folder, tmp_path):
     ("table", "old", "new", "message"),
     [
         ("annotations_final.csv", b'"new age"', b'"new ages"', r"no column 'new age'; it begins with '\"clip_id\"\\t"),
-        ("annotations_final.csv", b"\t", b",", r"no column 'clip_id', 'mp3_path', .*is separated by tabs: download it"),
+        (
+            "annotations_final.csv",
+            b"\t",
+            b",",
+            r"no column 'clip_id', 'mp3_path', .*has columns separated by tabs: download it",
+        ),
         (
             "annotations_final.csv",
             b'"choral"',
@@ -295,7 +300,7 @@ def test_files_that_were_there_are_taken_over(server, tmp_path):
     (tmp_path / "mp3.zip.001").write_bytes(whole)
     (tmp_path / "mp3.zip.002").write_bytes(half[:10_000])
     (tmp_path / "mp3.zip.003").write_bytes(long + b"!")
-    with pytest.raises(DataError, match=r"mp3.zip.003 has [\d,]+ bytes, the server's has [\d,]+\. Delete it and run"):
+    with pytest.raises(DataError, match=r"mp3.zip.003 has [\d,]+ bytes, but [\d,]+ on the server\. Delete it and run"):
         download_magnatagatune(tmp_path, base_url=server.url)
     assert server.sent[2:] == ["mp3.zip.002 bytes=10000-"]
     (tmp_path / "mp3.zip.003").unlink()
@@ -308,7 +313,7 @@ def test_a_file_that_changed_since_is_noticed(server, tmp_path, monkeypatch):
     content = server.files["clip_info_final.csv"]
     (tmp_path / "clip_info_final.csv").write_bytes(content + b"\n")
     with pytest.raises(
-        DataError, match=r"csv is not what was downloaded: its sha256 is \w{64}, expected \w{64}\. Delete it"
+        DataError, match=r"csv is not the downloaded file: its sha256 is \w{64}, expected \w{64}\. Delete it"
     ):
         download_magnatagatune(tmp_path, base_url=server.url)
     (tmp_path / "clip_info_final.csv").unlink()
@@ -316,7 +321,7 @@ def test_a_file_that_changed_since_is_noticed(server, tmp_path, monkeypatch):
     download_magnatagatune(tmp_path, base_url=server.url)
     assert hashlib.sha256(content + b"\n").hexdigest() in (tmp_path / "SHA256SUMS").read_text()
     monkeypatch.setattr(mtt, "_SHA256", {"clip_info_final.csv": hashlib.sha256(content).hexdigest()})
-    with pytest.raises(DataError, match=r"csv is not what was downloaded"):
+    with pytest.raises(DataError, match=r"csv is not the downloaded file"):
         download_magnatagatune(tmp_path, base_url=server.url)
 
 
@@ -363,7 +368,7 @@ def test_an_archive_of_something_else(server, tmp_path):
 
 def test_a_place_and_an_address_that_cannot_be(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(CacheError, match=r"file cannot be made: .*Choose another folder"):
+    with pytest.raises(CacheError, match=r"file cannot be created: .*Choose another folder"):
         download_magnatagatune(tmp_path / "file", base_url="http://127.0.0.1:9")
     with pytest.raises(DataError, match=r"base_url must begin with https:// or http://; got 'ftp://x'"):
         download_magnatagatune(tmp_path, base_url="ftp://x")

@@ -1,12 +1,12 @@
-"""Augmentation of log-mel batches: NumPy in, NumPy out, every draw from a generator that the caller gives.
+"""Augment batches of log-mels, as NumPy arrays with a random generator of the caller.
 
 Conventions: batches are float32 `(batch, mels, frames)` in the scaling of a `MelSpec` (`"db"`, `"log10"` or plain
-power), targets float32 `(batch, tags)` in [0, 1]. Amounts are per example; levels are in dB of power whatever the
-scaling is, widths in mel bands or frames. Nothing is changed in place.
+power), targets float32 `(batch, tags)` in [0, 1]. Amounts are per example; levels are in dB of power for every scaling,
+widths in mel bands or frames. No array is changed in place.
 
 Masks: SpecAugment (Park et al., 2019, https://arxiv.org/abs/1904.08779). Mixing: mixup (Zhang et al., 2018,
-https://arxiv.org/abs/1710.09412), here of powers, as two sounds that play at once add up: for sounds that have nothing
-to do with each other the power of the sum is the sum of the powers, in expectation.
+https://arxiv.org/abs/1710.09412), here of powers: for uncorrelated signals, the expected power of the sum is the sum of
+the powers.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ import numpy as np
 from ..models.mel import decibels_per_decade
 from ..models.spec import MelSpec
 
-DECIBELS = ("db", "amplitude_to_db")  # scalings
+DECIBELS = ("db", "amplitude_to_db")  # scalings in dB
 
 Domain = Literal["power", "log"]
 Targets = Literal["max", "weighted"]
 
-# Beta(a, a) that weights are drawn from. Where both sounds count in full, both have to be heard: 90 % of the weights of
-# Beta(4, 4) are within 0.22 and 0.78, at most 5.4 dB apart. The classical mixup stays near one of the two.
+# Parameter a of the distribution Beta(a, a) of weights. With targets "max", both examples must be audible: 90 % of the
+# weights of Beta(4, 4) are between 0.22 and 0.78, at most 5.4 dB apart. Classical mixup mostly stays close to one.
 _ALPHA = {"max": 4.0, "weighted": 0.4}
 
 
@@ -38,10 +38,10 @@ def to_power(x: np.ndarray, mel: MelSpec) -> np.ndarray:
 
     Args:
         x: array `(..., mels, frames)` in the scaling of `mel`.
-        mel: says which one.
+        mel: scaling of `x`.
 
     Returns:
-        float64 array of the same shape: mel power. What the scaling cut off at `amin` comes back as `amin`.
+        float64 array of the same shape: mel power. Powers that the scaling clipped at `amin` are `amin`.
 
     Example:
         >>> to_power(np.array([[-10.0, 0.0, 10.0]]), MelSpec(scaling="db"))
@@ -58,11 +58,11 @@ def to_power(x: np.ndarray, mel: MelSpec) -> np.ndarray:
 
 
 def from_power(power: np.ndarray, mel: MelSpec) -> np.ndarray:
-    """Scale mel power as `LogMelSpectrogram` does, `top_db` included.
+    """Scale mel power as `LogMelSpectrogram` does, including `top_db`.
 
     Args:
         power: array `(..., mels, frames)`, 0 or more.
-        mel: the scaling.
+        mel: scaling of the result.
 
     Returns:
         float32 array of the same shape.
@@ -84,7 +84,7 @@ def from_power(power: np.ndarray, mel: MelSpec) -> np.ndarray:
 
 
 def limit_range(x: np.ndarray, mel: MelSpec) -> np.ndarray:
-    """Raise what is more than `mel.top_db` dB below the maximum of its `(mels, frames)`; other scalings have no limit.
+    """Clip values more than `mel.top_db` dB below the maximum of each `(mels, frames)`; for scalings in dB only.
 
     Example:
         >>> limit_range(np.array([[0.0, -50.0, -90.0]]), MelSpec(top_db=80.0))
@@ -117,13 +117,13 @@ def gain(x: np.ndarray, db: np.ndarray | float, mel: MelSpec) -> np.ndarray:
 
 
 def tilt(x: np.ndarray, db: np.ndarray | float, mel: MelSpec) -> np.ndarray:
-    """Make examples brighter or duller, as another microphone or master would.
+    """Make examples brighter or duller, as a different microphone or master would.
 
-    The level changes linearly along the mel axis, which above 1 kHz is one of octaves; the middle band keeps its level.
+    The gain changes linearly along the mel axis, which is logarithmic above 1 kHz; the middle band keeps its level.
 
     Args:
         x: log-mels `(batch, mels, frames)`.
-        db: dB by which the highest band gains on the lowest, one number or `(batch,)`; negative for duller.
+        db: gain of the highest band minus that of the lowest in dB, one number or `(batch,)`; negative for duller.
         mel: scaling of `x`.
 
     Returns:
@@ -139,8 +139,8 @@ def tilt(x: np.ndarray, db: np.ndarray | float, mel: MelSpec) -> np.ndarray:
 
 def _add_db(x: np.ndarray, db: np.ndarray, mel: MelSpec) -> np.ndarray:
     if not db.any():
-        return x  # exactly, without the rounding of a way through powers
-    if mel.scaling in DECIBELS:  # without that way, which is 20 times slower
+        return x  # unchanged, without the rounding error of the conversion to power
+    if mel.scaling in DECIBELS:  # 20 times faster than by conversion to power
         factor = decibels_per_decade(mel)
         floor = factor * math.log10(mel.amin / max(mel.amin, mel.ref))
         return limit_range(np.maximum(x + (factor / 10.0 * db).astype("float32"), np.float32(floor)), mel)
@@ -148,11 +148,11 @@ def _add_db(x: np.ndarray, db: np.ndarray, mel: MelSpec) -> np.ndarray:
 
 
 def shift_mels(x: np.ndarray, bands: np.ndarray | int) -> np.ndarray:
-    """Move examples up or down the mel axis, roughly a change of pitch; the outermost band fills what becomes free.
+    """Shift examples along the mel axis, roughly a change of pitch; the outermost band is repeated at the end.
 
     Args:
         x: log-mels `(batch, mels, frames)` in any scaling.
-        bands: whole mel bands to move up by, one number or `(batch,)`; negative for down.
+        bands: number of mel bands to shift up by, one number or `(batch,)`; negative for down.
 
     Returns:
         array like `x`.
@@ -170,13 +170,13 @@ def shift_mels(x: np.ndarray, bands: np.ndarray | int) -> np.ndarray:
 
 
 def mask_frames(x: np.ndarray, count: int, most: int, rng: np.random.Generator) -> np.ndarray:
-    """Hide stretches of time behind each example's mean.
+    """Replace ranges of frames by the mean of each example.
 
     Args:
         x: log-mels `(batch, mels, frames)`.
         count: masks per example; they may overlap.
-        most: widest mask in frames; each width is drawn from 0 to `most`.
-        rng: the generator.
+        most: maximum width in frames; each width is drawn from 0 to `most`.
+        rng: random generator.
 
     Returns:
         array like `x`.
@@ -190,7 +190,7 @@ def mask_frames(x: np.ndarray, count: int, most: int, rng: np.random.Generator) 
 
 
 def mask_mels(x: np.ndarray, count: int, most: int, rng: np.random.Generator) -> np.ndarray:
-    """Hide bands of frequency behind each example's mean: as `mask_frames`, with widths in mel bands."""
+    """Replace ranges of mel bands by the mean of each example; as `mask_frames`, with widths in mel bands."""
     return _mask(x, 1, count, most, rng)
 
 
@@ -218,11 +218,11 @@ def mix(
     Args:
         x: log-mels `(batch, mels, frames)`.
         y: targets `(batch, tags)`.
-        partner: integers `(batch,)`: whom to mix with.
-        weight: `(batch,)` in [0, 1]: share that stays of the example itself; where it is 1, nothing changes.
+        partner: integers `(batch,)`: index of the example to mix with.
+        weight: `(batch,)` in [0, 1]: weight of the example itself; with 1, it is unchanged.
         mel: scaling of `x`.
-        domain: `"power"` adds powers, `"log"` averages the log-mels themselves.
-        targets: `"max"`: the mix has the tags of both, `"weighted"`: in the proportion of the weights.
+        domain: `"power"` averages powers, `"log"` averages log-mels.
+        targets: `"max"`: maximum of both targets, `"weighted"`: weighted mean of the targets.
 
     Returns:
         Mixed log-mels and targets, float32.
@@ -260,11 +260,11 @@ def mixup(
     Args:
         x: log-mels `(batch, mels, frames)`.
         y: targets `(batch, tags)`.
-        probability: of an example being mixed, 0 to 1.
+        probability: probability of mixing an example, 0 to 1.
         mel: scaling of `x`.
-        rng: the generator.
-        mode: `"power"`: powers add up, targets are the maximum, weights from Beta(4, 4); `"log"`: the classical mixup
-            of inputs and targets alike, weights from Beta(0.4, 0.4).
+        rng: random generator.
+        mode: `"power"`: mean of powers, maximum of targets, weights from Beta(4, 4); `"log"`: classical mixup, mean of
+            log-mels and targets, weights from Beta(0.4, 0.4).
 
     Returns:
         Log-mels and targets, float32.
@@ -277,7 +277,7 @@ def mixup(
     count = len(x)
     if not probability or count < 2:
         return x, y
-    partner = np.empty(count, "int64")  # a cycle through all, so that nobody is mixed with itself
+    partner = np.empty(count, "int64")  # a cycle through all, so that no example is mixed with itself
     order = rng.permutation(count)
     partner[order] = np.roll(order, 1)
     weight = rng.beta(_ALPHA[targets], _ALPHA[targets], count)
@@ -285,27 +285,27 @@ def mixup(
     return mix(x, y, partner, weight, mel, domain=mode, targets=targets)
 
 
-# === All of it ===
+# === All augmentations ===
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Augmentation:
-    """A recipe: mixing, level, tilt, shift, masks, in this order. The default of each is to do nothing.
+    """Apply mixup, gain, tilt, shift and masks, in this order; by default, each is off.
 
     Attributes:
         mel: scaling of the log-mels.
-        mixup: probability of an example being mixed with another.
-        mixup_mode: see `mixup`.
-        gain_db: levels are drawn from -gain_db to gain_db.
-        tilt_db: tilts are drawn from -tilt_db to tilt_db, lowest to highest band.
+        mixup: probability of mixing an example with another.
+        mixup_mode: mode of `mixup`.
+        gain_db: gains are drawn from -gain_db to gain_db.
+        tilt_db: tilts are drawn from -tilt_db to tilt_db.
         shift_bands: shifts are drawn from -shift_bands to shift_bands.
-        time_masks: masks in time per example.
-        time_mask_frames: the widest, in frames.
-        mel_masks: masks in frequency per example.
-        mel_mask_bands: the widest, in mel bands.
+        time_masks: number of masks in time per example.
+        time_mask_frames: maximum width of these in frames.
+        mel_masks: number of masks in frequency per example.
+        mel_mask_bands: maximum width of these in mel bands.
 
     Raises:
-        ValueError: a negative amount or an unknown mode.
+        ValueError: an amount is negative or the mode is unknown.
 
     Example:
         >>> augment = Augmentation(mel=MelSpec(), gain_db=6.0, mel_masks=2, mel_mask_bands=8)
@@ -326,7 +326,7 @@ class Augmentation:
     mel_mask_bands: int = 0
 
     def __post_init__(self) -> None:
-        """Reject amounts that cannot be drawn."""
+        """Validate the amounts."""
         check_mixup(self.mixup, self.mixup_mode)
         for field in ("gain_db", "tilt_db"):
             _check(field, getattr(self, field), False, "a number of dB, 0 or more")
@@ -339,7 +339,7 @@ class Augmentation:
         Args:
             x: log-mels `(batch, mels, frames)`.
             y: targets `(batch, tags)`.
-            rng: the generator; the same state gives the same result.
+            rng: random generator.
 
         Returns:
             Log-mels and targets of the same shapes, float32.
@@ -357,10 +357,10 @@ class Augmentation:
 
 
 def check_mixup(probability: Any, mode: Any) -> None:
-    """Raise unless `mixup` can be called with these.
+    """Validate the arguments of `mixup`.
 
     Raises:
-        ValueError: what is wrong.
+        ValueError: the probability or the mode is not valid.
     """
     if isinstance(probability, bool) or not isinstance(probability, (int, float)) or not 0 <= probability <= 1:
         raise ValueError(f"mixup must be a probability from 0 to 1; got {probability!r}.")

@@ -1,10 +1,10 @@
-"""From a manifest to batches: windows of cached log-mels for training and evaluation, and how long they take to come.
+"""Make batches of cached log-mels from a manifest, for training and evaluation.
 
 Conventions: batches are float32 `(batch, mels, frames)`, cached spectrograms `(frames, mels)` (see `features`). Frame
 `t` of a track is centred on second `t * hop_length / sr` of its file.
 
-Spectrograms are those of whole files. Hence at the edges of a row that is a part of a file, frames see the sound beside
-it, where `Tagger.tag(offset=, duration=)` sees silence.
+Spectrograms are those of whole files. At the edges of a row that is a part of a file, frames therefore include the
+audio beside it, where `Tagger.tag(offset=, duration=)` pads with silence.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ TargetsOf = Callable[[int, int, int], np.ndarray]
 
 @dataclasses.dataclass(frozen=True)
 class _Region:
-    """Spectrogram of a file `(frames, mels)` and the frames (first, stop) whose centres are within a row."""
+    """Spectrogram of a file `(frames, mels)`, and the range of frames (first, stop) centred within a row."""
 
     path: Path
     track: np.ndarray
@@ -50,19 +50,19 @@ class _Rows:
 
     def __init__(self, manifest: Manifest, spec: ModelSpec, cache: FeatureCache) -> None:
         if not len(manifest):
-            raise DataError("The manifest has no rows, so there is nothing to make batches of.")
+            raise DataError("The manifest has no rows, so no batches can be made.")
         if cache.digest != front_end_digest(spec):
             raise SpecError(
-                f"The cache holds log-mels of another front end ({cache.spec.name!r}, {cache.digest}) than that of "
+                f"The cache is for the front end of {cache.spec.name!r} ({cache.digest}), which differs from that of "
                 f"{spec.name!r} ({front_end_digest(spec)}). Make one with FeatureCache(folder, spec)."
             )
         self.manifest, self.spec, self.cache = manifest, spec, cache
 
     def region(self, index: int) -> _Region:
-        """The part of its file that a row stands for."""
+        """Return the spectrogram and the frames of a row."""
         row, rate = self.manifest[index], self.spec.audio.sr / self.spec.mel.hop_length
         track = self.cache.get(row.path)
-        first = math.ceil(row.start * rate - 1e-6)  # exact whole numbers must not be rounded up
+        first = math.ceil(row.start * rate - 1e-6)  # a whole number with a rounding error must not be rounded up
         stop = len(track) if row.duration is None else math.ceil((row.start + row.duration) * rate - 1e-6)
         stop = min(stop, len(track))
         if first >= stop:
@@ -73,11 +73,11 @@ class _Rows:
         return _Region(row.path, track, first, stop)
 
     def read(self, region: _Region, start: int, x: np.ndarray) -> None:
-        """Fill `x`, float32 `(mels, frames)`, with the window at a frame of the file."""
+        """Fill `x`, float32 `(mels, frames)`, with the window that begins at frame `start` of the file."""
         window, mel = self.spec.window, self.spec.mel
         part = region.track[start : min(start + window.frames, region.stop)]
         if len(part) < window.frames and (region.first, region.stop) == (0, len(region.track)):
-            part = self.cache.short_window(region.path, window)  # as `windows.cut` makes it, seams included
+            part = self.cache.short_window(region.path, window)  # padded or repeated as by `windows.cut`
         elif len(part) < window.frames and window.short == "repeat":
             part = np.resize(part, (window.frames, mel.n_mels))
         x[:, : len(part)] = part.T
@@ -87,7 +87,7 @@ class _Rows:
             x[:] = limit_range(x, mel)
 
     def batch(self, count: int) -> np.ndarray:
-        """Room for windows, float32 `(count, mels, frames)`."""
+        """Allocate windows, float32 `(count, mels, frames)`."""
         return np.empty((count, *self.spec.input_shape), "float32")
 
 
@@ -97,32 +97,32 @@ class _Rows:
 class WindowBatches(keras.utils.PyDataset):
     """Random windows of the rows of a manifest, a batch per step.
 
-    A batch depends on the seed and on the number of its step alone: not on what was read before, by which thread, nor
-    on where training was interrupted. Row by row, every row comes once before any comes again.
+    A batch depends only on the seed and the number of its step, so training can be resumed at any step and batches can
+    be read in any order. Each row is used once before any is used again.
 
-    With `model.fit`, let `steps` be those of the whole training and say how many are an epoch:
-    `fit(batches, epochs=20, steps_per_epoch=500, shuffle=False)`. Without, every epoch would be the same windows.
+    With `model.fit`, pass the steps of the whole training as `steps`, and the steps of an epoch to `fit`:
+    `fit(batches, epochs=20, steps_per_epoch=500, shuffle=False)`. Otherwise every epoch has the same windows.
 
     Args:
         manifest: rows and targets.
         spec: front end and window.
-        cache: of the same front end; fill it first, or the first epoch waits for it.
+        cache: cache of the same front end; if it is not filled, the first epoch computes the log-mels.
         batch_size: windows per step.
-        steps: length.
-        seed: 0 or more.
-        targets: gives the targets of a window instead of the manifest: (row number, first frame counted from the
-            beginning of the file, frames) -> `(tags,)`.
-        augment: applied to each batch.
+        steps: number of steps.
+        seed: random seed, 0 or more.
+        targets: function that gives the targets of a window instead of the manifest: (row number, first frame in the
+            file, number of frames) -> `(tags,)`.
+        augment: augmentation of each batch.
         mixup: probability of mixing, before `augment`; see `augment.mixup`.
         mixup_mode: `"power"` or `"log"`.
         shuffle: permute the rows, differently in each pass.
         first_step: number of the step that is `batches[0]`, to resume `model.fit`.
-        workers, use_multiprocessing, max_queue_size: of `keras.utils.PyDataset`.
+        workers, use_multiprocessing, max_queue_size: as in `keras.utils.PyDataset`.
 
     Raises:
-        DataError: no rows, or tags other than the spec's.
-        SpecError: a cache of another front end.
-        ValueError: a number out of range.
+        DataError: the manifest has no rows, or other tags than the spec.
+        SpecError: the cache is for another front end.
+        ValueError: a number is out of range.
     """
 
     def __init__(
@@ -131,7 +131,7 @@ class WindowBatches(keras.utils.PyDataset):
         mixup_mode: Domain = "power", shuffle: bool = True, first_step: int = 0, workers: int = 1,
         use_multiprocessing: bool = False, max_queue_size: int = 10,
     ) -> None:  # fmt: skip
-        """Check everything; sound is read when a batch is."""
+        """Validate the arguments; audio is read when a batch is."""
         super().__init__(workers=workers, use_multiprocessing=use_multiprocessing, max_queue_size=max_queue_size)
         for name, value, least in (("batch_size", batch_size, 1), ("steps", steps, 1), ("seed", seed, 0)):
             _check_count(name, value, least)
@@ -140,8 +140,9 @@ class WindowBatches(keras.utils.PyDataset):
         self._rows = _Rows(manifest, spec, cache)
         if targets is None and manifest.tags != spec.tags:
             raise DataError(
-                f"The manifest's tags {manifest.tags[:5]!r}... ({len(manifest.tags)}) are not those of the model, in "
-                f"its order: {spec.tags[:5]!r}... ({len(spec.tags)}). Use manifest.with_tags(spec.tags)."
+                f"The manifest must have the tags of the model in the same order, {spec.tags[:5]!r}... "
+                f"({len(spec.tags)}); got {manifest.tags[:5]!r}... ({len(manifest.tags)}). Use "
+                "manifest.with_tags(spec.tags)."
             )
         self._targets = manifest.targets() if targets is None else targets
         self.batch_size, self.steps, self.seed, self.first_step = batch_size, steps, seed, first_step
@@ -152,17 +153,17 @@ class WindowBatches(keras.utils.PyDataset):
         return self.steps
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Batch of step `first_step + index`: float32 `(batch, mels, frames)` and `(batch, tags)`."""
+        """Return the batch of step `first_step + index`: float32 `(batch, mels, frames)` and `(batch, tags)`."""
         if not 0 <= index < self.steps:
             raise IndexError(f"There are {self.steps} steps; got {index}.")
         step = self.first_step + index
-        # Streams of their own, so that augmentation changes no window and mixing no augmentation.
-        chance, mixing, augmenting = (np.random.default_rng([self.seed, step, stream]) for stream in range(3))
+        # Separate generators: mixing and augmentation do not influence the choice of windows, nor each other.
+        windowing, mixing, augmenting = (np.random.default_rng([self.seed, step, stream]) for stream in range(3))
         frames, x, targets = self._rows.spec.window.frames, self._rows.batch(self.batch_size), []
         for row, window in zip(self._rows_of(step), x, strict=True):
             region = self._rows.region(row)
             latest = max(region.first, region.stop - frames)
-            start = int(chance.integers(region.first, latest, endpoint=True))
+            start = int(windowing.integers(region.first, latest, endpoint=True))
             self._rows.read(region, start, window)
             targets.append(self._targets(row, start, frames) if callable(self._targets) else self._targets[row])
         x, y = mixup(x, np.asarray(targets, "float32"), self.mixup, self._rows.spec.mel, mixing, mode=self.mixup_mode)
@@ -188,22 +189,22 @@ def _check_count(name: str, value: Any, least: int) -> None:
 
 
 class EvaluationWindows(keras.utils.PyDataset):
-    """All windows of all rows, in order, cut by the spec's window policy: what `Tagger.tag` averages over.
+    """All windows of all rows, in order, cut as for `Tagger.tag`, which averages over the windows of a row.
 
     Args:
         manifest: rows.
         spec: front end and window.
-        cache: of the same front end.
+        cache: cache of the same front end.
         batch_size: windows per batch.
-        hop_frames: frames from one window to the next; `None` for the spec's policy, as in `windows.cut`.
+        hop_frames: frames from one window to the next; `None` for the policy of the spec, as in `windows.cut`.
 
     Attributes:
-        rows: int64 array `(windows,)`: the row each window is of.
-        starts: int64 array `(windows,)`: the frame of its file each window begins at.
+        rows: int64 array `(windows,)`: the row of each window.
+        starts: int64 array `(windows,)`: the first frame of each window in its file.
 
     Raises:
-        DataError: no rows.
-        SpecError: a cache of another front end.
+        DataError: the manifest has no rows.
+        SpecError: the cache is for another front end.
         AudioError: a file cannot be used.
     """
 
@@ -211,7 +212,7 @@ class EvaluationWindows(keras.utils.PyDataset):
         self, manifest: Manifest, spec: ModelSpec, cache: FeatureCache, *, batch_size: int = 32,
         hop_frames: int | None = None, workers: int = 1,
     ) -> None:  # fmt: skip
-        """Look at the length of every row; what is not cached yet is computed."""
+        """Cut every row into windows; computes log-mels that are not cached."""
         super().__init__(workers=workers)
         _check_count("batch_size", batch_size, 1)
         _check_count("hop_frames", 1 if hop_frames is None else hop_frames, 1)
@@ -229,11 +230,11 @@ class EvaluationWindows(keras.utils.PyDataset):
         return starts
 
     def __len__(self) -> int:
-        """Batches."""
+        """Number of batches."""
         return math.ceil(len(self.rows) / self.batch_size)
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Float32 `(batch, mels, frames)` and the int64 rows `(batch,)` they are of."""
+        """Return float32 windows `(batch, mels, frames)` and their int64 row numbers `(batch,)`."""
         if not 0 <= index < len(self):
             raise IndexError(f"There are {len(self)} batches; got {index}.")
         part = slice(index * self.batch_size, (index + 1) * self.batch_size)
@@ -244,7 +245,7 @@ class EvaluationWindows(keras.utils.PyDataset):
         return x, rows
 
     def mean_per_row(self, outputs: np.ndarray) -> np.ndarray:
-        """Outputs of all windows `(windows, tags)` -> float32 mean of each row's `(rows, tags)`."""
+        """Average outputs of all windows `(windows, tags)` over the windows of each row: float32 `(rows, tags)`."""
         if len(outputs) != len(self.rows):
             raise ValueError(f"There are {len(self.rows)} windows; got outputs for {len(outputs)}.")
         sums = np.zeros((len(self._rows.manifest), *np.shape(outputs)[1:]), "float64")
@@ -253,21 +254,21 @@ class EvaluationWindows(keras.utils.PyDataset):
         return (sums / counts.reshape(-1, *[1] * (sums.ndim - 1))).astype("float32")
 
 
-# === Starvation ===
+# === Waiting times ===
 
 
 class TimedBatches:
-    """Iterates over a data set with threads that read ahead, and counts the seconds that were spent waiting for it.
+    """Iterate over a data set with threads that read ahead, and measure the time spent waiting for data.
 
     Args:
-        dataset: with `len()` and `[]`, e.g. `WindowBatches`.
+        dataset: object with `len()` and `[]`, e.g. `WindowBatches`.
         start: first index.
-        workers: threads; 0 reads when asked, so that all reading counts as waiting.
-        ahead: batches read ahead at most.
+        workers: number of threads; with 0, batches are read when requested, which counts as waiting.
+        ahead: maximum number of batches read ahead.
 
     Attributes:
-        waiting: seconds the loop waited for data.
-        working: seconds it did something else.
+        waiting: seconds spent waiting for data.
+        working: seconds spent in the loop body.
 
     Example:
         >>> timed = TimedBatches([1, 2, 3], workers=0)
@@ -276,7 +277,7 @@ class TimedBatches:
     """
 
     def __init__(self, dataset: Any, *, start: int = 0, workers: int = 1, ahead: int = 4) -> None:
-        """Nothing is read before the iteration starts."""
+        """Validate the arguments; reading starts with the iteration."""
         _check_count("workers", workers, 0)
         _check_count("ahead", ahead, 1)
         self.dataset, self.start, self.workers, self.ahead = dataset, start, workers, ahead
@@ -284,11 +285,11 @@ class TimedBatches:
 
     @property
     def starved(self) -> float:
-        """Share of the time that went by waiting for data, 0 to 1."""
+        """Fraction of the time spent waiting for data, 0 to 1."""
         return self.waiting / max(self.waiting + self.working, 1e-12)
 
     def __iter__(self) -> Iterator[Any]:
-        """The items in order."""
+        """Yield the batches in order."""
         batches = self._ahead() if self.workers else (self.dataset[i] for i in self._indices())
         while True:
             asked = time.perf_counter()

@@ -1,12 +1,12 @@
-"""Log-mels of whole tracks, kept on disk: what training reads instead of decoding sound again and again.
+"""Cache log-mel spectrograms of whole tracks on disk, so that training does not decode audio repeatedly.
 
-Conventions: a cached spectrogram is `(frames, mels)`, so that a window of frames is one contiguous read. Frame `t` is
-centred on second `t * hop_length / sr` of its file; the whole spectrogram is exactly what `windows.cut` and
-`LogMelSpectrogram` make of the file, up to the rounding to float16.
+Conventions: a cached spectrogram is `(frames, mels)`, so a window of frames is one contiguous read. Frame `t` is
+centred on second `t * hop_length / sr` of its file; the spectrogram equals that of `windows.cut` and
+`LogMelSpectrogram`, up to the rounding to float16.
 
-Of models whose windows are centred one by one (`spec.mel.center`), whole tracks are kept as of the others: padded once.
-A window that is read has its neighbours' sound in the first and last `n_fft / 2` samples, where the model would pad.
-Sounds shorter than a window are exact.
+Tracks are padded once, also for models that centre each window (`spec.mel.center`). For these, the first and last
+`n_fft / 2` samples of a cached window contain the neighbouring audio, where the model would pad. Tracks shorter than a
+window are exact.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ from ..models.mel import decibels_per_decade
 from ..models.spec import ModelSpec, WindowSpec
 from ..utils.files import replacing
 
-_LAYOUT = 1  # part of the key: raise it when cached values or their layout change
+_LAYOUT = 1  # part of the key; increase it when cached values or their layout change
 _CHUNK = WindowSpec(frames=512, remainder="align", short="pad")  # frames computed at a time, 4 chunks per call
 _HEADER_BYTES, _CRC_BYTES = 128, 4
-_RACY_NS = 2_000_000_000  # 2 s, the coarsest clock of a file system (FAT): younger files could change unseen
+_RACY_NS = 2_000_000_000  # 2 s, the coarsest file system clock (FAT); newer files could change without a new time
 _SHA = re.compile("[0-9a-f]{64}")
 
 
@@ -52,17 +52,17 @@ _SHA = re.compile("[0-9a-f]{64}")
 
 
 class FeatureCache:
-    """Log-mels of whole tracks on disk: computed once, read by memory map.
+    """Log-mels of whole tracks on disk, computed once and read by memory map.
 
-    A file `<folder>/<front end>/<sha256[:2]>/<sha256>.npy` holds a spectrogram `(frames, mels)`, keyed by the content
-    of the sound file and by every number of the front end except `top_db`, which is relative to a window and applied
-    when one is cut. Values are float16, rounded by at most 0.031 dB in the `"db"` scaling (down to -128 dB) and
-    0.002 (0.02 dB) in `"log10"`; plain power and lower floors are float32. Several threads and processes may use a
-    folder at once: files appear complete or not at all.
+    A file `<folder>/<front end>/<sha256[:2]>/<sha256>.npy` holds a spectrogram `(frames, mels)`. The key is the content
+    of the audio file and every number of the front end except `top_db`, which is relative to a window and applied when
+    a window is read. Values are float16, rounded by at most 0.031 dB in the `"db"` scaling (down to -128 dB) and 0.002
+    (0.02 dB) in `"log10"`; plain power and lower floors are float32. Files are written atomically, so several threads
+    and processes may use a folder at once.
 
     Args:
-        folder: made when needed.
-        spec: whose audio and mel numbers count; nothing else of it does.
+        folder: folder of the cache, created when needed.
+        spec: model spec; only its audio and mel settings are used.
 
     Example:
         >>> import tempfile, keras_musictag as kmt
@@ -72,7 +72,7 @@ class FeatureCache:
     """
 
     def __init__(self, folder: str | os.PathLike[str], spec: ModelSpec) -> None:
-        """Nothing is read or written yet."""
+        """Store the settings; nothing is read or written yet."""
         self.spec = spec
         self.digest = front_end_digest(spec)
         self.folder = Path(folder) / self.digest
@@ -83,7 +83,7 @@ class FeatureCache:
         self._lock = threading.RLock()
 
     def __getstate__(self) -> dict[str, Any]:
-        """What another process needs: neither the lock nor the compiled front end."""
+        """Return the state for another process, without the lock and the compiled front end."""
         return {**self.__dict__, "_lock": None, "_runtimes": {}, "_index": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -91,47 +91,47 @@ class FeatureCache:
         self.__dict__.update(state, _lock=threading.RLock())
 
     def get(self, path: str | os.PathLike[str]) -> np.ndarray:
-        """The spectrogram of a sound file, computed if it is not there or damaged.
+        """Return the spectrogram of an audio file; computes it if it is missing or damaged.
 
         Returns:
             read-only memory map `(frames, mels)`, float16 or float32, without `top_db`.
 
         Raises:
-            AudioError: the sound cannot be used; as `audio.stream` and `windows.cut`.
+            AudioError: the audio cannot be used; as `audio.stream` and `windows.cut`.
             CacheError: the folder cannot be written.
         """
         return self._get(path, None)
 
     def short_window(self, path: str | os.PathLike[str], window: WindowSpec) -> np.ndarray:
-        """Like `get`, for a track shorter than a window: the one window `(window.frames, mels)` that `cut` makes."""
+        """Return the only window `(window.frames, mels)` of a track that is shorter, as `windows.cut` makes it."""
         return self._get(path, window)
 
     def fill(
         self, paths: Iterable[str | os.PathLike[str]], workers: int = 2, progress: bool = False, *, verify: bool = True
     ) -> list[tuple[Path, Exception]]:
-        """Compute what is missing; a bad file does not stop the others.
+        """Compute all missing spectrograms; files that cannot be used are skipped.
 
         Args:
-            paths: sound files; repeated ones count once.
-            workers: files decoded at once.
-            progress: show a bar.
-            verify: compare what is there with its checksum, and rebuild it if it differs.
+            paths: audio files; duplicates are ignored.
+            workers: number of files decoded at once.
+            progress: show a progress bar.
+            verify: verify the checksums of existing spectrograms, and compute them again if they differ.
 
         Returns:
-            (path, error) for every file that could not be used, in the order of `paths`.
+            `(path, error)` for every file that cannot be used, in the order of `paths`.
         """
         from tqdm.auto import tqdm
 
         unique = list(dict.fromkeys(map(Path, paths)))
         with ThreadPoolExecutor(max(1, workers)) as pool:
             results = pool.map(functools.partial(self._fill_one, verify=verify), unique)
-            outcome = list(tqdm(results, total=len(unique), unit="file", disable=not progress))
-        return [(path, error) for path, error in zip(unique, outcome, strict=True) if error is not None]
+            errors = list(tqdm(results, total=len(unique), unit="file", disable=not progress))
+        return [(path, error) for path, error in zip(unique, errors, strict=True) if error is not None]
 
     def _fill_one(self, path: Path, verify: bool) -> Exception | None:
         try:
             self._get(path, None, verify)
-        except Exception as error:  # whatever it is, it is this file's and gets reported
+        except Exception as error:  # any error is reported for this file
             return error
         return None
 
@@ -149,28 +149,28 @@ class FeatureCache:
             with replacing(file) as out:
                 self._write(out, path, window)
                 out.flush()
-                os.fsync(out.fileno())  # else a power cut could leave the new name on an empty file
+                os.fsync(out.fileno())  # else the file could be empty after a power failure
         except OSError as error:
             if isinstance(error, AudioNotFoundError):
                 raise
-            cached = self._open(file)  # another process was faster, where open files cannot be replaced
+            cached = self._open(file)  # on Windows, another process may have written and opened it
             if cached is None:
                 raise CacheError(f"{file} cannot be written: {error}. Nothing was changed.") from error
             return cached
         cached = self._open(file)
         if cached is None:
-            raise CacheError(f"{file} was written, but is damaged when read back. Check the disk.")
+            raise CacheError(f"{file} was written, but is damaged. Check the disk.")
         return cached
 
     def _header(self, frames: int) -> bytes:
-        """Of NumPy's format 1.0, always as long: it is written last, and the size of a file says how many frames."""
+        """Return a header of NumPy's format 1.0, always of the same length, as it is written last."""
         shape = (frames, self.spec.mel.n_mels)
         text = f"{{'descr': '{self.dtype.str}', 'fortran_order': False, 'shape': {shape}, }}"
         size = _HEADER_BYTES - 10
         return b"\x93NUMPY\x01\x00" + struct.pack("<H", size) + text.ljust(size - 1).encode() + b"\n"
 
     def _open(self, file: Path, verify: bool = False) -> np.ndarray | None:
-        """The memory map, `None` if the file is not there or not what it should be."""
+        """Return the memory map, `None` if the file is missing or damaged."""
         mels = self.spec.mel.n_mels
         try:
             with file.open("rb") as opened:
@@ -183,12 +183,12 @@ class FeatureCache:
                 opened.seek(-_CRC_BYTES, os.SEEK_END)
                 if verify and opened.read() != struct.pack("<I", zlib.crc32(data.data)):
                     return None
-        except (OSError, ValueError):  # ValueError: it shrank while it was mapped
+        except (OSError, ValueError):  # ValueError: the file was truncated while it was mapped
             return None
         return data
 
     def _write(self, out: BinaryIO, path: str | os.PathLike[str], window: WindowSpec | None) -> None:
-        """Header, frames and checksum, a few chunks in memory at a time."""
+        """Write header, frames and checksum, with a few chunks in memory at a time."""
         spec = self.spec if window is None else dataclasses.replace(self.spec, window=window)
         if window is None:
             spec = dataclasses.replace(spec, mel=dataclasses.replace(spec.mel, center=False), window=_CHUNK)
@@ -203,10 +203,10 @@ class FeatureCache:
         out.write(bytes(_HEADER_BYTES))
         for batch in windows.cut(counted(), spec, batch_size=4, name=repr(os.fspath(path))):
             log_mels = self._log_mel(batch.samples, spec.mel.center).transpose(0, 2, 1)
-            # A track shorter than a chunk came padded: its own frames are those that its two pads complete.
+            # A track shorter than a chunk is padded; its own frames are those of the track with padding at both ends.
             whole = spec.mel.frames(samples + 2 * (spec.mel.n_fft // 2)) if window is None else spec.window.frames
             for start, log_mel in zip(batch.starts.tolist(), log_mels, strict=True):
-                # The last chunk ends with the track and overlaps the one before.
+                # The last chunk ends with the track and overlaps the previous one.
                 new = log_mel[frames - start : whole - start].astype(self.dtype).tobytes()
                 out.write(new)
                 crc = zlib.crc32(new, crc)
@@ -216,8 +216,8 @@ class FeatureCache:
         out.write(self._header(frames))
 
     def _log_mel(self, samples: np.ndarray, center: bool) -> np.ndarray:
-        """`(windows, samples)` -> float32 `(windows, mels, frames)`."""
-        with self._lock:  # backends use all cores for one call; decoding goes on beside it
+        """Compute float32 log-mels `(windows, mels, frames)` of `(windows, samples)`."""
+        with self._lock:  # one call uses all cores; other threads decode meanwhile
             if center not in self._runtimes:
                 mel = dataclasses.replace(self.spec.mel, top_db=None, center=center)
                 check_process()
@@ -228,10 +228,10 @@ class FeatureCache:
                 self._runtimes[center] = KerasRuntime(model)
             return self._runtimes[center].predict(samples)
 
-    # --- Index: which content a path had ---
+    # --- Index of checksums by path ---
 
     def _sha_of(self, path: Path) -> str:
-        """sha256 of a file, from the index if size and time of change are the same as then."""
+        """Return the sha256 of a file, from the index if size and modification time are unchanged."""
         name = os.path.abspath(path)
         try:
             status = os.stat(name)
@@ -253,7 +253,7 @@ class FeatureCache:
         return sha
 
     def _remember(self, name: str, entry: tuple[int, int, str]) -> None:
-        """Append a line in one write: several processes may, and a line that breaks off spoils no other."""
+        """Append a line in one write, so that processes can write at once and a truncated line affects no other."""
         line = f"\n{json.dumps([name, *entry])}\n".encode()
         try:
             self._index_path.parent.mkdir(parents=True, exist_ok=True)
@@ -270,7 +270,7 @@ class FeatureCache:
 
 
 def front_end_digest(spec: ModelSpec) -> str:
-    """16 hexadecimal digits that stand for every number that cached log-mels depend on."""
+    """Return a checksum, 16 hexadecimal digits, of all numbers that cached log-mels depend on."""
     parts = identifying_fields(spec.audio, spec.mel, spec.window)
     mel = {name: value for name, value in parts["mel"].items() if name != "top_db"}
     numbers = {"layout": _LAYOUT, "audio": parts["audio"], "mel": mel}
@@ -278,7 +278,7 @@ def front_end_digest(spec: ModelSpec) -> str:
 
 
 def _fits_float16(spec: ModelSpec) -> bool:
-    """Within +-128, neighbouring float16 numbers are at most 1/16 apart."""
+    """Return whether values are within +-128, where float16 numbers are at most 1/16 apart."""
     if spec.mel.scaling in ("db", "amplitude_to_db"):
         floor = decibels_per_decade(spec.mel) * math.log10(spec.mel.amin / max(spec.mel.amin, spec.mel.ref))
         return floor >= -128
@@ -294,7 +294,7 @@ def _read_index(path: Path) -> dict[str, tuple[int, int, str]]:
     for line in lines:
         try:
             name, size, changed, sha = json.loads(line)
-        except (ValueError, TypeError):  # broken off, or empty
+        except (ValueError, TypeError):  # truncated or empty
             continue
         if isinstance(name, str) and isinstance(sha, str) and _SHA.fullmatch(sha):
             index[name] = (size, changed, sha)

@@ -231,8 +231,8 @@ def _table(
     """Convert records to rows and tags; `columns` are the columns of all records."""
     if untagged and tags is not None:
         raise DataError(
-            f"{path} is read either with tags or untagged; got the tags {list(tags)[:5]!r} and untagged=True. Leave one "
-            "out."
+            f"{path} is read either with tags or untagged; got the tags {list(tags)[:5]!r} and untagged=True. Leave "
+            "one out."
         )
     base = Path(os.path.abspath(path.parent if root is None else root))
     fields = _fields(path, columns)
@@ -286,7 +286,9 @@ def _fields(path: Path, columns: list[str]) -> dict[str, str]:
     """Return field -> name of its column."""
     duplicates = sorted({name for name in columns if name and columns.count(name) > 1})
     if duplicates:
-        raise DataError(f"{path} has columns of the same name: {', '.join(map(repr, duplicates))}. Rename one.")
+        raise DataError(
+            f"{path} has columns of the same name: {', '.join(map(repr, duplicates))}. Rename or remove one."
+        )
     known = {column.strip().lower(): column for column in columns}
     fields = {}
     for field, names in COLUMNS.items():

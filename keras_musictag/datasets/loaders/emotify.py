@@ -1,13 +1,13 @@
-"""Emotify: 400 excerpts of one minute, and the emotions that listeners felt (Aljanaki, Wiering and Veltkamp, 2015).
+"""Emotify: 400 excerpts of one minute with the emotions that listeners felt (Aljanaki, Wiering and Veltkamp, 2015).
 
 The excerpts, 100 each of classical, electronic, pop and rock music from Magnatune, are in folders per genre,
 `emotifymusic/classical/1.mp3` to `100.mp3`. `data.csv` has a line per listener and excerpt: the track's number from 1
 to 400 (1 to 100 classical, 101 to 200 electronic, 201 to 300 pop, 301 to 400 rock, so that 215 is `pop/15.mp3`), its
-genre, 1 for each of nine emotions that was felt (three at most), and facts about the listener.
+genre, 1 for each of nine emotions that was felt (at most three), and information on the listener.
 
-There is no official split. Here artists are shared out, 60 % of the excerpts to train, 20 % to validate and 20 % to
-test on, with the genres in proportion, and in the same way whatever the labels are; who plays is read from the files'
-own tags. Say so with every score: nobody else has this split.
+There is no official split. The loader splits by artist, read from the tags of the files: 60 % of the excerpts for
+training, 20 % for validation and 20 % for testing, with the genres in proportion, and equally for all labels. State
+this with every score, as no other publication uses this split.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ FRACTIONS = {"train": 0.6, "valid": 0.2, "test": 0.2}
 info = DatasetInfo(
     name="Emotify",
     description=(
-        "400 excerpts of one minute in four genres, and which of nine emotions their listeners felt. There is no "
-        "official split; here artists are shared out, 60 % to train, 20 % to validate and 20 % to test on."
+        "400 excerpts of one minute in four genres, with nine emotions that listeners felt. There is no official "
+        "split; this one is by artist, 60 % for training, 20 % for validation and 20 % for testing."
     ),
     url="http://www2.projects.science.uu.nl/memotion/emotifydata/",
     licence=(
@@ -80,22 +80,22 @@ def emotify(
     seed: int = 0,
     partial: bool = False,
 ) -> Manifest:
-    """Read Emotify, with a split that keeps artists apart.
+    """Read Emotify, with a split by artist.
 
     Args:
-        folder: the folder with `data.csv` and the folder `emotifymusic`.
+        folder: folder with `data.csv` and the folder `emotifymusic`.
         labels: `"emotions"`: an excerpt has an emotion if the share of its listeners who felt it is above the median of
-            all excerpts; `"votes"`: the shares themselves, as soft targets; `"genre"`: one of four.
-        artists: of the excerpts by number, 1 to 400; by default as the files' own tags say.
-        seed: of the split.
-        partial: take the excerpts that are there, with a warning that says what is missing.
+            all excerpts; `"votes"`: these shares as soft targets; `"genre"`: one of four genres.
+        artists: artists by number of the excerpt, 1 to 400; by default read from the tags of the files.
+        seed: random seed of the split.
+        partial: accept missing excerpts, with a warning.
 
     Returns:
-        `Manifest` in the order of the numbers; `group` is the artist. Excerpts whose artist is not known, of which a
-        warning tells, are shared out one by one.
+        `Manifest` in the order of the numbers; `group` is the artist. Excerpts of unknown artists are split one by one,
+        with a warning.
 
     Raises:
-        DataError: what exactly is missing or empty, or that this is not the published table.
+        DataError: files are missing or empty, or the table is not the published one.
 
     Example:
         >>> emotify("no/such/folder")
@@ -112,8 +112,8 @@ def emotify(
     files = {number: _file_of(number, sizes) for number in range(1, len(GENRES) * PER_GENRE + 1)}
     missing = what_is_missing(root, {path: sizes.get(path) for path in files.values()})
     require_complete(info, "; ".join(filter(None, (missing, _what_is_unrated(table, files, shares)))), partial)
-    there = {number: path for number, path in files.items() if number in shares and sizes.get(path)}
-    medians = np.median(list(shares.values()), axis=0)  # of all that were rated, whatever is there
+    present = {number: path for number, path in files.items() if number in shares and sizes.get(path)}
+    medians = np.median(list(shares.values()), axis=0)  # of all rated excerpts, missing ones included
     rows = [
         Row(
             path=root / path,
@@ -122,14 +122,15 @@ def emotify(
             source=f"emotify:{number}",
             licence="CC-BY-NC-SA (Magnatune)",
         )
-        for number, path in there.items()
+        for number, path in present.items()
     ]
     _warn_of_unknown_artists(rows)
     genres = Manifest(tuple(rows), GENRES).grouped_split(FRACTIONS, seed=seed)  # the same split for all labels
     if labels == "genre":
         return genres
-    felt = zip(genres, (shares[number] for number in there), strict=True)
-    return Manifest(tuple(_rated(row, share, None if labels == "votes" else medians) for row, share in felt), EMOTIONS)
+    thresholds = medians if labels == "emotions" else None
+    rated = (_rated(row, shares[number], thresholds) for row, number in zip(genres, present, strict=True))
+    return Manifest(tuple(rated), EMOTIONS)
 
 
 def _what_is_unrated(table: Path, files: Mapping[int, str], shares: Mapping[int, np.ndarray]) -> str:
@@ -141,23 +142,23 @@ def _warn_of_unknown_artists(rows: list[Row]) -> None:
     unknown = sum(not row.group for row in rows)
     if unknown:
         _log.warning(
-            "The artists of %d of %d excerpts of Emotify are not known, so some may be on two sides of the split; "
-            "pass artists={number: name}.",
+            "The artists of %d of %d excerpts of Emotify are not known, so some may be in several splits; pass "
+            "artists={number: name}.",
             unknown,
             len(rows),
         )
 
 
-def _rated(row: Row, shares: np.ndarray, medians: np.ndarray | None) -> Row:
-    """The row with the emotions that were felt: by more than the medians, or as soft targets."""
-    if medians is None:
+def _rated(row: Row, shares: np.ndarray, thresholds: np.ndarray | None) -> Row:
+    """Return the row with the emotions whose shares exceed the thresholds, or with the shares as soft targets."""
+    if thresholds is None:
         return dataclasses.replace(row, tags=(), targets=tuple(map(float, shares)))
-    tags = (emotion for emotion, share, median in zip(EMOTIONS, shares, medians, strict=True) if share > median)
+    tags = (emotion for emotion, share, least in zip(EMOTIONS, shares, thresholds, strict=True) if share > least)
     return dataclasses.replace(row, tags=tuple(tags))
 
 
 def _shares(table: Path) -> dict[int, np.ndarray]:
-    """By number of the excerpt, which share of its listeners felt each emotion: float arrays (emotions,)."""
+    """Return number of the excerpt -> share of its listeners who felt each emotion, float array `(emotions,)`."""
     lines = decode_text(table, "utf-8-sig").splitlines()
     columns = [name.strip() for name in next(csv.reader(lines[:1]), [])]
     wanted = ("track id", "genre", *EMOTIONS)
@@ -189,10 +190,10 @@ def _genre_of(number: int) -> str | None:
 
 
 def _file_of(number: int, sizes: Mapping[str, int]) -> str:
-    """The file of an excerpt, numbered within its genre; as published if there is none."""
+    """Return the file of an excerpt, which is numbered within its genre; the published name if it is missing."""
     name = f"{_genre_of(number)}/{(number - 1) % PER_GENRE + 1}"
-    there = [name + suffix for suffix in _SUFFIXES if sizes.get(name + suffix)]
-    return there[0] if there else name + _SUFFIXES[0]
+    present = [name + suffix for suffix in _SUFFIXES if sizes.get(name + suffix)]
+    return present[0] if present else name + _SUFFIXES[0]
 
 
 def _has_genres(path: Path) -> bool:
@@ -200,11 +201,11 @@ def _has_genres(path: Path) -> bool:
 
 
 def _artist(path: Path) -> str:
-    """Who plays, as the file's own tags say; nothing if they do not."""
+    """Return the artist in the tags of a file; empty if there is none."""
     import soundfile
 
     try:
         with soundfile.SoundFile(path) as file:
             return str(file.artist).strip()
-    except (OSError, RuntimeError):  # what cannot be decoded is told by Manifest.validate
+    except (OSError, RuntimeError):  # Manifest.validate reports files that cannot be decoded
         return ""

@@ -1,15 +1,15 @@
-"""GTZAN: 1,000 excerpts of 30 s in ten genres (Tzanetakis and Cook, 2002), as the fault-filtered split uses them.
+"""GTZAN: 1,000 excerpts of 30 s in ten genres (Tzanetakis and Cook, 2002), with the fault-filtered split.
 
 As published, the folder `genres` has a folder per genre with `blues.00000.au` to `blues.00099.au` and so on, 22,050 Hz
 mono. The copy on Kaggle has `.wav` files in `genres_original`.
 
-Sturm ("The GTZAN dataset", 2013) found repetitions, wrong labels and distortions, and artists on both sides of any
-random split, so scores on random splits are too high. Kereliuk, Sturm and Larsen (2015) made the split that is used
-here: 930 excerpts without the repetitions, artists on one side only, 443 to train, 197 to validate and 290 to test on.
-`gtzan_filtered.txt` lists it: the lists of github.com/jordipons/sklearn-audio-transfer-learning (data/index/GTZAN),
-which torchaudio has too.
+Sturm ("The GTZAN dataset", 2013) found repetitions, wrong labels and distortions; random splits have the same artists
+in several parts, so their scores are too high. Kereliuk, Sturm and Larsen (2015) made the split used here: 930 excerpts
+without repetitions, each artist in one part, 443 for training, 197 for validation and 290 for testing.
+`gtzan_filtered.txt` is made of the lists in github.com/jordipons/sklearn-audio-transfer-learning (data/index/GTZAN),
+which are also in torchaudio.
 
-`jazz.00054`, one of the split train, cannot be read in some copies. It is then left out, with a warning.
+`jazz.00054` of the split train cannot be read in some copies. It is then left out, with a warning.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ GENRES = ("blues", "classical", "country", "disco", "hiphop", "jazz", "metal", "
 
 info = DatasetInfo(
     name="GTZAN",
-    description="1,000 excerpts of 30 s in ten genres, of which the fault-filtered split uses 930.",
+    description="1,000 excerpts of 30 s in ten genres; the fault-filtered split has 930 of them.",
     url="http://marsyas.info/downloads/datasets.html",
     licence="none is stated; the excerpts are of commercial recordings and radio, so for research only",
     citation=(
@@ -56,15 +56,15 @@ def gtzan(folder: AnyPath, *, partial: bool = False) -> Manifest:
     """Read GTZAN with its fault-filtered split.
 
     Args:
-        folder: the folder with the folders `blues` to `rock`, or the one above it.
-        partial: take the excerpts that are there, with a warning that says what is missing.
+        folder: folder with the folders `blues` to `rock`, or the one above it.
+        partial: accept missing excerpts, with a warning.
 
     Returns:
-        `Manifest` with one tag per row, a genre, in alphabetical order. Nobody published who plays, so rows have no
-        `group`; the split keeps artists apart. `jazz.00054` is left out, with a warning, where it cannot be read.
+        `Manifest` with one tag per row, the genre. The artists are not published, so rows have no `group`; the split
+        has each artist in one part. `jazz.00054` is left out, with a warning, if it cannot be read.
 
     Raises:
-        DataError: what exactly is missing or empty, or that this is not GTZAN.
+        DataError: files are missing or empty, or this is not GTZAN.
 
     Example:
         >>> gtzan("no/such/folder")
@@ -98,7 +98,7 @@ _LIST = Path(__file__).with_name("gtzan_filtered.txt")
 
 
 def filtered_split() -> dict[str, str]:
-    """The fault-filtered split: `genre/name`, without the ending -> `"train"`, `"valid"` or `"test"`.
+    """Return the fault-filtered split: `genre/name`, without suffix -> `"train"`, `"valid"` or `"test"`.
 
     Example:
         >>> filtered_split()["blues/blues.00029"]
@@ -109,19 +109,19 @@ def filtered_split() -> dict[str, str]:
 
 
 def _has_genres(path: Path) -> bool:
-    """Whether these are genres of GTZAN: all ten, or some with files that are named as in GTZAN."""
-    there = [genre for genre in GENRES if (path / genre).is_dir()]
-    return len(there) == len(GENRES) or any(next((path / genre).glob(f"{genre}.0*"), None) for genre in there)
+    """Return whether a folder has all ten genres, or some with files that are named as in GTZAN."""
+    present = [genre for genre in GENRES if (path / genre).is_dir()]
+    return len(present) == len(GENRES) or any(any((path / genre).glob(f"{genre}.0*")) for genre in present)
 
 
 def _file_of(name: str, sizes: dict[str, int]) -> str | None:
-    """The file of an excerpt; of several, one that is not empty."""
-    there = [name + suffix for suffix in _SUFFIXES if name + suffix in sizes]
-    return next((path for path in there if sizes[path]), there[0] if there else None)
+    """Return the file of an excerpt, if possible one that is not empty; `None` if it is missing."""
+    present = [name + suffix for suffix in _SUFFIXES if name + suffix in sizes]
+    return next((path for path in present if sizes[path]), present[0] if present else None)
 
 
 def _fault_of(root: Path, path: str | None, size: int | None) -> str:
-    """Why an excerpt cannot be used, or nothing."""
+    """Return why an excerpt cannot be used; empty if it can."""
     from ...audio import reading as audio
     from ...errors import AudioError
 

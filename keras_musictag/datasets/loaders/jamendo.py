@@ -1,17 +1,16 @@
 """MTG-Jamendo: 55,000 whole tracks from Jamendo with the tags of those who uploaded them (Bogdanov et al., 2019).
 
 The tables are in github.com/MTG/mtg-jamendo-dataset: `data/splits/split-0` to `split-4` have, for each set of tags,
-`-train.tsv`, `-validation.tsv` and `-test.tsv`, separated by tabs, with a line per track and as many cells as it has
-tags:
+`-train.tsv`, `-validation.tsv` and `-test.tsv`, separated by tabs, with a line per track and a cell per tag:
 
     TRACK_ID        ARTIST_ID       ALBUM_ID      PATH            DURATION  TAGS
     track_0917538   artist_378901   album_108650  38/917538.mp3   126.5     genre---easylistening  instrument---piano
 
-The sounds are in folders `00` to `99`: 320 kbit/s stereo as `38/917538.mp3` or, from the smaller archives, mono as
+The audio is in folders `00` to `99`: 320 kbit/s stereo as `38/917538.mp3` or, from the smaller archives, mono as
 `38/917538.low.mp3`.
 
-Read here are the 50 most frequent tags (`autotagging_top50tags`), in the order of the repository's
-`data/tags/top50.txt`, in any of the five splits by artist. Most papers report split 0.
+The loader reads the 50 most frequent tags (`autotagging_top50tags`), in the order of `data/tags/top50.txt` in the
+repository, with any of the five splits by artist. Most papers report split 0.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ info = DatasetInfo(
         "themes; five splits by artist, about 60 % to train, 20 % to validate and 20 % to test on."
     ),
     url="https://github.com/MTG/mtg-jamendo-dataset",
-    licence="metadata CC-BY-NC-SA-4.0; sound under Creative Commons licences that audio_licenses.txt states per track",
+    licence="metadata CC-BY-NC-SA-4.0; audio under Creative Commons licences that audio_licenses.txt states per track",
     citation=(
         "Dmitry Bogdanov, Minz Won, Philip Tovstogan, Alastair Porter and Xavier Serra. The MTG-Jamendo dataset for "
         "automatic music tagging. Machine Learning for Music Discovery Workshop, ICML 2019."
@@ -51,7 +50,7 @@ _PARTS = {"train": "train", "validation": "valid", "test": "test"}  # in the nam
 _HEADER = ["TRACK_ID", "ARTIST_ID", "ALBUM_ID", "PATH", "DURATION", "TAGS"]
 _FOLDERS = tuple(f"{number:02}" for number in range(100))
 _TABLES = ("data/splits", "splits", ".", "mtg-jamendo-dataset/data/splits")
-_SOUNDS = (".", "audio", "audio-low", "raw_30s/audio", "raw_30s/audio-low")
+_AUDIO = (".", "audio", "audio-low", "raw_30s/audio", "raw_30s/audio-low")
 _LICENCE = "Creative Commons, see audio_licenses.txt"
 
 
@@ -59,17 +58,16 @@ def jamendo(folder: AnyPath, split: int = 0, *, audio: AnyPath | None = None, pa
     """Read MTG-Jamendo with its 50 most frequent tags and one of its five splits.
 
     Args:
-        folder: the clone of the repository, with the folders `00` to `99` in it or in its folder `audio`.
+        folder: clone of the repository, with the folders `00` to `99` in it or in its folder `audio`.
         split: 0 to 4.
-        audio: the folder with the folders `00` to `99`, if it is elsewhere.
-        partial: take the tracks that are there, with a warning that says what is missing. Scores on a part of the test
-            set cannot be compared with anyone's.
+        audio: folder with the folders `00` to `99`, if it is elsewhere.
+        partial: accept missing tracks, with a warning. Scores on a part of the test set are not comparable.
 
     Returns:
         `Manifest` in the order of the tables; `group` is the artist. Tags are written as published: `genre---rock`.
 
     Raises:
-        DataError: what exactly is missing or empty, or that these are not the published tables.
+        DataError: files are missing or empty, or the tables are not the published ones.
 
     Example:
         >>> jamendo("no/such/folder")
@@ -82,8 +80,8 @@ def jamendo(folder: AnyPath, split: int = 0, *, audio: AnyPath | None = None, pa
     names = [_table_name(split, part) for part in _PARTS]
     tables = find(top, _TABLES, lambda path: any((path / name).is_file() for name in names), f"table {names[0]}", info)
     found = [track for part in _PARTS for track in _tracks(tables / _table_name(split, part), _PARTS[part])]
-    sounds = top if audio is None else as_folder(audio, info)
-    root = find(sounds, _SOUNDS, _has_sounds, "folders 00 to 99 with sounds", info)
+    audio_folder = top if audio is None else as_folder(audio, info)
+    root = find(audio_folder, _AUDIO, _has_audio, "folders 00 to 99 with audio", info)
     sizes = file_sizes(root, _FOLDERS)
     files = {row["path"]: _file_of(row["path"], sizes) for row in found}
     missing = what_is_missing(root, {path: sizes.get(file) for path, file in files.items()})
@@ -109,7 +107,7 @@ def _tags() -> tuple[str, ...]:
     return tuple(path.read_text(encoding="utf-8").splitlines())
 
 
-# === The tables ===
+# === Tables ===
 
 
 def _table_name(split: int, part: str) -> str:
@@ -117,13 +115,13 @@ def _table_name(split: int, part: str) -> str:
 
 
 def _tracks(path: Path, split: str) -> Iterator[dict[str, str]]:
-    """Track, artist, path, tags (tabs between them), split and place of every line."""
+    """Yield track, artist, path, tags (separated by tabs), split, and file and line of every line."""
     if not path.is_file():
-        raise DataError(f"{path} is not there. {info.obtain}")
+        raise DataError(f"{path} does not exist. {info.obtain}")
     lines = decode_text(path, "utf-8-sig").split("\n")
     if lines[0].rstrip("\r").split("\t") != _HEADER:
         raise DataError(
-            f"{path} begins with {lines[0][:60]!r}, expected {', '.join(_HEADER)} with tabs between them. Clone the "
+            f"{path} begins with {lines[0][:60]!r}, expected {', '.join(_HEADER)} separated by tabs. Clone the "
             "repository again."
         )
     known = set(_tags())
@@ -149,31 +147,31 @@ def _tracks(path: Path, split: str) -> Iterator[dict[str, str]]:
 
 
 def _what_is_wrong(found: list[dict[str, str]], split: int) -> str:
-    """What shows that the tables are not the published ones: their number of tracks, tracks or artists in two parts."""
-    said = []
+    """Return the differences from the published tables: number of tracks, repeated tracks, artists in two splits."""
+    problems = []
     expected = info.splits[str(split)]["all"]
     tracks = {row["track"] for row in found}
     if len(tracks) != expected:
-        said.append(f"the tables of split {split} have {len(tracks):,} tracks, expected {expected:,}")
+        problems.append(f"the tables of split {split} have {len(tracks):,} tracks, expected {expected:,}")
     if len(tracks) < len(found):
-        said.append(f"{len(found) - len(tracks):,} of their lines repeat a track")
+        problems.append(f"{len(found) - len(tracks):,} of their lines repeat a track")
     splits: dict[str, set[str]] = {}
     for row in found:
         splits.setdefault(row["artist"], set()).add(row["split"])
     shared = sorted(artist for artist, names in splits.items() if len(names) > 1)
     if shared:
-        said.append(f"{len(shared):,} artists are in more than one part of split {split}, e.g. {shared[0]}")
-    return "; ".join(said)
+        problems.append(f"{len(shared):,} artists are in more than one part of split {split}, e.g. {shared[0]}")
+    return "; ".join(problems)
 
 
-# === The sounds ===
+# === Audio files ===
 
 
-def _has_sounds(path: Path) -> bool:
+def _has_audio(path: Path) -> bool:
     return any((path / name).is_dir() for name in _FOLDERS)
 
 
 def _file_of(path: str, sizes: Mapping[str, int]) -> str:
-    """A track's file as its archive names it: in full quality if that is there and not empty, else in low quality."""
+    """Return the file of a track: in low quality if it exists only in that, else in full quality."""
     low = path.removesuffix(".mp3") + ".low.mp3"
     return low if sizes.get(low) and not sizes.get(path) else path

@@ -1,14 +1,14 @@
-"""MagnaTagATune: 25,863 clips of 29 s with 188 tags that players of a game gave them (Law et al., ISMIR 2009).
+"""MagnaTagATune: 25,863 clips of 29 s with 188 tags given by players of a game (Law et al., ISMIR 2009).
 
 As published, the folder has `annotations_final.csv` (tab separated, quoted: clip_id, a column of 0 and 1 per tag,
 mp3_path), `clip_info_final.csv` (clip_id, track_number, title, artist, album, url, segmentStart, segmentEnd,
 original_url, mp3_path) and the clips in folders `0` to `f`. The clips are 16 kHz mono MP3.
 
-The literature uses the 50 most frequent tags, in the order of `tags/mtt50.txt` (ties cannot be sorted again), and
-splits by folder: 0 to b for training, c for validation, d, e and f for the test. Three clips are empty files and are
-left out: 25,860 remain ("full"). Many papers also leave out the clips with none of the 50 tags ("clean"). PR-AUC
-differs by 5 to 7 points between the two, so name the one you used. A clip's folder was chosen by its album: albums are
-on one side of the split, artists need not be.
+The literature uses the 50 most frequent tags, in the order of `tags/mtt50.txt` (frequencies have ties), and a split by
+folder: 0 to b for training, c for validation, d, e and f for testing. Three clips are empty files and are left out:
+25,860 remain ("full"). Many papers also leave out the clips with none of the 50 tags ("clean"). PR-AUC differs by 5 to
+7 points between the two, so state the one you use. Folders were chosen by album, so an album is in one split, but an
+artist can be in several.
 """
 
 from __future__ import annotations
@@ -58,16 +58,16 @@ _ANNOTATIONS, _CLIP_INFO = "annotations_final.csv", "clip_info_final.csv"
 _PARTS = ("mp3.zip.001", "mp3.zip.002", "mp3.zip.003")
 _CHECKSUMS = "SHA256SUMS"  # what was downloaded, in the format of sha256sum
 
-# File -> published sha256. The site publishes none, so this is empty; add only what its makers vouch for.
+# File -> published sha256. Empty, as the site publishes none; add only checksums published by the authors.
 _SHA256: Mapping[str, str] = {}
 
-_TABLE_BEGINS = (b'"clip_id"', b"clip_id", b"\xef\xbb\xbf")  # the last: a byte order mark
+_TABLE_BEGINS = (b'"clip_id"', b"clip_id", b"\xef\xbb\xbf")  # the last is a byte order mark
 _BEGINS = {_ANNOTATIONS: _TABLE_BEGINS, _CLIP_INFO: _TABLE_BEGINS, _PARTS[0]: (b"PK",)}
 
 _FOLDERS = {**dict.fromkeys("0123456789ab", "train"), "c": "valid", **dict.fromkeys("def", "test")}
 _CLIP_LICENCE = "CC-BY-NC-SA-1.0"
 
-# Zero bytes long in the published archive.
+# Clips that are empty files in the published archive.
 _BROKEN = frozenset(
     (
         "6/norine_braun-now_and_zen-08-gently-117-146.mp3",
@@ -84,16 +84,15 @@ def magnatagatune(folder: AnyPath, split: Literal["full", "clean"] = "full", *, 
     """Read MagnaTagATune as it was published, with the 50 tags and the split of the literature.
 
     Args:
-        folder: the folder with the two tables and the folders `0` to `f` (or `mp3/0` to `mp3/f`).
-        split: `"full"` has 18,706/1,825/5,329 rows, `"clean"` 15,247/1,529/4,332: those with one of the 50 tags.
-        partial: take the clips that are there, with a warning that says what is missing. Scores on a part of the test
-            set cannot be compared with anyone's.
+        folder: folder with the two tables and the folders `0` to `f` (or `mp3/0` to `mp3/f`).
+        split: `"full"` has 18,706/1,825/5,329 rows, `"clean"` the 15,247/1,529/4,332 with any of the 50 tags.
+        partial: accept missing clips, with a warning. Scores on a part of the test set are not comparable.
 
     Returns:
         `Manifest` in the order of the annotations; `group` is the artist.
 
     Raises:
-        DataError: what exactly is missing or empty, or that these are not the published tables.
+        DataError: files are missing or empty, or the tables are not the published ones.
 
     Example:
         >>> magnatagatune("no/such/folder")
@@ -111,7 +110,7 @@ def magnatagatune(folder: AnyPath, split: Literal["full", "clean"] = "full", *, 
     if missing and not partial:
         raise DataError(
             f"MagnaTagATune in {folder} is not complete: {missing}. Get them with "
-            f"download_magnatagatune({str(folder)!r}), or pass partial=True to use what is there."
+            f"download_magnatagatune({str(folder)!r}), or pass partial=True to use the existing files."
         )
     if missing:
         _log.warning("MagnaTagATune in %s is not complete: %s.", folder, missing)
@@ -136,7 +135,7 @@ def magnatagatune(folder: AnyPath, split: Literal["full", "clean"] = "full", *, 
 
 
 def _check_counts(manifest: Manifest, split: str, folder: Path, partial: bool) -> None:
-    """All clips are there that the table has; are they all that were published?"""
+    """Require the published number of rows per split, or warn with `partial`."""
     sizes, expected = manifest.split_sizes(), dict(info.splits[split])
     if sizes == expected:
         return
@@ -151,11 +150,11 @@ def _tags() -> tuple[str, ...]:
     return tuple(path.read_text(encoding="utf-8").splitlines())
 
 
-# === What is there ===
+# === Files ===
 
 
 def _require_tables(folder: Path) -> None:
-    """Raise unless both tables are there; says where they are if that is near by."""
+    """Require both tables; the message suggests a folder nearby that has them."""
     advice = "Pass the folder that has annotations_final.csv, or get the data with download_magnatagatune(folder)."
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder. {advice}")
@@ -169,19 +168,19 @@ def _require_tables(folder: Path) -> None:
 
 
 def _clip_folder(folder: Path) -> Path:
-    """Where the folders `0` to `f` are."""
+    """Return the folder that has the folders `0` to `f`."""
     inner = folder / "mp3"
     has_clips = any((folder / name).is_dir() for name in _FOLDERS)
     return inner if not has_clips and inner.is_dir() else folder
 
 
 def _what_is_missing(annotated: Iterable[tuple[str, str, str, object]], sizes: Mapping[str, int], clips: Path) -> str:
-    """Missing folders, missing clips and empty clips in words; nothing if there is nothing to say."""
+    """Describe missing folders, missing clips and empty clips; empty if there are none."""
     wanted = [path for _, _, path, _ in annotated if path not in _BROKEN]
-    said = []
+    problems = []
     folders = [name for name in _FOLDERS if not (clips / name).is_dir() and any(path[0] == name for path in wanted)]
     if folders:
-        said.append(f"{clips} has no folder{'s' if len(folders) > 1 else ''} {', '.join(folders)}")
+        problems.append(f"{clips} has no folder{'s' if len(folders) > 1 else ''} {', '.join(folders)}")
     for what, paths in (
         ("missing", [path for path in wanted if path not in sizes]),
         ("empty (0 bytes)", [path for path in wanted if sizes.get(path) == 0]),
@@ -189,17 +188,19 @@ def _what_is_missing(annotated: Iterable[tuple[str, str, str, object]], sizes: M
         if paths:
             counts = collections.Counter(path[0] for path in paths)
             by_folder = ", ".join(f"{name}: {counts[name]:,}" for name in _FOLDERS if counts[name])
-            said.append(f"{len(paths):,} of {len(wanted):,} clips are {what} (by folder {by_folder}; first {paths[0]})")
-    return "; ".join(said)
+            problems.append(
+                f"{len(paths):,} of {len(wanted):,} clips are {what} (by folder {by_folder}; first {paths[0]})"
+            )
+    return "; ".join(problems)
 
 
-# === The tables ===
+# === Tables ===
 
 
 def _table(path: Path, needed: Iterable[str]) -> Iterator[tuple[str, list[str]]]:
-    """Place and cells of every line, in the order of `needed`.
+    """Yield file and line, and the cells in the order of `needed`, of every row.
 
-    A line is a row here. Titles have quotation marks in them, and one that is not closed must not swallow what follows.
+    Each line is parsed as a row: titles contain quotation marks, and one that is not closed must not join lines.
     """
     lines = decode_text(path, "utf-8-sig").split("\n")
     header = next(csv.reader([lines[0].rstrip("\r")], delimiter="\t"), [])
@@ -207,7 +208,7 @@ def _table(path: Path, needed: Iterable[str]) -> Iterator[tuple[str, list[str]]]
     if absent:
         raise DataError(
             f"{path} has no column {', '.join(map(repr, absent))}; it begins with {lines[0][:60]!r}. The published "
-            "table is separated by tabs: download it again."
+            "table has columns separated by tabs: download it again."
         )
     chosen = [header.index(name) for name in needed]
     for number, line in enumerate(lines[1:], 2):
@@ -226,7 +227,7 @@ def _table(path: Path, needed: Iterable[str]) -> Iterator[tuple[str, list[str]]]
 
 
 def _annotations(folder: Path) -> list[tuple[str, str, str, tuple[str, ...]]]:
-    """Place, clip, path and tags of every annotated clip."""
+    """Return file and line, clip, path and tags of every annotated clip."""
     names = _tags()
     rows = []
     for where, (clip, path, *values) in _table(folder / _ANNOTATIONS, ("clip_id", "mp3_path", *names)):
@@ -240,12 +241,12 @@ def _annotations(folder: Path) -> list[tuple[str, str, str, tuple[str, ...]]]:
 
 
 def _artists(folder: Path) -> dict[str, str]:
-    """Artist by clip."""
+    """Return clip -> artist."""
     return {clip: artist.strip() for _, (clip, artist) in _table(folder / _CLIP_INFO, ("clip_id", "artist"))}
 
 
 def _artist_of(path: str) -> str:
-    """The artist as the name of a clip has it, which is artist-album-number-title-start-end."""
+    """Return the artist in the file name of a clip, which is artist-album-number-title-start-end."""
     return path[2:].partition("-")[0]
 
 
@@ -255,25 +256,25 @@ def _artist_of(path: str) -> str:
 def download_magnatagatune(folder: AnyPath, *, base_url: str = BASE_URL) -> Path:
     """Download MagnaTagATune (3 GB, and 3 GB unpacked) from City, University of London, and unpack it.
 
-    Run it again after any interruption: it goes on where it was, within a file too. What is complete is not downloaded
-    again; once all clips are there, the three `mp3.zip` parts can be deleted.
+    Call it again after an interruption: it resumes the download, also within a file. Complete files are not downloaded
+    again; once all clips are unpacked, the three `mp3.zip` parts can be deleted.
 
-    The site publishes no checksums to compare with, so a first download is only checked for its size, for what it
-    begins with and by the checksums within the archive. The sha256 of what came is written to `SHA256SUMS`, and later
-    runs compare with that: it tells that a file has changed since, not that it was right in the first place.
+    The site publishes no checksums, so a first download is verified only by its size, its first bytes and the checksums
+    in the archive. The sha256 of each file is written to `SHA256SUMS` and compared by later calls, which detects files
+    that have changed since the download.
 
     Args:
-        folder: where to; made if it is not there.
-        base_url: of a mirror with the same files.
+        folder: target folder; created if needed.
+        base_url: address of the files, e.g. of a mirror.
 
     Returns:
         The folder, for `magnatagatune`.
 
     Raises:
-        DownloadError: the server cannot be reached or breaks off again and again; run it again later.
-        DataError: what came, or what was there, is not the data.
+        DownloadError: the server cannot be reached or breaks off repeatedly; call it again later.
+        DataError: a downloaded or existing file is not the published one.
         OfflineError: offline mode is on.
-        CacheError: it cannot be stored.
+        CacheError: a file cannot be written.
     """
     if not base_url.startswith(("https://", "http://")):
         raise DataError(f"base_url must begin with https:// or http://; got {base_url!r}.")
@@ -281,42 +282,42 @@ def download_magnatagatune(folder: AnyPath, *, base_url: str = BASE_URL) -> Path
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise CacheError(f"{folder} cannot be made: {error}. Choose another folder.") from error
+        raise CacheError(f"{folder} cannot be created: {error}. Choose another folder.") from error
     for name in (_ANNOTATIONS, _CLIP_INFO):
         _get(folder, name, base_url)
-    if not _lacking(folder):
+    if not _missing_clips(folder):
         return folder
     for name in _PARTS:
         _get(folder, name, base_url)
     unzip([folder / name for name in _PARTS], folder)
-    lacking = _lacking(folder)
-    if lacking:
+    missing = _missing_clips(folder)
+    if missing:
         raise DataError(
-            f"The archive is unpacked, but {lacking}. These are the parts of another data set: "
+            f"The archive is unpacked, but {missing}. These are the parts of another data set: "
             f"delete {', '.join(_PARTS)} and download them again."
         )
     return folder
 
 
-def _lacking(folder: Path) -> str:
+def _missing_clips(folder: Path) -> str:
     clips = _clip_folder(folder)
     return _what_is_missing(_annotations(folder), file_sizes(clips, _FOLDERS), clips)
 
 
 def _get(folder: Path, name: str, base_url: str) -> None:
-    """Have a file and its checksum in the folder."""
+    """Download a file unless it exists, verify it and record its checksum."""
     path, url = folder / name, f"{base_url.rstrip('/')}/{name}"
     recorded = _recorded(folder)
     if path.is_file() and name not in recorded and not is_offline():
         _adopt(path, url)
     if not path.is_file():
         fetch(url, path, sha256=_SHA256.get(name), begins=_BEGINS.get(name, ()))
-        recorded.pop(name, None)  # of an earlier download, which somebody has deleted
+        recorded.pop(name, None)  # checksum of an earlier download that has been deleted
     digest = sha256_of(path)
     expected = _SHA256.get(name) or recorded.get(name, digest)
     if digest != expected:
         raise DataError(
-            f"{path} is not what was downloaded: its sha256 is {digest}, expected {expected}. Delete it and run "
+            f"{path} is not the downloaded file: its sha256 is {digest}, expected {expected}. Delete it and run "
             "this again."
         )
     if name not in recorded:
@@ -325,16 +326,16 @@ def _get(folder: Path, name: str, base_url: str) -> None:
 
 
 def _adopt(path: Path, url: str) -> None:
-    """Take over a file that was downloaded by other means; an incomplete one is gone on with."""
+    """Check the size of a file that was downloaded by other means; an incomplete one is resumed."""
     size, expected = path.stat().st_size, remote_size(url)
     if expected is not None and size > expected:
-        raise DataError(f"{path} has {size:,} bytes, the server's has {expected:,}. Delete it and run this again.")
+        raise DataError(f"{path} has {size:,} bytes, but {expected:,} on the server. Delete it and run this again.")
     if expected is not None and size < expected:
         path.replace(path.with_name(f"{path.name}.part"))
 
 
 def _recorded(folder: Path) -> dict[str, str]:
-    """File -> sha256, as recorded after its download."""
+    """Return file -> sha256, as recorded after the download."""
     path = folder / _CHECKSUMS
     if not path.is_file():
         return {}

@@ -1,4 +1,4 @@
-"""What loaders of published data sets have in common: where the sounds are, what is missing, and how to say so."""
+"""Find the files of published data sets and report missing ones; shared by the loaders."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _SHOWN = 10  # names listed in a message
 
 
 def as_folder(folder: AnyPath, info: DatasetInfo) -> Path:
-    """The absolute path of a folder that is there.
+    """Return the absolute path of an existing folder.
 
     Raises:
-        DataError: it is not; says how to get the data set.
+        DataError: it is not a folder; the message says how to get the data set.
     """
     path = Path(os.path.abspath(folder))
     if not path.is_dir():
@@ -28,17 +28,18 @@ def as_folder(folder: AnyPath, info: DatasetInfo) -> Path:
 
 
 def find(folder: Path, places: Sequence[str], is_it: Callable[[Path], bool], what: str, info: DatasetInfo) -> Path:
-    """The first of the places below the folder that has what is looked for.
+    """Return the first of several places below a folder that has the data.
 
     Args:
-        folder: where to look.
-        places: relative to the folder; `"."` is the folder itself.
-        is_it: whether a place has it.
-        what: what is looked for, for the message.
-        info: of the data set.
+        folder: folder given by the user.
+        places: paths relative to the folder; `"."` is the folder itself.
+        is_it: returns whether a place has the data.
+        what: description of the data, for the message.
+        info: information on the data set.
 
     Raises:
-        DataError: none has it; says what is there, where it is if that is near by, and how to get the data set.
+        DataError: no place has the data; the message lists the content of the folder and suggests a folder nearby, or
+            says how to get the data set.
     """
     for place in places:
         if is_it(folder / place):
@@ -51,7 +52,7 @@ def find(folder: Path, places: Sequence[str], is_it: Callable[[Path], bool], wha
 
 
 def file_sizes(root: Path, folders: Iterable[str]) -> dict[str, int]:
-    """Bytes of every file in the folders below the root, by `folder/name`."""
+    """Return `folder/name` -> size in bytes of every file in folders below the root."""
     sizes: dict[str, int] = {}
     for name in folders:
         if (root / name).is_dir():
@@ -61,13 +62,13 @@ def file_sizes(root: Path, folders: Iterable[str]) -> dict[str, int]:
 
 
 def what_is_missing(root: Path, wanted: Mapping[str, int | None]) -> str:
-    """Missing and empty files in words; nothing if there is nothing to say.
+    """Describe missing and empty files; empty if there are none.
 
     Args:
-        root: folder of the sounds.
-        wanted: bytes by `folder/name`; `None` for a file that is not there.
+        root: folder of the audio files.
+        wanted: size in bytes by `folder/name`; `None` for a missing file.
     """
-    said = []
+    problems = []
     for what, paths in (
         ("missing", [path for path, size in wanted.items() if size is None]),
         ("empty (0 bytes)", [path for path, size in wanted.items() if size == 0]),
@@ -75,23 +76,23 @@ def what_is_missing(root: Path, wanted: Mapping[str, int | None]) -> str:
         if paths:
             counts = collections.Counter(path.partition("/")[0] for path in paths)
             shown = [f"{name}: {count:,}" for name, count in sorted(counts.items())]
-            by_folder = ", ".join([*shown[:_SHOWN], *(["..."] if len(shown) > _SHOWN else [])])
-            said.append(
-                f"{len(paths):,} of {len(wanted):,} sounds in {root} are {what} (by folder {by_folder}; "
+            by_folder = ", ".join(shown[:_SHOWN]) + (", ..." if len(shown) > _SHOWN else "")
+            problems.append(
+                f"{len(paths):,} of {len(wanted):,} files in {root} are {what} (by folder {by_folder}; "
                 f"first {paths[0]})"
             )
-    return "; ".join(said)
+    return "; ".join(problems)
 
 
 def require_complete(info: DatasetInfo, problem: str, partial: bool) -> None:
-    """Raise if there is a problem, or with `partial` only warn of it.
+    """Raise if there is a problem, or warn with `partial`.
 
     Raises:
         DataError: the data set is not as published.
     """
     if problem and not partial:
         raise DataError(
-            f"{info.name} is not complete: {problem}. {info.obtain} Or pass partial=True to use what is there."
+            f"{info.name} is not complete: {problem}. {info.obtain} Or pass partial=True to use the existing files."
         )
     if problem:
         _log.warning("%s is not complete: %s.", info.name, problem)
