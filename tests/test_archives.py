@@ -58,7 +58,7 @@ def test_a_download(server, fetch, lengths):
 
 @pytest.mark.parametrize("etag", ['"v1"', 'W/"v1"', None])
 @pytest.mark.parametrize("date", ["Mon, 01 Jan 2024 00:00:00 GMT", None])
-def test_a_connection_that_drops_is_taken_up_again(server, fetch, etag, date):
+def test_a_dropped_connection_is_resumed(server, fetch, etag, date):
     server.etags[NAME], server.dates[NAME] = etag, date
     server.faults[NAME] = Fault(cut=300_000, times=2)
     assert fetch() == CONTENT
@@ -76,7 +76,7 @@ def test_a_range_that_ends_early_without_saying_so(server, fetch, tmp_path):
     assert server.sent == [f"{NAME} bytes=1000-", f"{NAME} bytes=301000-"]
 
 
-def test_a_later_run_goes_on(server, fetch, tmp_path):
+def test_a_later_run_resumes(server, fetch, tmp_path):
     server.etags[NAME] = '"v1"'
     server.faults[NAME] = Fault(cut=0, times=100)
     (tmp_path / "out").mkdir()
@@ -247,7 +247,7 @@ def test_no_name_leads_out_of_the_folder(parts, tmp_path, name):
     assert list(Path(tmp_path, "deep").rglob("*")) == [out]
 
 
-def test_damage_leaves_no_half_file(parts, tmp_path):
+def test_a_damaged_archive_leaves_no_partial_file(parts, tmp_path):
     data = bytearray(zipped({"a.mp3": b"a" * 50_000, "b.mp3": OTHER[:50_000]}))
     data[-30_000] ^= 0xFF  # within b.mp3
     out = tmp_path / "out"

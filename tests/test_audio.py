@@ -192,7 +192,7 @@ def test_every_kind_of_source_gives_the_same(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["a.wav", "a.mp3", "a.ogg", "a.m4a"])
-def test_file_objects_stay_open_and_where_they_were(tmp_path, name):
+def test_file_objects_stay_open_at_their_position(tmp_path, name):
     y = signal()
     formats = {"a.wav": "WAV", "a.mp3": "MP3", "a.ogg": "OGG"}
     data = encode(y, file_format=formats[name]) if name in formats else m4a(y)
@@ -267,7 +267,7 @@ def test_block_size_changes_nothing(monkeypatch, file_format, target):
     ("offset", "duration"), [(0.0, 0.5), (1.2345, 1.0), (2.5, None), (0.3333, 0.3333), (2.75, 9.0)]
 )
 @pytest.mark.parametrize("file_format", ["WAV", "FLAC", "OGG", "MP3"])
-def test_parts_are_librosas(tmp_path, file_format, offset, duration):
+def test_parts_equal_librosa(tmp_path, file_format, offset, duration):
     path = save(tmp_path / "a", encode(signal(3, channels=2), file_format=file_format))
     expected, _ = librosa.load(path, sr=16000, offset=offset, duration=duration)
     y = load(path, offset=offset, duration=duration)

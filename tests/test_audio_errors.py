@@ -124,7 +124,7 @@ def test_no_sound_file(tmp_path, name, as_file):
         load(io.BytesIO(JUNK[name]) if as_file else path)
 
 
-def test_a_film_without_sound():
+def test_a_video_without_audio():
     av = pytest.importorskip("av")
     file = io.BytesIO()
     with av.open(file, "w", format="mp4") as output:
@@ -272,7 +272,7 @@ def test_no_source(source):
         load((source, 44100))
 
 
-def test_pairs_of_something_else():
+def test_invalid_tuple_sources():
     y = np.ones(1000)
     for arguments, got in (
         (((y, 44100, 1),), "3 items and sr=None"),
@@ -285,7 +285,7 @@ def test_pairs_of_something_else():
             load(*arguments)
 
 
-def test_a_file_knows_its_rate(tmp_path):
+def test_sr_of_a_file_is_rejected(tmp_path):
     path = save(tmp_path / "a.wav", encode(signal()))
     for arguments in ((path, 44100), (str(path), 16000), ((path, 44100),)):
         message = r"^sr=\d+ goes with an array; '.*a\.wav' states its own rate\. Leave sr out\.$"

@@ -99,7 +99,7 @@ def test_tilt_turns_around_the_middle(mel):
     np.testing.assert_allclose(got, np.linspace(-3, 3, 16), atol=1e-5)
 
 
-def test_tilt_of_one_band_is_nothing():
+def test_tilt_of_one_band_changes_nothing():
     np.testing.assert_array_equal(tilt(np.ones((1, 1, 2), "float32"), 6.0, DB), np.ones((1, 1, 2)))
 
 
@@ -171,7 +171,7 @@ def test_inputs_are_left_alone():
         assert not np.array_equal(a, c)
 
 
-def test_nobody_is_mixed_with_itself_and_the_probability_holds():
+def test_no_example_is_mixed_with_itself_and_the_probability_holds():
     y = np.eye(1000, dtype="float32")
     x = np.zeros((1000, 1, 1), "float32")
     assert (mixup(x, y, 1.0, DB, np.random.default_rng(0))[1].sum(axis=1) == 2).all()
@@ -196,6 +196,6 @@ def test_classical_mixup_keeps_the_sum_of_the_targets():
         ({"mixup_mode": "sum"}, r"mixup_mode must be 'power' or 'log'; got 'sum'"),
     ],
 )
-def test_impossible_recipes(wrong, message):
+def test_invalid_amounts(wrong, message):
     with pytest.raises(ValueError, match=message):
         Augmentation(mel=DB, **wrong)

@@ -92,7 +92,7 @@ def without_header(data):
 @pytest.mark.parametrize("header", [True, False])
 @pytest.mark.parametrize("overwrite", [True, False])
 @pytest.mark.parametrize("junk", ["noise", "zeros", "frames of 48 kHz"])
-def test_an_mp3_goes_on_behind_the_damage(mp3, header, overwrite, junk):
+def test_an_mp3_continues_after_damage(mp3, header, overwrite, junk):
     data = mp3 if header else without_header(mp3)
     whole = load(io.BytesIO(data))
     half = len(data) // 2
@@ -134,7 +134,7 @@ def test_a_hole_in_aac_and_ac3():
         load(io.BytesIO(data[:2000] + np.random.default_rng(1).bytes(len(data))))
 
 
-def test_what_damaged_frames_become_is_clipped():
+def test_damaged_frames_are_clipped():
     """A frame joined to the rest of another one decodes to thousands of times full scale."""
     y = signal(6, 22_050, 2)
     wild = y.copy()
@@ -152,7 +152,7 @@ def test_what_damaged_frames_become_is_clipped():
     assert next(decoding.clipped(iter([integers]), "x.mp3", 22_050, 0, notes)) is integers
 
 
-def test_bytes_that_an_mp3_promises(mp3):
+def test_bytes_stated_by_an_mp3(mp3):
     missing, stated = containers.mp3_bytes_missing(io.BytesIO(mp3), len(mp3))
     assert missing == 0 and stated == len(mp3)
     tag = b"ID3\4\0\0\0\0\x08\0" + bytes(1024)
@@ -201,7 +201,7 @@ def test_a_piped_flac_with_tags_behind_it(tmp_path, tag, as_file):
         load(io.BytesIO(data[: len(data) // 2]))
 
 
-def test_where_tags_begin():
+def test_position_of_tags_at_the_end():
     data = bytes(1000)
     for tag in TAGS.values():
         assert containers.end_before_tags(io.BytesIO(data + tag)) == 1000
@@ -314,8 +314,8 @@ def test_a_low_sample_rate_is_noted(tmp_path, caplog, rate, noted_):
 def test_what_a_low_sample_rate_means():
     _, notes = noted(np.ones(8_000, "float32"), sr=8_000, target_sr=32_000)
     assert notes == [
-        "The sample rate is 8000 Hz, so there is nothing above 4000 Hz: more than the upper half of the spectrum up to "
-        "16000 Hz, which the model expects, is empty."
+        "The sample rate is 8000 Hz, so the audio has no content above 4000 Hz. The model expects content up to "
+        "16000 Hz."
     ]
 
 

@@ -134,7 +134,7 @@ def test_mp3_without_a_stated_length_is_never_called_truncated(reference_clips):
     assert load(io.BytesIO(data[: len(data) // 3])).shape == (153792,)
 
 
-def test_mp3_length_is_believed_only_where_it_is_stated():
+def test_mp3_length_is_used_only_if_stated():
     data = encode(signal(12), file_format="MP3")
     at = data.index(b"Xing")
     assert at < 100
@@ -297,7 +297,7 @@ def test_a_few_samples_missing_are_no_truncation():
 
 
 @pytest.mark.parametrize(("rate", "channels"), [(192_000, 1), (44100, 8), (8000, 32)])
-def test_unusual_but_fine(rate, channels):
+def test_unusual_valid_files(rate, channels):
     y = signal(0.5, rate, channels)
     assert load(y, rate).shape == (8000,)
     assert load(io.BytesIO(encode(y, rate))).shape == (8000,)

@@ -115,14 +115,14 @@ def test_more_than_the_announced_size_is_not_stored(https, cache, monkeypatch):
 
 
 @pytest.mark.parametrize("cut", [100_000, 250_000])
-def test_a_connection_that_drops_is_taken_up_again(https, cache, cut):
+def test_a_dropped_connection_is_resumed(https, cache, cut):
     https.faults[NAME] = Fault(cut=cut, times=1)
     assert download.fetch_weights(spec_of()).read_bytes() == CONTENT
     assert len(https.requests) == 2
     assert len(files_in(cache)) == 1
 
 
-def test_one_that_never_gets_further_is_given_up(https, cache):
+def test_a_connection_without_progress_is_given_up(https, cache):
     https.faults[NAME] = Fault(cut=100_000)
     with pytest.raises(DownloadError, match=r"weights\.example broke off after \d+,\d{3} of 300,000 bytes\.\n"):
         download.fetch_weights(spec_of())

@@ -66,7 +66,7 @@ def test_votes_and_genres(folder):
         emotify(folder, "mood")
 
 
-def test_artists_are_on_one_side(folder, caplog):
+def test_artists_are_in_one_split(folder, caplog):
     manifest = emotify(folder)
     assert manifest[0].group == manifest[1].group == "Artist 0" and manifest[2].group == "Artist 1"
     splits = collections.defaultdict(set)
@@ -108,7 +108,7 @@ def test_where_things_may_be(folder, place):
     assert len(emotify(folder)) == 20
 
 
-def test_what_is_missing_is_said(folder, caplog):
+def test_missing_files_are_reported(folder, caplog):
     shares = by_hand(folder)
     (folder / "emotifymusic/pop/2.mp3").unlink()
     (folder / "emotifymusic/rock/5.mp3").write_bytes(b"")
@@ -155,7 +155,7 @@ def test_a_table_without_votes(folder):
         emotify(folder, partial=True)
 
 
-def test_a_folder_that_is_not_it(folder, tmp_path):
+def test_a_wrong_folder(folder, tmp_path):
     with pytest.raises(DataError, match=r"nowhere is not a folder\. Get data.csv and emotifymusic.zip"):
         emotify(tmp_path / "nowhere")
     with pytest.raises(DataError, match=r"has no data.csv; it has: emotify\. Did you mean .*/emotify\?"):
@@ -165,6 +165,6 @@ def test_a_folder_that_is_not_it(folder, tmp_path):
         emotify(folder)
 
 
-def test_its_sounds_pass_validation(folder):
+def test_the_audio_passes_validation(folder):
     report = emotify(folder, "genre").validate(decode=True, min_rows=1)
     assert len(report.ok) == 20 and not report.notes

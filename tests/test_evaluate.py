@@ -58,7 +58,7 @@ def replaced(manifest, number, **changes):
 
 
 @pytest.mark.contract
-def test_areas_are_those_of_what_tag_says(tiny, sounds):
+def test_areas_equal_those_of_tag(tiny, sounds):
     result = kmt.evaluate(tiny, sounds, n_bootstrap=100, **MINE)
     said = [tiny.tag(row.path) for row in sounds]
     for row in result.rows[:3]:
@@ -200,7 +200,7 @@ def test_nothing_could_be_tagged(tiny, tmp_path):
         kmt.evaluate(tiny, Manifest(rows), split="all", strict=True, **MINE)
 
 
-def test_what_cannot_be_measured_is_said_before_any_sound_is_decoded(tiny, tmp_path, monkeypatch):
+def test_errors_are_raised_before_any_file_is_decoded(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(kmt.Tagger, "tag", lambda *_, **__: pytest.fail("decoded"))
     row = Row(path=tmp_path / "a.wav", tags=("tone",), group="a")
     one_class = Manifest((row, row))

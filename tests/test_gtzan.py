@@ -87,7 +87,7 @@ def test_an_empty_file_does_not_hide_a_good_one(folder):
     assert len(gtzan(folder)) == 31
 
 
-def test_what_is_missing_is_said(folder, caplog):
+def test_missing_files_are_reported(folder, caplog):
     shutil.rmtree(folder / "genres/rock")
     (folder / "genres/blues/blues.00029.wav").write_bytes(b"")
     expected = (
@@ -100,7 +100,7 @@ def test_what_is_missing_is_said(folder, caplog):
     assert "GTZAN is not complete: 3 of 30" in caplog.text
 
 
-def test_a_folder_that_is_not_it(folder, tmp_path):
+def test_a_wrong_folder(folder, tmp_path):
     with pytest.raises(DataError, match=r"nowhere is not a folder\. Get genres.tar.gz"):
         gtzan(tmp_path / "nowhere")
     with pytest.raises(DataError, match=r"has no folders blues to rock; it has: gtzan\. Did you mean .*/gtzan\?"):
@@ -112,6 +112,6 @@ def test_a_folder_that_is_not_it(folder, tmp_path):
         gtzan(tmp_path / "other")
 
 
-def test_its_sounds_pass_validation(folder):
+def test_the_audio_passes_validation(folder):
     report = gtzan(folder).validate(decode=True, min_rows=1)
     assert report.passed and report.ok.split_sizes() == SIZES

@@ -85,7 +85,7 @@ def test_where_the_sound_may_be(tmp_path, place):
     assert len(jamendo(folder, audio=tmp_path / "elsewhere")) == 8
 
 
-def test_what_is_missing_is_said(folder, caplog):
+def test_missing_files_are_reported(folder, caplog):
     shutil.rmtree(folder / "audio/38")
     (folder / "audio/73/773.mp3").unlink()
     (folder / "audio/02/1312102.mp3").write_bytes(b"")
@@ -142,7 +142,7 @@ def test_windows_line_ends(folder):
     assert jamendo(folder) == expected
 
 
-def test_a_folder_that_is_not_it(folder, tmp_path):
+def test_a_wrong_folder(folder, tmp_path):
     with pytest.raises(DataError, match=r"nowhere is not a folder\. Clone https://github.com/MTG/mtg-jamendo-dataset"):
         jamendo(tmp_path / "nowhere")
     with pytest.raises(DataError, match=r"has no table .*; it has: mtg\. Did you mean .*/mtg\?"):
@@ -151,7 +151,7 @@ def test_a_folder_that_is_not_it(folder, tmp_path):
         jamendo(folder / "audio")
 
 
-def test_its_sounds_pass_validation_and_its_manifest_is_read_again(folder):
+def test_the_audio_passes_validation_and_the_manifest_is_read_again(folder):
     manifest = jamendo(folder)
     report = manifest.validate(decode=True, min_rows=0)
     assert len(report.ok) == 8 and not report.notes

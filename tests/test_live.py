@@ -305,12 +305,12 @@ def test_recording(card):
     np.testing.assert_array_equal(got, noise(3, 16_000, 2))
 
 
-def test_sound_that_is_not_fetched_is_lost_and_it_is_said(card, monkeypatch):
+def test_lost_audio_is_noted(card, monkeypatch):
     monkeypatch.setattr(Card, "blocks", 150)
     notes = []
     with recording(notes=notes):
         time.sleep(0)
-    assert notes == ["50 blocks of 0.1 s were lost: the sound came faster than it was tagged."]
+    assert notes == ["50 blocks of 0.1 s were lost: tagging was slower than the recording."]
 
 
 def test_listening_to_a_microphone(card, monkeypatch):

@@ -144,7 +144,7 @@ def test_real_clips_pass_validation(folder):
 # === Incomplete ===
 
 
-def test_everything_that_is_missing_is_said(folder):
+def test_all_missing_files_are_reported(folder):
     shutil.rmtree(folder / "3")
     shutil.rmtree(folder / "c")
     (folder / "a" / "ann-album-01-first-0-29.mp3").unlink()
@@ -179,7 +179,7 @@ def test_tables_of_another_size(folder, caplog):
     assert "is not the published table" in caplog.text
 
 
-def test_a_folder_that_is_not_it(folder, tmp_path):
+def test_a_wrong_folder(folder, tmp_path):
     with pytest.raises(
         DataError, match=r"nowhere is not a folder\. Pass the folder that has annotations_final.csv, or get"
     ):
@@ -226,7 +226,7 @@ def test_a_damaged_table(folder, table, old, new, message):
         magnatagatune(folder)
 
 
-def test_a_data_set_must_say_what_it_is():
+def test_required_fields_of_a_data_set():
     assert isinstance(PUBLISHED, DatasetInfo) and "ISMIR 2009" in PUBLISHED.citation
     with pytest.raises(DataError, match=r"The data set 'x' does not state its licence, citation\. Fill them in"):
         DatasetInfo(name="x", description="d", url="u", licence="", citation="", splits={"a": {"test": 1}})
@@ -282,7 +282,7 @@ def test_a_second_run_needs_no_server(server, tmp_path, monkeypatch):
         download_magnatagatune(tmp_path, base_url=server.url)
 
 
-def test_it_goes_on_where_it_broke_off(server, tmp_path):
+def test_an_interrupted_download_is_resumed(server, tmp_path):
     server.faults["mp3.zip.002"] = Fault(cut=35_000, times=1)
     server.faults["mp3.zip.003"] = Fault(status=503, times=100)
     with pytest.raises(DownloadError, match=r"mp3.zip.003 could not be downloaded: .*503 .*run it again to go on"):
@@ -295,7 +295,7 @@ def test_it_goes_on_where_it_broke_off(server, tmp_path):
     assert server.sent == ["mp3.zip.003"] and len(magnatagatune(tmp_path)) == 48
 
 
-def test_files_that_were_there_are_taken_over(server, tmp_path):
+def test_existing_files_are_kept(server, tmp_path):
     whole, half, long = (server.files[f"mp3.zip.00{number}"] for number in (1, 2, 3))
     (tmp_path / "mp3.zip.001").write_bytes(whole)
     (tmp_path / "mp3.zip.002").write_bytes(half[:10_000])
@@ -366,7 +366,7 @@ def test_an_archive_of_something_else(server, tmp_path):
         download_magnatagatune(tmp_path, base_url=server.url)
 
 
-def test_a_place_and_an_address_that_cannot_be(tmp_path):
+def test_invalid_folder_and_address(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(CacheError, match=r"file cannot be created: .*Choose another folder"):
         download_magnatagatune(tmp_path / "file", base_url="http://127.0.0.1:9")

@@ -111,7 +111,7 @@ def test_paths_are_absolute(monkeypatch, tmp_path):
         ({"targets": (float("nan"),)}, r"targets must be numbers from 0 to 1; got nan"),
     ],
 )
-def test_a_row_that_cannot_be(fields, message):
+def test_invalid_rows(fields, message):
     with pytest.raises(DataError, match=message):
         row(**fields)
 
@@ -128,7 +128,7 @@ def test_a_row_that_cannot_be(fields, message):
         (lambda: HARD.split("val"), r"no rows in the split 'val'.*Splits are train, valid, test"),
     ],
 )
-def test_a_manifest_that_cannot_be(make, message):
+def test_invalid_manifests(make, message):
     with pytest.raises(DataError, match=message) as caught:
         make()
     assert isinstance(caught.value, MusicTagError) and isinstance(caught.value, ValueError)
@@ -191,11 +191,11 @@ WANTED = Manifest((row("a.wav", tags=("rock", "x;y,z"), split="valid"), row("b.w
     ],
     ids=["comma", "bom", "semicolon", "excel", "tab", "names", "columns"],
 )
-def test_tables_of_every_make(table, content):
+def test_dialects_of_tables(table, content):
     assert Manifest.from_csv(table(content), root="/music") == WANTED
 
 
-def test_where_a_row_was_read_is_told_by_its_line(table):
+def test_rows_state_their_file_and_line(table):
     manifest = Manifest.load(table('sep=;\nfile;tags\n\na.wav;"x"\n"b\nc.wav";y\nd.wav;z\n'))
     assert [r.where for r in manifest] == ["songs.csv:4", "songs.csv:6", "songs.csv:7"]
 
@@ -279,7 +279,7 @@ def test_every_bad_line_is_named(table):
 # === JSON lines and Parquet ===
 
 
-def test_json_lines_of_every_make(table):
+def test_variants_of_json_lines(table):
     lines = [
         {"file": "a.wav", "tags": ["x", "y"], "start": 2, "duration": 3.5, "split": "dev", "artist": "Ann"},
         {"file": "b.wav", "tags": "y|x"},

@@ -93,7 +93,7 @@ def test_strict_raises_the_whole_report(tmp_path, sound):
     assert str(check(good)) == "1 rows: 1 fine, 0 problems"
 
 
-def test_rows_without_tags_can_be_meant(sound):
+def test_rows_without_tags_can_be_allowed(sound):
     row = Row(path=sound("a.wav"))
     assert check(row, tags=("a",), allow_untagged=True).passed
     assert found(check(row, tags=("a",))) == [(0, "no tags")]
@@ -117,7 +117,7 @@ def test_only_decoding_finds_damage_and_silence(sound):
     assert found(check(Row(path=whole, tags=("a",), start=3.0), decode=True)) == [(0, "too short")]
 
 
-def test_what_no_header_tells_is_decoded(sound, monkeypatch):
+def test_files_of_unknown_duration_are_decoded(sound, monkeypatch):
     """A WAV written to a pipe says 0 samples; formats of PyAV say nothing here."""
     monkeypatch.setattr(checks.audio, "duration_of", lambda path: None)
     path = sound("piped.wav")
@@ -157,7 +157,7 @@ def test_a_copy_in_another_split_is_taken_from_training(sound):
     assert check(*rows[:2]).passed
 
 
-def test_groups_on_two_sides_are_noted(sound):
+def test_groups_in_two_splits_are_noted(sound):
     rows = [Row(path=sound(f"{split}.wav"), tags=("a",), split=split, group="Ann") for split in ("train", "test")]
     report = check(*rows)
     assert report.passed and len(report.notes) == 1
@@ -190,7 +190,7 @@ def test_tags_that_cannot_be_learned(sound):
     assert len(Manifest(tuple(rows)).validate().problems) == 3  # five rows by default
 
 
-def test_tags_that_a_person_takes_for_one(sound):
+def test_tags_that_differ_only_in_spelling(sound):
     rows = [
         Row(path=sound("a.wav"), tags=("Hip hop", "café")),
         Row(path=sound("b.wav"), tags=("hip  HOP", "cafe\u0301")),
@@ -221,7 +221,7 @@ def songs(count=600, artists=60, seed=0):
     )
 
 
-def test_no_group_is_on_two_sides_and_nothing_is_lost():
+def test_no_group_is_in_two_splits_and_no_row_is_lost():
     manifest = songs()
     split = manifest.grouped_split((0.7, 0.1, 0.2))
     sides = {}
@@ -232,7 +232,7 @@ def test_no_group_is_on_two_sides_and_nothing_is_lost():
     assert set(split.split_sizes()) == {"train", "valid", "test"}
 
 
-def test_sizes_and_tags_are_shared_out_about_evenly():
+def test_sizes_and_tags_are_divided_about_evenly():
     for seed in range(10):
         split = songs(seed=seed).grouped_split((0.7, 0.1, 0.2), seed=seed)
         total = split.targets().sum(0)
@@ -243,7 +243,7 @@ def test_sizes_and_tags_are_shared_out_about_evenly():
             assert abs(part.targets().sum(0) / total - fraction)[total > 50].max() < 0.04
 
 
-def test_rows_that_say_nothing_are_shared_out_too():
+def test_rows_without_tags_are_split_too():
     rows = [Row(path=Path(f"/{number}"), tags=("t",) if number < 10 else ()) for number in range(100)]
     split = Manifest(tuple(rows)).grouped_split((0.7, 0.1, 0.2))
     assert split.split_sizes() == {"train": 70, "valid": 10, "test": 20}
@@ -271,7 +271,7 @@ def test_parts_of_one_file_stay_together_and_join_their_groups():
         assert split.split_sizes() in ({"train": 4, "test": 3}, {"train": 3, "test": 4})
 
 
-def test_a_grouping_of_ones_own_and_splits_that_are_never_empty():
+def test_custom_groups_and_splits_that_are_never_empty():
     rows = tuple(Row(path=Path(f"/{number}"), tags=("t",)) for number in range(9))
     split = Manifest(rows).grouped_split((0.98, 0.01, 0.01), by=lambda row: str(int(row.path.name) // 3))
     assert split.split_sizes() == {"train": 3, "valid": 3, "test": 3}
@@ -288,7 +288,7 @@ def test_a_grouping_of_ones_own_and_splits_that_are_never_empty():
         ((0.4, 0.3, 0.3), r"3 splits need at least as many groups; the 2 rows form 2\. Use fewer splits"),
     ],
 )
-def test_a_split_that_cannot_be(fractions, message):
+def test_invalid_splits(fractions, message):
     rows = tuple(Row(path=Path(f"/{number}"), tags=("t",)) for number in range(2))
     with pytest.raises(DataError, match=message):
         Manifest(rows).grouped_split(fractions)

@@ -155,7 +155,7 @@ def sides(manifest, split_of):
     return list(by_content.values())
 
 
-def test_copies_stay_on_one_side(sound):
+def test_copies_stay_in_one_split(sound):
     manifest = pairs(sound)
     for seed in range(5):
         split = manifest.grouped_split({"train": 0.6, "test": 0.4}, seed=seed)

@@ -200,7 +200,7 @@ def test_leftovers_among_folders_of_tags(sounds, caplog):
     assert manifest.validate(min_rows=1).passed
 
 
-def test_sounds_outside_the_folders_are_told(sounds, caplog):
+def test_files_outside_the_folders_cause_a_warning(sounds, caplog):
     folder = sounds("music/rock/a.wav", "music/jazz/b.wav", "music/new.wav", "music/newer.wav") / "music"
     assert len(Manifest.load(folder)) == 2
     message = f"2 audio files are not in the folder of a tag and are left out; the first is {folder / 'new.wav'}."

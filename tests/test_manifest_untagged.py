@@ -76,7 +76,7 @@ def test_every_sound_below_a_folder(music):
     assert {row.group for row in Manifest.from_files(music, group_folders=0)} == {""}
 
 
-def test_an_artist_is_on_one_side(music):
+def test_an_artist_is_in_one_split(music):
     for seed in range(5):
         split = Manifest.from_files(music).grouped_split({"train": 0.6, "test": 0.4}, seed=seed)
         assert len({row.split for row in split if row.group == "Ann"}) == 1
@@ -96,7 +96,7 @@ def test_folders_without_sound(music, tmp_path):
         Manifest.from_files(music, group_folders=-1)
 
 
-def test_validation_misses_no_tags_where_none_are_wanted(tmp_path):
+def test_validation_of_untagged_rows(tmp_path):
     path = tmp_path / "a.wav"
     soundfile.write(path, np.random.default_rng(0).uniform(-0.5, 0.5, 8000), 8000)
     report = Manifest((Row(path=path), Row(path=tmp_path / "missing.wav"))).validate()

@@ -118,7 +118,7 @@ def test_intervals_do_not_depend_on_the_block_size(monkeypatch):
     assert evaluate_scores(targets, scores, TAGS, n_bootstrap=50, **MINE) == whole
 
 
-def test_the_seed_decides():
+def test_intervals_depend_on_the_seed():
     targets, scores = small()
     first, again, other = (evaluate_scores(targets, scores, TAGS, seed=seed, **MINE) for seed in (1, 1, 2))
     assert first == again
@@ -491,7 +491,7 @@ def test_plot_complains_about_an_unknown_metric():
         ({"rows": ()}, "A result must have rows"),
     ],
 )
-def test_an_evaluation_cannot_be_built_without_saying_of_what(change, message):
+def test_an_evaluation_needs_dataset_and_split(change, message):
     row = metrics.TagScore("rock", 1, 1, 1, None, None)
     half = metrics.Estimate(0.5)
     fields = {"dataset": "mine", "split": "test", "n_clips": 2, "n_groups": 2, "rows": (row,)}

@@ -82,7 +82,7 @@ def test_every_length_of_packet_is_known(frame, application):
     assert wrong.popitem()[1] == bytes(ogg_pages(data)[3][6:26])  # the time and the checksum that were there
 
 
-def test_only_late_pages_are_shown_otherwise():
+def test_only_late_pages_are_patched():
     data = misdate(opus(), {3: LATE, 5: LATE})
     source = _headers.Patched(io.BytesIO(data), _headers.misdated_opus(io.BytesIO(data)))
     assert source.read() == opus()
@@ -93,7 +93,7 @@ def test_only_late_pages_are_shown_otherwise():
             assert source.read(length) == opus()[first : first + length]
 
 
-def test_damage_stays_damage():
+def test_damaged_pages_stay_damaged():
     pages = ogg_pages(misdate(opus(), {5: LATE}))
     lost = b"".join(pages[:4] + pages[5:])
     with pytest.raises(TruncatedAudioError, match=r"decoding stopped after 4\.\d s of 5\.3 s .* Get a complete copy"):

@@ -316,7 +316,7 @@ def test_mean_per_row(manifest, filled):
         data.mean_per_row(outputs[:1])
 
 
-def test_what_cannot_be_batches(manifest, filled, sounds):
+def test_invalid_arguments_of_batches(manifest, filled, sounds):
     with pytest.raises(DataError, match="no rows"):
         make_batches(manifest[:0], filled)
     with pytest.raises(DataError, match=r"Use manifest.with_tags"):

@@ -124,7 +124,7 @@ def test_pyplot_is_never_imported(tmp_path):
     assert done.stdout.strip() == "False False"
 
 
-def test_they_are_public():
+def test_plots_are_public():
     assert kmt.plots.plot_taggram is plot_taggram and issubclass(PlotError, MusicTagError)
 
 
@@ -396,7 +396,7 @@ def test_complaints(draw, message):
         draw()
 
 
-def test_a_metric_that_there_is_not():
+def test_unknown_metrics():
     with pytest.raises(PlotError, match="metric must be one of 'roc_auc', 'pr_auc'; got 'accuracy'"):
         plot_tag_scores(evaluation(), metric="accuracy")
 
@@ -410,7 +410,7 @@ def test_a_metric_that_there_is_not():
         ("a,b\n1,2\n", "must have step and loss; got a, b"),
     ],
 )
-def test_a_log_that_is_none(text, message, tmp_path):
+def test_invalid_logs(text, message, tmp_path):
     with pytest.raises(PlotError, match=message):
         plot_training(write_log(tmp_path / "run", text))
     with pytest.raises(PlotError, match=r"There is no log\.csv in .*nowhere\. Give the folder of a run, or the file"):

@@ -60,8 +60,7 @@ def stream_blocks(
     """
     rate = check_sr(sr, "sr")
     check_sr(target_sr, "target_sr")
-    said = [] if notes is None else notes
-    mixed = checked(_mix(_planes(blocks, name), rate, said), name, 0)
+    mixed = checked(_mix(_planes(blocks, name), rate, [] if notes is None else notes), name, 0)
     empty = True
     for block in resample(mixed, rate, target_sr, resampler):
         empty = False

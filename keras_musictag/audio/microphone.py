@@ -1,4 +1,4 @@
-"""Recording from a sound card, with `sounddevice` (extra `live`)."""
+"""Record from a sound card with `sounddevice` (extra `live`)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from ..errors import AudioNotFoundError, MissingExtraError
 
-_WAITING_SECONDS = 10.0  # recorded and not yet asked for; what comes after that is lost, and it is said
+_WAITING_SECONDS = 10.0  # maximum of audio waiting to be read; further audio is lost, with a note
 
 
 @contextlib.contextmanager
@@ -23,21 +23,22 @@ def recording(
     block_seconds: float = 0.1,
     notes: list[str] | None = None,
 ) -> Iterator[tuple[int, Iterator[np.ndarray]]]:
-    """Record as long as the block runs.
+    """Record audio while the `with` block runs.
 
     Args:
-        sr: sample rate in Hz; by default the device's own.
-        channels: how many to record.
-        device: its number or a part of its name, as `python -m sounddevice` lists them; by default the system's.
-        block_seconds: sound in a block, about.
-        notes: list that gets a sentence at the end if sound was lost.
+        sr: sample rate in Hz; by default that of the device.
+        channels: number of channels.
+        device: number of the device or a part of its name, as listed by `python -m sounddevice`; by default that of the
+            system.
+        block_seconds: approximate duration of a block.
+        notes: list to which a sentence is added at the end if audio was lost.
 
     Yields:
-        The rate in Hz, and an iterator without end over float32 blocks `(channels, samples)`, for `Tagger.stream`.
+        The rate in Hz, and an endless iterator over float32 blocks `(channels, samples)`, for `Tagger.stream`.
 
     Raises:
         MissingExtraError: `sounddevice` is not installed.
-        AudioNotFoundError: there is no PortAudio library, or the device cannot be opened with these settings.
+        AudioNotFoundError: the PortAudio library is missing, or the device cannot be opened with these settings.
     """
     sounddevice = _import_sounddevice()
     device = int(device) if isinstance(device, str) and device.isdigit() else device
@@ -66,16 +67,16 @@ def recording(
         ) from error
     try:
         with microphone:
-            yield rate, _each(waiting)
+            yield rate, _blocks(waiting)
     finally:
         if lost and notes is not None:
-            notes.append(f"{lost} blocks of {block_seconds:g} s were lost: the sound came faster than it was tagged.")
+            notes.append(f"{lost} blocks of {block_seconds:g} s were lost: tagging was slower than the recording.")
 
 
-def _each(waiting: queue.Queue[np.ndarray]) -> Iterator[np.ndarray]:
+def _blocks(waiting: queue.Queue[np.ndarray]) -> Iterator[np.ndarray]:
     while True:
         with contextlib.suppress(queue.Empty):
-            yield waiting.get(timeout=0.5)  # without one, Ctrl-C could not end it on Windows
+            yield waiting.get(timeout=0.5)  # without a timeout, Ctrl-C has no effect on Windows
 
 
 def _import_sounddevice() -> Any:
@@ -83,7 +84,7 @@ def _import_sounddevice() -> Any:
         import sounddevice
     except ImportError as error:
         raise MissingExtraError("sounddevice", "live", "Recording from a microphone") from error
-    except OSError as error:  # the package is there, its C library is not
+    except OSError as error:  # the PortAudio library is missing
         raise AudioNotFoundError(
             f"Recording needs the PortAudio library: {error}. Install it, e.g. apt install libportaudio2."
         ) from error

@@ -1,4 +1,4 @@
-"""Raw samples from a pipe: no header, so the reader has to be told what they are."""
+"""Read raw samples, which have no header, from a pipe."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ import numpy as np
 
 FORMATS = {"f32le": "<f4", "s16le": "<i2"}  # FFmpeg's names; little-endian
 
-_READ_BYTES = 2**16  # at most; a pipe gives what it has
+_READ_BYTES = 2**16  # maximum per read
 
 
 def read_pcm(
     pipe: IO[bytes], sample_format: str = "f32le", channels: int = 1, *, notes: list[str]
 ) -> Iterator[np.ndarray]:
-    """Blocks of samples as a pipe gives them, until it ends.
+    """Yield blocks of samples from a pipe until it ends.
 
     Args:
-        pipe: binary file object; read with `read1` if it has that, so that nothing waits for more to come.
+        pipe: binary file object; its method `read1`, if it has one, returns available bytes without waiting for more.
         sample_format: one of `FORMATS`.
-        channels: interleaved.
-        notes: gets a sentence if the pipe ends in the middle of a sample; the rest of that sample is left out.
+        channels: number of interleaved channels.
+        notes: list to which a sentence is added if the pipe ends within a sample, which is left out.
 
     Yields:
         Arrays `(channels, samples)` of float32 or int16.
 
     Raises:
-        ValueError: an unknown format, or fewer than one channel.
+        ValueError: the format is unknown, or there is fewer than one channel.
 
     Example:
         >>> import io
@@ -57,6 +57,6 @@ def _blocks(
             yield samples.astype(kind.newbyteorder("="))
     if rest:
         notes.append(
-            f"The pipe ended in the middle of a sample: {len(rest)} of {frame} bytes were there and were left out. "
-            "Check that the sound is complete, and its format and channels."
+            f"The pipe ended in the middle of a sample: {len(rest)} of {frame} bytes were received and left out. "
+            "Check that the audio is complete, and its format and channels."
         )

@@ -71,9 +71,9 @@ def load(
         resampler: soxr quality.
         offset: seconds to skip.
         duration: seconds to decode, `None` for all.
-        notes: list that gets a sentence for each thing one should know of a sound that can be used: damage that was
-            passed over, channels that cancel each other out, a sample rate below half of `target_sr`. Without a list
-            they are logged as warnings.
+        notes: list to which a sentence is added for each defect that leaves the audio usable: damage that was skipped,
+            channels that cancel each other out, a sample rate below half of `target_sr`. By default, these are logged
+            as warnings.
 
     Returns:
         float32 array `(samples,)`, never a view of `source`.
@@ -116,23 +116,24 @@ def stream(
         _check_seconds("duration", duration)
         if duration == 0:
             raise InvalidSamplesError("duration must be more than 0 seconds, or None for all; got 0.")
-    said: list[str] = []
+    found: list[str] = []
     with contextlib.ExitStack() as stack:
-        rate, blocks = _decode(stack, source, sr, offset, duration, said)
+        rate, blocks = _decode(stack, source, sr, offset, duration, found)
         empty = True
-        blocks = checked(mix(blocks, rate, said), describe(source), frames_in(offset, rate))
+        blocks = checked(mix(blocks, rate, found), describe(source), frames_in(offset, rate))
         for block in resample(blocks, rate, target_sr, resampler):
             empty = False
             yield block
     if 2 * rate < target_sr:
-        said.append(
-            f"The sample rate is {rate} Hz, so there is nothing above {rate // 2} Hz: more than the upper half of the "
-            f"spectrum up to {target_sr // 2} Hz, which the model expects, is empty."
+        found.append(
+            f"The sample rate is {rate} Hz, so the audio has no content above {rate // 2} Hz. The model expects "
+            f"content up to {target_sr // 2} Hz."
         )
     if notes is not None:
-        notes += said
-    for note in said if notes is None else ():
-        _log.warning("%s: %s", describe(source), note)
+        notes += found
+    else:
+        for note in found:
+            _log.warning("%s: %s", describe(source), note)
     if empty:
         part = f" from {offset} s on" if offset else ""
         part += f" for {duration} s" if duration is not None else ""
