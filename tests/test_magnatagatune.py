@@ -285,7 +285,7 @@ def test_a_second_run_needs_no_server(server, tmp_path, monkeypatch):
 def test_an_interrupted_download_is_resumed(server, tmp_path):
     server.faults["mp3.zip.002"] = Fault(cut=35_000, times=1)
     server.faults["mp3.zip.003"] = Fault(status=503, times=100)
-    with pytest.raises(DownloadError, match=r"mp3.zip.003 could not be downloaded: .*503 .*run it again to go on"):
+    with pytest.raises(DownloadError, match=r"mp3.zip.003 could not be downloaded: .*503 .*run this again to resume"):
         download_magnatagatune(tmp_path, base_url=server.url)
     step = 35_000 // transfers._CHUNK * transfers._CHUNK
     assert server.sent[3:5] == ["mp3.zip.002", f"mp3.zip.002 bytes={step}-"]

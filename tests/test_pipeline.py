@@ -321,7 +321,7 @@ def test_invalid_arguments_of_batches(manifest, filled, sounds):
         make_batches(manifest[:0], filled)
     with pytest.raises(DataError, match=r"Use manifest.with_tags"):
         make_batches(manifest.with_tags(("b", "a")), filled)
-    with pytest.raises(SpecError, match="another front end"):
+    with pytest.raises(SpecError, match="which differs from that of"):
         WindowBatches(manifest, make_spec("db"), filled, batch_size=1, steps=1, seed=0)
     for wrong in ({"batch_size": 0}, {"steps": 1.5}, {"seed": -1}, {"first_step": -1}, {"mixup": 3}):
         with pytest.raises(ValueError, match=f"{next(iter(wrong))} must be"):
