@@ -116,7 +116,7 @@ def test_check_of_a_broken_sound_and_a_part(gtzan):
     assert "blues.00029" in facts["problems"][0]
     (gtzan / "genres/rock/rock.00049.wav").unlink()
     result = run("check", "gtzan", "gtzan")
-    assert result.exit_code == 2 and "1 of 3 sounds" in result.stderr and result.stdout == ""
+    assert result.exit_code == 2 and "1 of 3 files" in result.stderr and result.stdout == ""
     result = run("check", "gtzan", "gtzan", "--partial", "--manifest", "part.csv")
     assert result.exit_code == 1
     assert Manifest.load("part.csv").split_sizes() == {"train": 1, "test": 1}
