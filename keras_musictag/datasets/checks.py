@@ -230,8 +230,8 @@ def _tag_counts(manifest: Manifest, min_rows: int) -> list[_Fault]:
             faults.append(
                 (
                     "tag everywhere",
-                    f"all {rows} rows {of} have the tag {tag!r}, so it cannot be learned; add rows without it, or leave "
-                    "the tag out",
+                    f"all {rows} rows {of} have the tag {tag!r}, so it cannot be learned; add rows without it, or "
+                    "leave the tag out",
                 )
             )
     return faults
