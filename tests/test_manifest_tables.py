@@ -146,7 +146,7 @@ def test_tags_with_fewer_than_two_clips_and_in_validation_only(sounds, table):
     report = Manifest.load(table("file,tags,split\n" + rows)).validate(min_rows=2)
     assert [problem.reason.split(";")[0] for problem in report.problems] == [
         "the tag 'dub' is only in valid: it cannot be learned",
-        "the tag 'pop' has 1 rows in train, fewer than 2",
+        "the tag 'pop' has 1 rows in train, fewer than 2 (min_rows)",
     ]
 
 
@@ -216,7 +216,7 @@ def test_an_empty_folder_is_a_tag_without_clips(sounds):
     (folder / "dub").mkdir()
     report = Manifest.load(folder).validate(min_rows=1)
     assert [problem.reason.split(";")[0] for problem in report.problems] == [
-        "the tag 'dub' has 0 rows in all, fewer than 1"
+        "the tag 'dub' has 0 rows in all, fewer than 1 (min_rows)"
     ]
 
 
