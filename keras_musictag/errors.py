@@ -58,6 +58,10 @@ class UnknownTagError(MusicTagError, LookupError):
 # === Weights ===
 
 
+class NoThresholdsError(MusicTagError, ValueError):
+    """`threshold="auto"` with a model for which no labelled data justified thresholds."""
+
+
 class WeightsError(MusicTagError):
     """The weights cannot be obtained or do not fit the model."""
 

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from ..training.finetuning.fitting import FineTunePlan
 
 AUTO = "auto"  # in the place of a model's name
-_SETTINGS = ("stages", "epochs", "learning_rate", "precision", "seed")
+_SETTINGS = ("stages", "epochs", "learning_rate", "precision", "min_precision", "seed")
 
 
 @main.command(short_help="Fine-tune a model on your own tags.")
@@ -69,6 +69,11 @@ _SETTINGS = ("stages", "epochs", "learning_rate", "precision", "seed")
     "--learning-rate", type=click.FloatRange(min=0, min_open=True), help="Peak learning rate of the second stage."
 )
 @click.option("--precision", type=click.Choice(PRECISIONS), help="Arithmetic of the second stage  [default: float32]")
+@click.option(
+    "--min-precision",
+    type=click.FloatRange(0, 1),
+    help="Minimum precision of the thresholds kept for --threshold auto  [default: best F1 alone]",
+)
 @click.option("--seed", type=click.IntRange(min=0), help="Random seed.")
 @click.option(
     "--single-label/--multi-label",

@@ -7,7 +7,7 @@ import itertools
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -38,6 +38,17 @@ from .writing import options_of, restore_files, tag_and_write, write_options
 if TYPE_CHECKING:
     from ..tagger import TagResult
 
+
+class Probability(click.ParamType):  # type: ignore[type-arg]
+    """A probability, or the word auto."""
+
+    name = "PROBABILITY|auto"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float | str:
+        """As `click.FloatRange`, but for the word."""
+        return "auto" if value == "auto" else float(click.FloatRange(0, 1).convert(value, param, ctx))
+
+
 _BAR = 24  # characters of a full bar
 
 
@@ -46,8 +57,13 @@ _BAR = 24  # characters of a full bar
 @model_option
 @click.option("--top", "-n", type=click.IntRange(min=1), default=10, show_default=True, help="Tags per file.")
 @click.option(
-    "--threshold", "-t", type=click.FloatRange(0, 1), default=0.0, help="Leave out tags below this probability."
+    "--threshold",
+    "-t",
+    type=Probability(),
+    default=0.0,
+    help="Leave out tags below this probability; auto: below the thresholds that fine-tuning kept for each tag.",
 )
+@click.option("--unsure", is_flag=True, help="With --threshold auto: no tag where none reaches its threshold.")
 @click.option("--plot", type=click.Path(path_type=Path), help="Draw the tags of one file here (png, svg, pdf).")
 @kind_option
 @click.option("--write", is_flag=True, help="Write tags into the files' metadata, where players find them; a dry run.")
@@ -63,7 +79,8 @@ def tag(
     files: tuple[Path, ...],
     model: str,
     top: int,
-    threshold: float,
+    threshold: float | Literal["auto"],
+    unsure: bool,
     plot: Path | None,
     kinds: tuple[str, ...],
     offset: float,
@@ -100,13 +117,15 @@ def tag(
         tagger, part = load_tagger_on(model, runtime, threads), {"offset": offset, "duration": duration}
         tag_and_write(tagger, files, writing, dry_run=dry_run, undo_file=undo_file, output=output, **part)
         return
+    if unsure and threshold != "auto":
+        raise UsageProblem("--unsure goes with --threshold auto.")
     if plot is not None:
         check_plot(plot)
         if len(files) > 1:
             raise UsageProblem(f"--plot draws the tags of one file; got {len(files)} files. Call it for each.")
     tagger = load_tagger_on(model, runtime, threads)
     results = tagger.tag_many(
-        files, top=top, threshold=threshold, kinds=kinds or None, offset=offset, duration=duration
+        files, top=top, threshold=threshold, unsure=unsure, kinds=kinds or None, offset=offset, duration=duration
     )
     drawn = None
     if plot is not None:

@@ -31,6 +31,7 @@ from .front_end import check_together
 from .sources import WEIGHTS_FILE as WEIGHTS_FILE
 from .sources import WeightsSource as WeightsSource
 from .sources import parse_hub_uri as parse_hub_uri
+from .thresholds import Thresholds as Thresholds
 from .vocabulary import KINDS, Vocabulary
 
 SPEC_VERSION = 1
@@ -45,7 +46,8 @@ _TEXTS = ("weights_help", "description", "trained_on", "license", "paper", "inte
 _LISTS = {"limits": str, "training_data": TrainingData, "latency": Latency}
 # What is said of the weights and of nothing else. New weights start without it.
 _ABOUT_WEIGHTS = ("weights", "weights_help", "description", "trained_on", "license", "metrics", "root",
-                  "intended_use", "limits", "training_data", "latency", "citation", "example")  # fmt: skip
+                  "intended_use", "limits", "training_data", "latency", "citation", "example",
+                  "thresholds")  # fmt: skip
 # What the claims are about: with another of these they need not hold.
 _ABOUT_NETWORK = ("architecture", "config", "mel", "window", "tags")
 
@@ -81,6 +83,7 @@ class ModelSpec:
         citation: whom to cite, as BibTeX or in words.
         taggram_seconds: seconds of audio behind each row of a taggram, where that was measured to resolve more than
             whole windows do; `None` for whole windows.
+        thresholds: for `threshold="auto"`, where labelled clips that were held out justified them; else `None`.
         example: the most probable tags of the first section of `demo_clip` and their probabilities, in that order.
         root: folder that relative weight files are looked up in; not part of the JSON.
     """
@@ -107,6 +110,7 @@ class ModelSpec:
     latency: tuple[Latency, ...] = ()
     citation: str = ""
     taggram_seconds: float | None = None
+    thresholds: Thresholds | None = None
     example: Mapping[str, float] | None = None
     root: Path | None = dataclasses.field(default=None, compare=False, repr=False)
 
@@ -147,6 +151,8 @@ class ModelSpec:
         for tag, tag_kind in self.kinds.items():
             require(tag in self.tags, f"kinds names {tag!r}, which is no tag of the model.")
             require(tag_kind in KINDS, f"kinds[{tag!r}] must be one of {', '.join(KINDS)}; got {tag_kind!r}.")
+        for tag in self.thresholds.values if self.thresholds is not None else ():
+            require(tag in self.tags, f"thresholds names {tag!r}, which is no tag of the model.")
         check_example((*self.tags, *self.vocabulary.names), self.example)
 
     # --- derived from it ---
@@ -212,6 +218,8 @@ class ModelSpec:
         del fields["root"]
         if not self.kinds:  # as the package's lists say, or not known
             del fields["kinds"]
+        if self.thresholds is None:
+            del fields["thresholds"]
         lists = {field: list(value) for field, value in fields.items() if isinstance(value, tuple)}
         return {"spec_version": SPEC_VERSION, **fields, **lists}
 
@@ -234,6 +242,7 @@ class ModelSpec:
             f"This spec is of version {version!r}; this package reads version {SPEC_VERSION}. Update keras_musictag.",
         )
         nested = {"audio": AudioSpec, "mel": MelSpec, "window": WindowSpec, "weights": WeightsSource}
+        nested["thresholds"] = Thresholds
         for field, kind in nested.items():
             if data.get(field) is not None:
                 data[field] = build(kind, data[field], f"{field}.")

@@ -21,6 +21,7 @@ from ..errors import ForkedProcessError, MusicTagError
 from ..models import windows
 from ..models.spec import ModelSpec
 from ..utils.cores import available_cores
+from .choosing import Threshold, check_threshold, chosen_columns
 from .runtimes import Runtime
 from .tag_result import TagResult
 from .taggram import Taggram, TaggramRow
@@ -112,7 +113,8 @@ class BaseTagger(abc.ABC):
         sr: float | None = None,
         *,
         top: int | None = None,
-        threshold: float = 0.0,
+        threshold: Threshold = 0.0,
+        unsure: bool = False,
         tags: Sequence[str] | None = None,
         kinds: Collection[str] | None = None,
         offset: float = 0.0,
@@ -125,7 +127,9 @@ class BaseTagger(abc.ABC):
             source: path, binary file object, array `(samples,)` or `(channels, samples)`, or `(array, sr)`.
             sr: sample rate of an array in Hz.
             top: keep this many of the most probable tags.
-            threshold: keep tags at least this probable.
+            threshold: keep tags at least this probable. `"auto"`: those that reach the spec's threshold of each tag; if none
+                does, the most probable one.
+            unsure: with `"auto"`: no tag then.
             tags: keep these tags only, called by name or as trained.
             kinds: keep tags of these kinds only: genre, instrument, mood, voice, era, tempo, other.
             offset: seconds to skip.
@@ -139,6 +143,7 @@ class BaseTagger(abc.ABC):
         Raises:
             AudioError: the sound cannot be tagged; one of its subclasses says why.
             UnknownTagError: `tags` has one that the model does not know.
+            NoThresholdsError: `threshold` is `"auto"` and the spec has none.
             ValueError: `kinds` has an unknown one, or the kinds of the model's tags are not known.
 
         Example:
@@ -148,18 +153,18 @@ class BaseTagger(abc.ABC):
             ['tone']
         """
         wanted = self.spec.vocabulary.columns(tags, kinds)
-        if top is not None and (isinstance(top, bool) or not isinstance(top, int) or top < 1):
-            raise ValueError(f"top must be a whole number of at least 1; got {top!r}.")
+        check_threshold(self.spec, threshold)
         mean = self._mean(self._run, self._windows(source, sr, offset, duration, notes=notes))
-        order = sorted(wanted, key=lambda column: -mean[column])[:top]
-        return {self.names[column]: float(mean[column]) for column in order if mean[column] >= threshold}
+        said = chosen_columns(self.spec, mean, wanted, top=top, threshold=threshold, unsure=unsure)
+        return {self.names[column]: float(mean[column]) for column in said}
 
     def tag_many(
         self,
         sources: Iterable[audio.Source],
         *,
         top: int | None = None,
-        threshold: float = 0.0,
+        threshold: Threshold = 0.0,
+        unsure: bool = False,
         tags: Sequence[str] | None = None,
         kinds: Collection[str] | None = None,
         offset: float = 0.0,
@@ -171,7 +176,7 @@ class BaseTagger(abc.ABC):
 
         Args:
             sources: paths, file objects or `(array, sr)` pairs.
-            top, threshold, tags, kinds, offset, duration: as in `tag`.
+            top, threshold, unsure, tags, kinds, offset, duration: as in `tag`.
             workers: sounds worked on at once, in threads: some are decoded while another is in the network. By default
                 one per core, at most four; memory grows with them.
             progress: show a progress bar on standard error.
@@ -189,7 +194,8 @@ class BaseTagger(abc.ABC):
         if workers is not None and (isinstance(workers, bool) or not isinstance(workers, int) or workers < 1):
             raise ValueError(f"workers must be a whole number of at least 1, or None; got {workers!r}.")
         self.spec.vocabulary.columns(tags, kinds)
-        chosen = {"top": top, "threshold": threshold, "tags": tags, "kinds": kinds}
+        check_threshold(self.spec, threshold)
+        chosen = {"top": top, "threshold": threshold, "unsure": unsure, "tags": tags, "kinds": kinds}
         options = {**chosen, "offset": offset, "duration": duration}
         return self._tag_each(sources, options, workers or min(available_cores(), _MOST_WORKERS), progress)
 

@@ -14,6 +14,7 @@ from .settings import FineTuneSpec
 
 if TYPE_CHECKING:
     from ...models.spec import ModelSpec
+    from ...models.thresholds import Thresholds
     from ...tagging.network_tagger import NetworkTagger
 
 _SHOWN = 10  # licences that are named
@@ -29,6 +30,7 @@ def described(
     name: str,
     all_clips: bool,
     epochs: int,
+    thresholds: Thresholds | None = None,
 ) -> ModelSpec:
     """The spec of the new tagger.
 
@@ -39,6 +41,7 @@ def described(
         name: of the tagger.
         all_clips: whether it learned from the clips held out, too, after the report was made.
         epochs: passes of the second stage, if its network was kept.
+        thresholds: chosen on clips held out, if there were any.
     """
     from ... import __version__
 
@@ -68,6 +71,7 @@ def described(
         trained_on=f"{base_name} (sha256 {sha256}), fine-tuned on {data.origin.title}, {clips:,} clips with labels, "
         f"{which}; {_told(settings)}",
         training_data=(labelled, *inherited),
+        thresholds=thresholds,
         metrics=(metric,) if report.scores() else (),
     )
 

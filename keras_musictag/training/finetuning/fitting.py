@@ -27,6 +27,7 @@ from ...datasets.splitting import folds
 from ...models import folder as saving
 from ...models.keras_state import default_settings
 from ...models.spec import ModelSpec
+from ...models.thresholds import Thresholds, choose
 from ...tagging.network_tagger import NetworkTagger
 from ...utils.files import write_atomically
 from ..loop import RunState
@@ -213,6 +214,7 @@ class _Run:
             self.data, clips, split, said, model=self.name, kept=outcome.kept,
             log_likelihood=outcome.log_likelihood, seconds=time.perf_counter() - self.started, seed=self.settings.seed,
         )  # fmt: skip
+        thresholds = self._thresholds(tagger, cache.features, head.held_out, outcome.kept)
         finished, all_clips = outcome.finished, False
         if self.data.held_out and finished:
             every = np.concatenate([embeddings["train"], embeddings["validation"]])
@@ -223,7 +225,7 @@ class _Run:
         )
         spec = described(
             tagger.spec, self.base, self.data, self.settings, report, name=self.name,
-            all_clips=all_clips, epochs=outcome.epochs,
+            all_clips=all_clips, epochs=outcome.epochs, thresholds=thresholds,
         )  # fmt: skip
         tagger = self.base.like(spec, tagger.core)
         tagger.report = report
@@ -246,6 +248,8 @@ class _Run:
 
     def _about(self) -> dict[str, Any]:
         """What decides what comes out."""
+        settings = dataclasses.asdict(self.settings)
+        floor = settings.pop("min_precision")  # later than the others: runs that are older go on
         weights = hashlib.sha256()  # of what they are now, which may be in no file
         for values in self.base.core.get_weights():
             weights.update(np.ascontiguousarray(values).tobytes())
@@ -253,7 +257,7 @@ class _Run:
             "base": {"name": self.base.spec.name, "weights": weights.hexdigest()[:16]},
             "data": {name: part.digest() for name, part in self.data.parts.items()},
             "single_label": self.data.exclusive,
-            "settings": dataclasses.asdict(self.settings),
+            "settings": {**settings, "min_precision": floor} if floor else settings,
         }
 
     def _listen(self, cache: EmbeddingCache, strict: bool) -> None:
@@ -336,6 +340,20 @@ class _Run:
         count = len(np.unique(folds(self.data.train, self.settings.folds, seed=self.settings.seed)))
         measured = f"train, {count}-fold, first stage only" if count > 1 else "train, nothing held out: guessed"
         return held_out, self.data.train, measured
+
+    def _thresholds(
+        self, tagger: NetworkTagger, cache: FeatureCache, held_out: np.ndarray, kept: str
+    ) -> Thresholds | None:
+        """Chosen on the validation clips, else out of fold; the split test stays for measuring."""
+        said, clips, split = held_out, self.data.train, "train, out of fold"
+        if self.data.validation is not None:
+            said, clips, split = _said(tagger, self.data.validation, cache), self.data.validation, "validation"
+        elif kept == "full" or len(np.unique(folds(clips, self.settings.folds, seed=self.settings.seed))) < 2:
+            return None  # nothing was held out of what the network learned from
+        return choose(
+            clips.targets(), said, tagger.tags, dataset=self.data.origin.name, split=split,
+            min_precision=self.settings.min_precision,
+        )  # fmt: skip
 
     def _save(self, tagger: NetworkTagger, report: FineTuneReport) -> NetworkTagger:
         """Write the tagger and the report into the folder; the spec last, so that it is complete or none."""

@@ -8,6 +8,7 @@ from typing import Literal, get_args
 
 from ...datasets.augment import Augmentation
 from ...models.spec import MelSpec
+from ...models.thresholds import check_floor
 from ...utils.fields import require, require_choice, require_count
 from ..training_spec import PRECISIONS, TrainingSpec
 
@@ -31,6 +32,8 @@ class FineTuneSpec:
         balance: how much more rare tags count: 0 as often as they occur, 1 all alike.
         folds: parts of the training clips on which the strength of the first stage's penalty is chosen.
         precision: of the second stage: `"float32"`, `"mixed_bfloat16"` or `"auto"`, see `TrainingSpec`.
+        min_precision: floor on the precision of the thresholds that are kept for `threshold="auto"`; tags that cannot
+            reach it on the held-out clips are never said then.
         seed: of everything random.
 
     Raises:
@@ -46,6 +49,7 @@ class FineTuneSpec:
     balance: float = 0.5
     folds: int = 5
     precision: str = "float32"
+    min_precision: float = 0.0
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -57,6 +61,7 @@ class FineTuneSpec:
         require(
             0 < self.learning_rate < math.inf, f"learning_rate must be above 0 and finite; got {self.learning_rate!r}."
         )
+        check_floor(self.min_precision)
         require(0 <= self.balance <= 1, f"balance must be between 0 and 1; got {self.balance!r}.")
 
     def steps_per_epoch(self, clips: int) -> int:
