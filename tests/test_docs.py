@@ -232,4 +232,6 @@ def test_every_option_that_is_named_exists():
         name for parameter in main.commands["finetune"].params for name in (*parameter.opts, *parameter.secondary_opts)
     }
     named = set(re.findall(r"--[a-z][a-z-]+", text_of(FINE_TUNE))) - {"--split"}
-    assert named <= options | {"--model"}, named - options
+    of_tag = {"--model", "--threshold", "--unsure"}  # the page says how to use the tagger, too
+    assert of_tag <= {name for parameter in main.commands["tag"].params for name in parameter.opts}
+    assert named <= options | of_tag, named - options

@@ -127,8 +127,8 @@ class BaseTagger(abc.ABC):
             source: path, binary file object, array `(samples,)` or `(channels, samples)`, or `(array, sr)`.
             sr: sample rate of an array in Hz.
             top: keep this many of the most probable tags.
-            threshold: keep tags at least this probable. `"auto"`: those that reach the spec's threshold of each tag; if none
-                does, the most probable one.
+            threshold: keep tags at least this probable. `"auto"`: those that reach their thresholds in the spec; if
+                none does, the most probable one.
             unsure: with `"auto"`: no tag then.
             tags: keep these tags only, called by name or as trained.
             kinds: keep tags of these kinds only: genre, instrument, mood, voice, era, tempo, other.
