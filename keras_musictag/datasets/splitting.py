@@ -98,7 +98,8 @@ def groups_of(manifest: Manifest, by: Callable[[Row], str] | None = None) -> lis
     def keys(row: Row) -> list[tuple[str, str]]:
         if by is not None:
             return [("by", by(row))]
-        return [("file", str(same.get(row.path, row.path))), *([("group", row.group)] if row.group else [])]
+        file_key = ("file", str(same.get(row.path, row.path)))
+        return [file_key, ("group", row.group)] if row.group else [file_key]
 
     for row in manifest:
         first, *others = (root(key) for key in keys(row))

@@ -27,13 +27,13 @@ def as_folder(folder: AnyPath, info: DatasetInfo) -> Path:
     return path
 
 
-def find(folder: Path, places: Sequence[str], is_it: Callable[[Path], bool], what: str, info: DatasetInfo) -> Path:
+def find(folder: Path, places: Sequence[str], has_data: Callable[[Path], bool], what: str, info: DatasetInfo) -> Path:
     """Return the first of several places below a folder that has the data.
 
     Args:
         folder: folder given by the user.
         places: paths relative to the folder; `"."` is the folder itself.
-        is_it: returns whether a place has the data.
+        has_data: returns whether a place has the data.
         what: description of the data, for the message.
         info: information on the data set.
 
@@ -42,11 +42,11 @@ def find(folder: Path, places: Sequence[str], is_it: Callable[[Path], bool], wha
             says how to get the data set.
     """
     for place in places:
-        if is_it(folder / place):
+        if has_data(folder / place):
             return folder / place
     there = ", ".join(sorted(path.name for path in folder.iterdir())[:_SHOWN]) or "nothing"
     near = [folder.parent, *sorted(path for path in folder.iterdir() if path.is_dir())]
-    better = [path for path in near if any(is_it(path / place) for place in places)]
+    better = [path for path in near if any(has_data(path / place) for place in places)]
     advice = f"Did you mean {better[0]}?" if better else info.obtain
     raise DataError(f"{folder} has no {what}; it has: {there}. {advice}")
 
