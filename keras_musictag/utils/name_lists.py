@@ -1,7 +1,7 @@
-"""Lists of names in one line of text, as in `--tags` and in messages.
+"""Write and read lists of names in one line of text, as in `--tags` and in messages.
 
-Written as a row of a CSV file: a name that contains the separator stands in quotation marks, and a quotation mark
-within those is doubled. `csv.reader([text], delimiter=separator, skipinitialspace=True)` reads such a line anywhere.
+The format is that of a CSV row: a name that contains the separator is in quotation marks, in which a quotation mark is
+doubled. `csv.reader([text], delimiter=separator, skipinitialspace=True)` reads such a line.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 
 def join_names(names: Iterable[str], separator: str = ",") -> str:
-    """One line of text that `split_names` reads.
+    """Join names to a line of text that `split_names` reads.
 
     Args:
         names: without spaces around them.
@@ -25,7 +25,7 @@ def join_names(names: Iterable[str], separator: str = ",") -> str:
 
 
 def split_names(text: str, separator: str = ",") -> list[str]:
-    """Names in one line of text, without the spaces around them.
+    """Split a line of text into names and strip their spaces.
 
     Raises:
         ValueError: a quotation mark is not closed, or a name is empty.
