@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 # What the library's functions take unless told otherwise; they are not imported for a help text.
 _TIMEOUT, _RAY_WORKERS = 600.0, 2
+_NICE = 10  # of 19
 
 
 @main.command(short_help="Tag whole folders of music into one table.")
@@ -58,6 +59,16 @@ _TIMEOUT, _RAY_WORKERS = 600.0, 2
     default=_TIMEOUT,
     show_default=True,
     help="Seconds after which decoding a file is given up.",
+)
+@click.option("--max-cores", type=click.IntRange(min=1), help="Use so many cores at most (Linux).")
+@click.option("--nice", is_flag=True, help="Let other programs go first.")
+@click.option("--pause-on-load", is_flag=True, help="Begin no file while others use half of the cores (Linux).")
+@click.option(
+    "--import",
+    "imports",
+    multiple=True,
+    type=click.Path(),
+    help="Take rows for files with the same content from this .parquet or .jsonl table.",
 )
 @click.option("--chapters", is_flag=True, help="A row for each chapter of m4b, m4a, mp4 and mka files.")
 @click.option(
@@ -132,8 +143,12 @@ def library(
     if engine == "ray" and writing is not None:
         raise UsageProblem("--write-tags works on this machine only. Leave it out, or --engine ray.")
     options["kinds"] = kinds or None
-    if engine == "ray" and options.pop("chapters"):
-        raise UsageProblem("--chapters works on this machine only. Leave it out, or --engine ray.")
+    here_only = ("max_cores", "nice", "pause_on_load", "imports", "chapters")
+    if engine == "ray" and any([options.pop(name) for name in here_only]):
+        raise UsageProblem(
+            "--max-cores, --nice, --pause-on-load, --import and --chapters work on this machine only. Leave them out, "
+            "or --engine ray."
+        )
     try:
         if engine == "ray":
             summary = _on_ray(sources, out, model, actors, gpus or 0.0, options)
@@ -157,8 +172,14 @@ def library(
 
 
 def _here(sources: tuple[str, ...], out: str, model: str, options: dict[str, Any]) -> LibrarySummary:
-    from ..apps.library import tag_library
+    from ..apps.library import guest, tag_library
 
+    cores, nice = options.pop("max_cores"), options.pop("nice")
+    if cores is not None:
+        guest.limit_cores(cores)
+    if nice:
+        guest.lower_priority(_NICE)
+    options["pause_on_load"] = guest.half_the_cores() if options["pause_on_load"] else None
     tagger = load_tagger(model)
     with progress_only():
         return tag_library(sources, out, tagger, progress=True, **options)

@@ -10,7 +10,7 @@ import functools
 import math
 import os
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,8 @@ from ...utils.cores import available_cores
 from . import listing, output, write_back
 from .batching import Batcher, batch_size, network
 from .decoding import Job, Opened
+from .guest import Others
+from .importing import ImportedRows
 from .journal import Journal, OutputLock, RowStore
 from .library_rows import PASSING, LibraryError, LibraryRow, Revision, readable
 from .listing import Listed, Listing, Sources
@@ -49,6 +51,8 @@ def tag_library(
     workers: int | None = None,
     timeout: float = TIMEOUT,
     chapters: bool = False,
+    pause_on_load: float | None = None,
+    imports: Sequence[str | os.PathLike[str]] = (),
     resume: bool = True,
     update: bool = False,
     write_tags: WriteOptions | None = None,
@@ -74,6 +78,8 @@ def tag_library(
         workers: processes that decode; by default, one per processor.
         timeout: seconds that decoding a file may take.
         chapters: make a row for each chapter of m4b, m4a, mp4 and mka files, instead of one for the file.
+        pause_on_load: begin no file while other programs use more than this many cores.
+        imports: other tables, whose rows are taken for files with the same content.
         resume: continue an existing table; otherwise it is deleted.
         update: tag files again whose content has changed, that failed, or whose rows are of another model or other
             settings.
@@ -119,9 +125,11 @@ def tag_library(
         if not update:
             check_revision(out, found, journal, revision)
         run = Run(journal, tagger.spec.vocabulary, revision, top, threshold, kinds, update)
+        run.imported = ImportedRows(imports, revision) if imports else None
+        busy = (lambda: False) if pause_on_load is None else Others(pause_on_load).busy
         written = None
         try:
-            run.go(found, _here(tagger, embeddings, workers or available_cores(), timeout), progress)
+            run.go(found, _here(tagger, embeddings, workers or available_cores(), timeout, busy), progress)
             if write_tags is not None:
                 writing = (tagger.spec.vocabulary, write_tags, None if dry_run else undo_path)
                 written = write_back.write_rows(journal, found, *writing, progress=progress)
@@ -176,7 +184,7 @@ def check_revision(out: Path | str, found: Listing, journal: RowStore, revision:
 
 
 def _here(
-    tagger: BaseTagger, embeddings: bool, workers: int, timeout: float
+    tagger: BaseTagger, embeddings: bool, workers: int, timeout: float, busy: Callable[[], bool]
 ) -> Callable[[list[Job]], Iterator[list[Done]]]:
     """What decodes and tags on this machine."""
 
@@ -184,7 +192,7 @@ def _here(
         # Built when the first windows have come: perhaps there will be none.
         predict = functools.cache(lambda: network(tagger, embeddings))
         batcher: Batcher[Job] = Batcher(lambda windows: predict()(windows), batch_size(tagger))
-        return work(jobs, DecodeWorkers(tagger.spec, min(workers, len(jobs)), timeout), batcher)
+        return work(jobs, DecodeWorkers(tagger.spec, min(workers, len(jobs)), timeout, busy), batcher)
 
     return here
 
@@ -203,7 +211,12 @@ class Run:
         vocabulary: tags of the network's first outputs.
         revision: of the rows.
         top, threshold, kinds, update: as in `tag_library`.
+
+    Attributes:
+        imported: rows of other tables, if there are some.
     """
+
+    imported: ImportedRows | None = None
 
     def __init__(
         self,
@@ -219,7 +232,7 @@ class Run:
         self._journal, self._tags, self._revision = journal, vocabulary.names, revision
         self._columns = vocabulary.columns(kinds=kinds)
         self._top, self._threshold, self._update = top, threshold, update
-        self._tagged = self._skipped = self._changed = self._noted = 0
+        self._tagged = self._skipped = self._changed = self._noted = self._taken = 0
         self._sound_seconds = 0.0
         self._segments: dict[str, Segment] = {}
 
@@ -244,7 +257,8 @@ class Run:
                     bar.update()
                 else:
                     jobs.append(job)
-            bar.initial = bar.n  # they say nothing of how long the rest takes
+            bar.initial = bar.n  # they say nothing of how long the rest takes,
+            bar.unpause()  # and nor does the time that looking at them took
             self._journal.sync()
             for some in work(jobs) if jobs else ():
                 for done in some:
@@ -274,6 +288,7 @@ class Run:
             skipped=self._skipped,
             changed=self._changed,
             noted=self._noted,
+            imported=self._taken,
             passed_over=found.passed_over,
             failures=collections.Counter(kind for kind in kinds if kind),
             sound_seconds=self._sound_seconds,
@@ -298,6 +313,11 @@ class Run:
             {} if segment is None else {"file": segment.file, "start": segment.start, "end": segment.end}
         )
         if entry is None or again or (self._update and entry.error_kind):
+            row = None if self.imported is None else self.imported.row(listed)
+            if row is not None:
+                self._journal.append(row)
+                self._taken += 1
+                return None
             return Job(listed.path, **part)
         with contextlib.suppress(OSError):  # it may have gone this very moment
             if (listed.state or listing.state_of(listed.file)) == (entry.size, entry.mtime):

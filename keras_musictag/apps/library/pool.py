@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Self
 
 import numpy as np
@@ -38,10 +38,12 @@ class DecodeWorkers:
         spec: front end and window policy.
         count: number of processes.
         timeout: seconds that decoding a file may take. Time spent waiting for the network does not count.
+        busy: while it says so, no file is begun.
     """
 
-    def __init__(self, spec: ModelSpec, count: int, timeout: float) -> None:
+    def __init__(self, spec: ModelSpec, count: int, timeout: float, busy: Callable[[], bool] = lambda: False) -> None:
         """Nothing is started yet."""
+        self._busy = busy
         self._workers = [_Worker(spec, timeout) for _ in range(count)]
         self._events: queue.Queue[tuple[Job, Message] | BaseException | None] = queue.Queue(_ahead(spec) * count)
         self._stopped = threading.Event()
@@ -100,6 +102,8 @@ class DecodeWorkers:
     def _serve(self, worker: _Worker, jobs: Iterator[Job]) -> None:
         try:
             while not self._stopped.is_set():
+                while self._busy() and not self._stopped.wait(1):
+                    pass
                 with self._jobs_lock:
                     job = next(jobs, None)
                 if job is None:

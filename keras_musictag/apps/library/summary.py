@@ -22,6 +22,7 @@ class LibrarySummary:
         skipped: files that the output had rows for, whose content is the same.
         changed: files whose content is another than that of their row, which stays: only `update` replaces it.
         noted: files tagged by this run whose row has notes.
+        imported: files whose rows were taken from other tables.
         failures: kind of error -> files of this listing whose row is an error, by this run or an earlier one.
         sound_seconds: duration of what this run tagged.
         seconds: how long it took.
@@ -38,6 +39,7 @@ class LibrarySummary:
     sound_seconds: float
     seconds: float
     noted: int = 0
+    imported: int = 0
     passed_over: Mapping[str, int] = dataclasses.field(default_factory=dict)
     written: WriteBack | None = None
 
@@ -61,6 +63,8 @@ class LibrarySummary:
             named = [f"{count:,} {ending or 'without an ending'}" for ending, count in counts[:_NAMED]]
             others = sum(count for _, count in counts[_NAMED:])
             lines.append("Passed over: " + ", ".join(named) + (f", {others:,} others" if others else "") + ".")
+        if self.imported:
+            lines.append(f"{self.imported:,} rows were imported from other tables.")
         if self.noted:
             lines.append(f"{self.noted:,} of the files tagged now have notes: see the column notes.")
         if self.changed:
