@@ -216,7 +216,7 @@ def test_the_example(full):
     ("example", "message"),
     [
         ([("tone", 0.5)], r"example must be an object; got \[\('tone', 0.5\)\]"),
-        ({"banjo": 0.5}, "example names 'banjo', which is no tag of the model"),
+        ({"banjo": 0.5}, "example names 'banjo', which is not a tag of the model"),
         ({"tone": 1.5}, r"example\['tone'\] must be a number from 0 to 1; got 1.5"),
         ({"tone": None}, r"example\['tone'\] must be a number from 0 to 1; got None"),
     ],

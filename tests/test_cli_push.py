@@ -40,8 +40,8 @@ def test_a_branch_of_a_repository_that_exists(hub):
     [
         (("tiny", "mine"), "repo_id must be org/repo"),
         (("nothing", "ann/mine"), "nothing"),
-        (("tiny", "bob/mine"), "the token may not write there"),
-        (("tiny", "ann/there", "--new"), "the repository exists already"),
+        (("tiny", "bob/mine"), "the token has no write access to the repository"),
+        (("tiny", "ann/there", "--new"), "the repository already exists"),
     ],
 )
 def test_what_cannot_be_pushed(hub, args, message):

@@ -137,8 +137,8 @@ def test_the_error_without_a_network_is_two_lines(https, cache, caplog):
         download.fetch_weights(spec_of())
     assert str(caught.value).splitlines() == [
         "model.h5, the weights of 'tiny', could not be downloaded: weights.example cannot be reached.",
-        "On a machine with internet run `keras-musictag download tiny --to FOLDER`, bring FOLDER here and set "
-        "KERAS_MUSICTAG_MIRROR to it.",
+        "On a machine with internet, run `keras-musictag download tiny --to FOLDER`; copy FOLDER to this machine and "
+        "set KERAS_MUSICTAG_MIRROR to it.",
     ]
     assert caught.value.__cause__ is None and caught.value.__context__ is None  # no nested exception is shown
     assert caplog.text == ""  # what cannot be reached at all is not tried again
@@ -283,7 +283,7 @@ def test_a_rotten_file_in_the_cache_is_fetched_again(https, caplog):
     path = download.fetch_weights(spec_of())
     rot(path)
     assert download.fetch_weights(spec_of()).read_bytes() == CONTENT
-    assert "is damaged and will be fetched again" in caplog.text
+    assert "is damaged; fetching it again" in caplog.text
     assert len(https.requests) == 2
 
 
@@ -402,7 +402,7 @@ def test_all_addresses_are_named_where_none_delivers(https, cache):
     with pytest.raises(DownloadError) as caught:
         download.fetch_weights(spec_of(mirrors=["https://127.0.0.1:1/model.h5", SECOND]))
     assert str(caught.value).splitlines()[0] == (
-        f"model.h5, the weights of 'tiny', could not be downloaded: {URL} is another file than the spec pins; "
+        f"model.h5, the weights of 'tiny', could not be downloaded: {URL} is not the file the spec pins; "
         "127.0.0.1:1 cannot be reached; weights.example answered 404 Not Found."
     )
     assert files_in(cache) == []

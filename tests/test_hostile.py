@@ -135,7 +135,7 @@ def test_specs_of_what_cannot_be(folder, fields, message):
     ("weights", "error", "message"),
     [
         ("pretrained", WeightsMismatchError, r"weights\.safetensors does not fit the model; missing from the file: "),
-        (None, SpecError, r"The network of 'tiny' has 1,786,598,009 parameters; at most 1,073,741,824 can be random"),
+        (None, SpecError, r"The network of 'tiny' has 1,786,598,009 parameters; at most 1,073,741,824 are allowed"),
     ],
 )
 def test_a_spec_of_a_huge_network(folder, weights, error, message):
@@ -157,7 +157,7 @@ def test_a_spec_of_huge_maps(folder, weights):
     """What a network takes while it computes is bounded, too."""
     change(folder, mel__n_mels=2**12, mel__n_fft=2**13, window__frames=2**12, architecture="musicnn")
     with pytest.raises(
-        SpecError, match=r"The layer 'timbral74' of 'tiny' gives \d{1,3}(,\d{3}){3} values for one window"
+        SpecError, match=r"The output of the layer 'timbral74' of 'tiny' has \d{1,3}(,\d{3}){3} values per window"
     ):
         kmt.load(folder, weights=weights)
 

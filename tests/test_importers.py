@@ -160,7 +160,7 @@ def test_layers_without_a_bias_and_of_another_kind():
         ({"mirrors": ["hf://org/repo"]}, r"weights\.mirrors 'hf://org/repo' is not pinned"),
         ({"mirrors": ["a.pth"]}, r"weights\.mirrors 'a\.pth' must use https or hf:// and must end"),
         ({"mirrors": [7]}, r"weights\.mirrors must be text; got 7"),
-        ({"mirrors": ["https://weights.example/a.pth"], "uri": "a.pth"}, r"mirrors are for files that are fetched"),
+        ({"mirrors": ["https://weights.example/a.pth"], "uri": "a.pth"}, "mirrors need a weights.uri that is downl"),
     ],
 )  # fmt: skip
 def test_sources_are_validated(change, message):

@@ -36,7 +36,7 @@ def test_other_bytes_of_the_same_name_are_not_used(https, mirror, caplog):
     path = download.fetch_weights(spec_of())
     assert path.read_bytes() == CONTENT
     assert mirror not in path.parents
-    assert "in the mirror has another sha256 than the spec pins; it is not used" in caplog.text
+    assert "in the mirror does not have the sha256 that the spec pins; it is not used" in caplog.text
 
 
 def test_a_folder_serves_offline(server, mirror, monkeypatch):
@@ -83,7 +83,7 @@ def test_where_a_mirror_fails_the_original_address_is_asked(https, monkeypatch, 
     https.faults["/mirror/"] = fault
     monkeypatch.setenv("KERAS_MUSICTAG_MIRROR", f"{https.url}/files/mirror")
     assert download.fetch_weights(spec_of()).read_bytes() == CONTENT
-    assert f"The mirror did not deliver {NAME}, trying {URL}" in caplog.text
+    assert f"{NAME} could not be fetched from the mirror; trying {URL}" in caplog.text
     attempts = 3 if fault.cut else 1  # a connection that drops is taken up again
     assert https.requests == [*[f"GET /files/mirror/{NAME}"] * attempts, f"GET /files/{NAME}"]
     assert len(files_in(cache)) == 1
@@ -145,10 +145,10 @@ def test_an_absolute_path_is_for_specs_made_in_code(tmp_path):
         ("file:///etc/passwd", "plain file name"),
         ("http://weights.example/files/model.h5", "must use https"),
         ("hf://org/repo", "not pinned"),
-        ("hf://org", "looks like hf://org/repo"),
-        ("hf://../..@main", "looks like hf://org/repo"),
-        ("hf://org/repo@../../../etc", "looks like hf://org/repo"),
-        ("hf://org/repo@/etc", "looks like hf://org/repo"),
+        ("hf://org", "must be hf://org/repo"),
+        ("hf://../..@main", "must be hf://org/repo"),
+        ("hf://org/repo@../../../etc", "must be hf://org/repo"),
+        ("hf://org/repo@/etc", "must be hf://org/repo"),
         ("", "non-empty"),
     ],
 )

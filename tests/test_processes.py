@@ -14,7 +14,7 @@ from keras_musictag.errors import ForkedProcessError
 from keras_musictag.tagging.runtimes import is_installed
 
 TIMEOUT = 60  # seconds, after which a worker counts as hanging; they answer within one
-REFUSED = r"forked copy.*get_context\('spawn'\).*runtime='onnxruntime'"
+REFUSED = r"forked from it.*get_context\('spawn'\).*runtime='onnxruntime'"
 
 pytestmark = [
     pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="there is no fork here"),

@@ -47,14 +47,14 @@ def test_derived_numbers():
         (("audio", "sr"), 16000.5, r"audio\.sr must be a whole number"),
         (("audio", "resampler"), "kaiser_best", r"audio\.resampler must be one of .*; got 'kaiser_best'"),
         (("mel", "n_mels"), True, r"mel\.n_mels must be a whole number of at least 1; got True"),
-        (("mel", "fmax"), -1.0, r"mel\.fmax -1\.0 is not above fmin"),
+        (("mel", "fmax"), -1.0, r"mel\.fmax must be above fmin=0\.0; got -1\.0"),
         (("mel", "top_db"), -1, r"mel\.top_db must not be negative"),
         (("mel", "amin"), "x", r"Wrong type in mel"),
         (("mel", "colour"), 1, r"Unknown field mel\.colour\. Known: amin"),
         (("mel", "window"), "kaiser", r"mel\.window must be one of 'hann'"),
         (("mel", "htk"), "false", r"mel\.htk must be one of True, False; got 'false'"),
         (("mel", "gain"), -1, r"mel\.gain must be positive"),
-        (("mel", "fmax"), 20_000.0, r"mel\.fmax 20000\.0 is above half the sample rate 16000"),
+        (("mel", "fmax"), 20_000.0, r"mel\.fmax must be at most half the sample rate 16000; got 20000\.0"),
         (("window", "remainder"), "keep", r"window\.remainder must be one of 'drop', 'align'; got 'keep'"),
         (("window", "short"), "stretch", r"window\.short must be one of 'repeat', 'pad'"),
         (("weights", "sha256"), "abc", r"weights\.sha256 must be 64 lower-case hexadecimal digits; got 'abc'"),
@@ -64,11 +64,11 @@ def test_derived_numbers():
         (("weights", "uri"), "a/b.safetensors", r"must be a plain file name"),
         (("weights", "uri"), "/etc/passwd", r"must be a file name beside it, not a path"),
         (("weights", "uri"), "hf://org/repo", r"is not pinned: add the commit"),
-        (("weights", "uri"), "hf://org/../x@1", r"A Hub address looks like"),
+        (("weights", "uri"), "hf://org/../x@1", r"A Hub address must be"),
         (("weights", "uri"), "..", r"must be a plain file name"),
-        (("weights", "uri"), "hf://org/repo@../main", r"A Hub address looks like"),
-        (("weights", "uri"), "hf://org/repo@/main", r"A Hub address looks like"),
-        (("weights", "uri"), "hf://../repo@main", r"A Hub address looks like"),
+        (("weights", "uri"), "hf://org/repo@../main", r"A Hub address must be"),
+        (("weights", "uri"), "hf://org/repo@/main", r"A Hub address must be"),
+        (("weights", "uri"), "hf://../repo@main", r"A Hub address must be"),
         (("weights", "uri"), "https://example.org/w.h5?download=1", r"must end in a plain file name"),
         (("weights", "uri"), "https://example.org/", r"must end in a plain file name"),
         (("weights", "uri"), "https://example.org/..", r"must end in a plain file name"),
@@ -91,8 +91,8 @@ def test_bad_fields_are_named(data, path, value, message):
         ({"name": "../evil"}, r"name must consist of letters, digits.*got '\.\./evil'"),
         ({"architecture": "os.system"}, None),
         ({"architecture": "a b"}, "architecture must consist of"),
-        ({"spec_version": 2}, "This spec is of version 2; this package reads version 1"),
-        ({"metrics": [{"dataset": "x", "roc_auc": 0.9}]}, "does not say its n, source, split"),
+        ({"spec_version": 2}, "The spec has version 2, but this package reads version 1"),
+        ({"metrics": [{"dataset": "x", "roc_auc": 0.9}]}, "lacks n, source, split; got"),
         ({"mel": 3}, "mel must be an object; got 3"),
         ({"tags": "abcde"}, "tags must be a list; got 'abcde'"),
         ({"metrics": 5}, "metrics must be a list; got 5"),
@@ -103,7 +103,7 @@ def test_bad_fields_are_named(data, path, value, message):
         ({"intended_use": ["x"]}, r"intended_use must be text; got \['x'\]"),
         ({"citation": 5}, "citation must be text; got 5"),
         ({"limits": "deaf"}, "limits must be a list; got 'deaf'"),
-        ({"limits": ["deaf", " "]}, "Each of limits must be text that is not empty; got ' '"),
+        ({"limits": ["deaf", " "]}, "Each item of limits must be non-empty text; got ' '"),
         ({"training_data": "mine"}, "training_data must be a list; got 'mine'"),
         ({"training_data": ["mine"]}, "training_data must be an object; got 'mine'"),
         ({"latency": [{"scope": "file"}]}, r"Missing field latency\.backend, batch"),
@@ -142,7 +142,7 @@ def test_hub_addresses():
     assert parse_hub_uri("hf://org/repo") == ("org/repo", None)
     assert parse_hub_uri("hf://org/repo@refs/pr/1") == ("org/repo", "refs/pr/1")
     for bad in ("hf://repo", "hf://org/repo/file", "org/repo", "hf://org/repo@"):
-        with pytest.raises(SpecError, match="A Hub address looks like"):
+        with pytest.raises(SpecError, match="A Hub address must be"):
             parse_hub_uri(bad)
 
 
@@ -190,8 +190,8 @@ def test_specs_that_say_nothing_of_the_weights_are_read(data):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"name": " "}, r"training_data\.name must be text that is not empty; got ' '"),
-        ({"licence": ""}, r"training_data\.licence must be text that is not empty; got ''"),
+        ({"name": " "}, r"training_data\.name must be non-empty text; got ' '"),
+        ({"licence": ""}, r"training_data\.licence must be non-empty text; got ''"),
         ({"role": "test"}, r"training_data\.role must be one of 'labelled', 'unlabelled', 'teacher', .*; got 'test'"),
         ({"n": 0}, r"training_data\.n must be a whole number of at least 1; got 0"),
         ({"note": 1}, r"training_data\.note must be text; got 1"),
@@ -210,7 +210,7 @@ def test_bad_training_data_is_named(data, change, message):
     [
         ({"scope": "disk"}, r"latency\.scope must be one of 'log_mel', 'waveform', 'file'; got 'disk'"),
         ({"batch": 0}, r"latency\.batch must be a whole number"),
-        ({"machine": ""}, r"latency\.machine must be text that is not empty"),
+        ({"machine": ""}, r"latency\.machine must be non-empty text"),
         ({"date": "31.1.2026"}, r"latency\.date must be a date such as 2026-01-31; got '31\.1\.2026'"),
         ({"date": "20260131"}, r"latency\.date must be a date"),
         ({"date": None}, r"latency\.date must be a date"),
@@ -230,7 +230,7 @@ def test_bad_latency_is_named(data, change, message):
     ("change", "message"),
     [
         ({"n": "12"}, r"metrics\.n must be a whole number of at least 1; got '12'"),
-        ({"split": ""}, r"metrics\.split must be text that is not empty; got ''"),
+        ({"split": ""}, r"metrics\.split must be non-empty text; got ''"),
         ({"roc_auc": 90.7}, r"metrics\.roc_auc must be a number from 0 to 1; got 90\.7"),
         ({"pr_auc": True}, r"metrics\.pr_auc must be a number from 0 to 1; got True"),
         ({"correlation": -2}, r"metrics\.correlation must be a number from -1 to 1; got -2"),
@@ -238,7 +238,7 @@ def test_bad_latency_is_named(data, change, message):
         ({"roc_auc": 0.9, "roc_auc_low": 0.8}, r"metrics\.roc_auc_high must be a number from 0 to 1; got None"),
         ({"pr_auc": 0.9, "pr_auc_low": 0.3, "pr_auc_high": 0.4}, r"pr_auc must lie between pr_auc_low and pr_auc_high"),
         ({"pr_auc_low": 0.3, "pr_auc_high": 0.4}, r"pr_auc must lie between .*; got None and 0\.3 to 0\.4"),
-        ({"roc_auc_per_tag": [0.9]}, r"metrics\.roc_auc_per_tag must be an object, tag to score; got \[0\.9\]"),
+        ({"roc_auc_per_tag": [0.9]}, r"metrics\.roc_auc_per_tag must be an object from tags to scores; got \[0\.9\]"),
         ({"pr_auc_per_tag": {"rock": 9}}, r"metrics\.pr_auc_per_tag\['rock'\] must be a number from 0 to 1; got 9"),
         ({"machine": 5}, r"metrics\.machine must be text; got 5"),
         ({"date": "today"}, r"metrics\.date must be a date such as 2026-01-31; got 'today'"),
@@ -253,7 +253,7 @@ def test_bad_metrics_are_named(data, change, message):
 
 def test_facts_are_no_plain_dictionaries():
     for change, message in (
-        ({"training_data": (DATA,)}, r"Each of training_data must be a TrainingData; got \{'name'"),
+        ({"training_data": (DATA,)}, r"Each item of training_data must be a TrainingData; got \{'name'"),
         ({"limits": "deaf"}, "limits must be a tuple; got 'deaf'"),
     ):
         with pytest.raises(SpecError, match=message):

@@ -292,7 +292,7 @@ def test_load_says_what_is_wrong(tmp_path):
         kmt.load(tmp_path / "nothing")
     with pytest.raises(SpecError, match=r"has no spec\.json"):
         kmt.load(tmp_path)
-    with pytest.raises(SpecError, match="A Hub address looks like hf://org/repo"):
+    with pytest.raises(SpecError, match="A Hub address must be hf://org/repo"):
         kmt.load("hf://nonsense")
     with pytest.raises(ValueError, match="weights must be 'pretrained' or None; got 'imagenet'"):
         kmt.load("tiny", weights="imagenet")

@@ -176,7 +176,9 @@ def test_a_spec_that_names_taps_is_built_with_them(tmp_path):
 @pytest.mark.parametrize("taps", [["pool9"], ["image", "head"], ["gru1"]])
 def test_what_cannot_be_tapped(taps):
     spec = kmt.model_info("tiny")
-    with pytest.raises(SpecError, match=rf"tiny has no layer {taps[-1]!r} with feature maps .* Such layers are: pool2"):
+    with pytest.raises(
+        SpecError, match=rf"taps must be layers of tiny with feature maps .* such as pool2.*; got {taps[-1]!r}"
+    ):
         kmt.Tagger(dataclasses.replace(spec, config={"taps": taps}), pretrained=False)
 
 

@@ -216,7 +216,7 @@ def test_a_track_of_exactly_one_window():
 @pytest.mark.parametrize("blocks", [[], [np.zeros(0, "float32")], [noise(1)], [noise(300), noise(211)]])
 def test_less_than_an_analysis_frame_is_too_short(blocks):
     samples = sum(map(len, blocks))
-    message = rf"'a\.wav' is too short: {samples} samples at 16000 Hz, .* needs 512 \(32 ms\)\. Give a longer sound\."
+    message = rf"'a\.wav' is too short: {samples} samples at 16000 Hz, .* needs 512 \(32 ms\)\. Use longer audio\."
     with pytest.raises(AudioTooShortError, match=message):
         list(cut(blocks, make_spec(), name="'a.wav'"))
     assert len(windows_of([noise(512)], make_spec())[0]) == 1
@@ -225,7 +225,9 @@ def test_less_than_an_analysis_frame_is_too_short(blocks):
 @pytest.mark.parametrize("seconds", [1, 60])
 @pytest.mark.parametrize("level", [0.0, 1e-6, -3e-5])
 def test_silence(seconds, level):
-    message = r"The sound is silent: its peak of .* is below one 16-bit step, 3\.1e-05\. There is nothing to tag"
+    message = (
+        r"The audio is silent: its peak of .* is below one 16-bit quantisation step, 3\.1e-05\. Check the recording"
+    )
     with pytest.raises(SilentAudioError, match=message):
         list(cut([np.full(seconds * 16000, level, "float32")], make_spec()))
 

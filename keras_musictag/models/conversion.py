@@ -1,8 +1,8 @@
-"""Published weight files, converted once to safetensors: from then on they are read as strictly as our own.
+"""Conversion of published weight files to safetensors, once per file.
 
-A converted file lies in the cache, `converted/<key>/<sha256>.safetensors`. The key stands for the published file's
-sha256, the importer with its version, and the network. The name is the file's own checksum, so a damaged one is noticed
-and made again, and processes that convert at the same time write the same file.
+A converted file is kept in the cache as `converted/<key>/<sha256>.safetensors`. The key is a digest of the published
+file's sha256, the importer with its version, and the network. The name is the converted file's own sha256, so a damaged
+file is detected and made again, and processes that convert at the same time write the same file.
 """
 
 from __future__ import annotations
@@ -31,51 +31,51 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-_LAYOUT = 1  # part of the key: raise it when files are converted in another way
+_LAYOUT = 1  # part of the key; increase it when the conversion changes
 _READERS = {"h5": read_h5, "pytorch": read_pytorch}
-_NETWORK = ("architecture", "config", "audio", "mel", "window", "tags")  # what an importer may look at
+_NETWORK = ("architecture", "config", "audio", "mel", "window", "tags")  # fields that an importer may use
 
 
 def find_converted(spec: ModelSpec) -> Path | None:
-    """The converted weights of a spec, `None` where there are none yet or they need no conversion.
+    """Return the converted weights of a spec, or `None` if there are none yet or no conversion is needed.
 
     Raises:
-        WeightsMismatchError: their importer is not registered.
+        WeightsMismatchError: the importer is not registered.
     """
     if spec.weights is None or spec.weights.format not in _READERS:
         return None
-    with contextlib.suppress(OSError):  # not there or not readable: converting it again will say why
+    with contextlib.suppress(OSError):  # missing or unreadable; a new conversion reports the reason
         for path in sorted(_folder(spec).glob("*.safetensors")):
             if sha256_of(path) == path.stem:
                 return path
-            _log.warning("%s in the cache is damaged and will be made again.", path)
+            _log.warning("%s in the cache is damaged; converting the weights again.", path)
             path.unlink()
     return None
 
 
 def is_here(spec: ModelSpec) -> bool:
-    """Whether a model's weights load without a download: embedded, converted, in a cache or in a mirror folder."""
+    """Return whether a model's weights are on this machine: embedded, converted, in a cache or in a mirror folder."""
     try:
         return (find_converted(spec) or find_weights(spec)) is not None
-    except WeightsError:  # a mirror that is no folder, an importer that is missing: loading will say so
+    except WeightsError:  # e.g. the mirror is not a folder; loading the model reports it
         return False
 
 
 def to_safetensors(spec: ModelSpec, path: Path, network: keras.Model) -> Path:
-    """Convert a published weight file, unless it is converted already.
+    """Convert a published weight file to safetensors, unless that is done or not needed.
 
     Args:
-        spec: whose weights they are.
-        path: verified file, as published; or one that needs no conversion, which is returned.
-        network: what they must fit, name by name and shape by shape; its variables need no values.
+        spec: spec of the model.
+        path: verified file; returned as it is if it needs no conversion.
+        network: network whose variables the weights must fit by name and shape; they need no values.
 
     Returns:
-        Path of a safetensors file keyed by `variable.path`, in the cache; or, where that cannot be written, in a
-        temporary folder that goes with this process.
+        Path of a safetensors file keyed by `variable.path`, in the cache or, if that cannot be written, in a temporary
+        folder that is removed when the process ends.
 
     Raises:
         CorruptWeightsError: the file cannot be read, or holds NaN or infinity.
-        WeightsMismatchError: it does not fit. Nothing is kept.
+        WeightsMismatchError: the weights do not fit the network.
     """
     from safetensors.numpy import save
 
@@ -88,7 +88,7 @@ def to_safetensors(spec: ModelSpec, path: Path, network: keras.Model) -> Path:
 
 
 def _key(spec: ModelSpec) -> str:
-    """Hexadecimal digits that stand for everything that the converted file depends on."""
+    """Return a digest of everything that the converted file depends on."""
     assert spec.weights is not None
     name, _, version = importer_of(spec)
     network = {field: value for field, value in dataclasses.asdict(spec).items() if field in _NETWORK}
@@ -101,12 +101,12 @@ def _folder(spec: ModelSpec) -> Path:
 
 
 def _keep(content: bytes, key: str) -> Path:
-    """Write a converted file into the cache, or where only this process sees it."""
+    """Write a converted file into the cache, or into a temporary folder if the cache cannot be written."""
     name = f"{hashlib.sha256(content).hexdigest()}.safetensors"
     try:
         return _write(content, cache_folder() / "converted" / key / name)
-    except OSError as error:  # CacheError is one, too
-        _log.warning("Converted weights are not kept, so the next process converts them again. %s", error)
+    except OSError as error:  # includes CacheError
+        _log.warning("Converted weights cannot be cached, so every process converts them again. %s", error)
         return _write(content, Path(_temporary_folder().name, key, name))
 
 
@@ -118,5 +118,5 @@ def _write(content: bytes, path: Path) -> Path:
 
 @functools.cache
 def _temporary_folder() -> tempfile.TemporaryDirectory[str]:
-    """Removed when the process ends."""
+    """Return a folder that is removed when the process ends."""
     return tempfile.TemporaryDirectory(prefix="keras_musictag-")

@@ -1,7 +1,6 @@
-"""What is known of a model's weights: the data behind them, how well they tag, how long that takes.
+"""Facts about a model's weights: training data, scores and latency.
 
-These parts of a `ModelSpec` are for people; `cards` shows them. Nothing in here is taken over by a network that was
-trained further (`ModelSpec.retrained`).
+Model cards (`cards`) show these parts of a `ModelSpec`. `ModelSpec.retrained` drops them.
 
 Units: areas under curves in [0, 1], correlations in [-1, 1], times in milliseconds.
 """
@@ -20,25 +19,25 @@ from ..utils.fields import require, require_choice, require_count
 Role = Literal["labelled", "unlabelled", "teacher", "teacher_data"]
 Scope = Literal["log_mel", "waveform", "file"]
 
-# Scores that an entry of `ModelSpec.metrics` may hold -> their lowest possible value. The highest is 1.
+# Scores of an entry of `ModelSpec.metrics` -> lowest possible value. The highest is 1.
 SCORES = {"accuracy": 0.0, "roc_auc": 0.0, "pr_auc": 0.0, "correlation": -1.0, "teacher_roc_auc": 0.0}
-INTERVALS = ("accuracy", "roc_auc", "pr_auc")  # those that may come with `<score>_low` and `<score>_high`
+INTERVALS = ("accuracy", "roc_auc", "pr_auc")  # scores that may have `<score>_low` and `<score>_high`
 
 _URL = re.compile(r"https?://\S+")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainingData:
-    """Something that the weights learned from.
+    """A data set or teacher that the weights were trained with.
 
     Attributes:
-        name: of the data set or the teacher.
-        role: `"labelled"` sound whose labels were learned, `"unlabelled"` sound that a teacher answered for, the
-            `"teacher"` itself, or `"teacher_data"` that the teacher had been trained on.
-        licence: terms of sound and labels, or of the teacher's weights, as their source states them.
+        name: name of the data set or the teacher.
+        role: `"labelled"` audio, `"unlabelled"` audio with a teacher's predictions as targets, the `"teacher"`, or
+            `"teacher_data"`, the training data of the teacher.
+        licence: terms of audio and labels, or of the teacher's weights, as their source states them.
         n: number of recordings; `None` for a teacher.
-        note: splits, artists, lengths, whatever one must know.
-        url: where it is from.
+        note: further details, e.g. splits, artists and lengths.
+        url: web address of the source.
     """
 
     name: str
@@ -49,7 +48,7 @@ class TrainingData:
     url: str = ""
 
     def __post_init__(self) -> None:
-        """Refuse data that cannot be placed."""
+        """Validate the fields."""
         for field in ("name", "licence"):
             _require_text(f"training_data.{field}", getattr(self, field))
         require_choice("training_data.role", self.role, get_args(Role))
@@ -61,18 +60,18 @@ class TrainingData:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Latency:
-    """How long one call took from some input to tags, over many calls.
+    """Time of one call from input to tags, over many calls.
 
     Attributes:
-        scope: where the clock starts: at a `"log_mel"`, at a `"waveform"` in memory, or at a `"file"`.
+        scope: input of the call: a `"log_mel"`, a `"waveform"` in memory, or a `"file"`.
         batch: windows per call.
-        median_ms, p10_ms, p90_ms: median and 10th and 90th percentile over the calls.
-        repetitions: number of calls, after those that warmed up.
-        machine: the processor.
-        threads: processor threads that were available.
-        backend: of Keras.
-        date: of the measurement, `YYYY-MM-DD`.
-        command: that measured it.
+        median_ms, p10_ms, p90_ms: median, 10th and 90th percentile over the calls, in ms.
+        repetitions: number of calls, without warm-up calls.
+        machine: name of the processor.
+        threads: number of processor threads available.
+        backend: version and backend of Keras.
+        date: date of the measurement, `YYYY-MM-DD`.
+        command: command that measured it.
     """
 
     scope: Scope
@@ -88,7 +87,7 @@ class Latency:
     command: str
 
     def __post_init__(self) -> None:
-        """Refuse times that nobody could measure again."""
+        """Validate the fields."""
         require_choice("latency.scope", self.scope, get_args(Scope))
         for field in ("batch", "repetitions", "threads"):
             require_count(f"latency.{field}", getattr(self, field))
@@ -103,18 +102,18 @@ class Latency:
 
 
 def check_metric(model: str, metric: Any) -> None:
-    """Refuse a score that cannot be placed or cannot be.
+    """Validate an entry of `ModelSpec.metrics`.
 
     Args:
-        model: name, for messages.
-        metric: an entry of `ModelSpec.metrics`. Keys that are not known are let through: cards do not show them.
+        model: name of the model, for messages.
+        metric: the entry. Unknown keys are allowed; cards do not show them.
 
     Raises:
-        SpecError: data set, split, n or source is missing, or a value is impossible.
+        SpecError: data set, split, n or source is missing, or a value is out of range.
     """
     require(isinstance(metric, Mapping), f"A metric of {model!r} must be an object; got {metric!r}.")
     missing = {"dataset", "split", "n", "source"} - set(metric)
-    require(not missing, f"A metric of {model!r} does not say its {', '.join(sorted(missing))}: {dict(metric)!r}.")
+    require(not missing, f"A metric of {model!r} lacks {', '.join(sorted(missing))}; got {dict(metric)!r}.")
     for key in ("dataset", "split", "source"):
         _require_text(f"metrics.{key}", metric[key])
     require_count("metrics.n", metric["n"])
@@ -123,35 +122,35 @@ def check_metric(model: str, metric: Any) -> None:
     _require_url("metrics.url", metric.get("url", ""))
     if metric.get("date"):
         _require_date("metrics.date", metric["date"])
-    for key, least in SCORES.items():
-        _require_score(f"metrics.{key}", metric.get(key), least)
+    for key, minimum in SCORES.items():
+        _require_score(f"metrics.{key}", metric.get(key), minimum)
     for key in INTERVALS:
-        bounds = [metric.get(f"{key}_low"), metric.get(f"{key}_high")]
-        if bounds == [None, None]:
+        low, high = metric.get(f"{key}_low"), metric.get(f"{key}_high")
+        if low is None and high is None:
             continue
-        for end, bound in zip(("low", "high"), bounds, strict=True):
-            _require_score(f"metrics.{key}_{end}", bound, SCORES[key], optional=False)
+        _require_score(f"metrics.{key}_low", low, SCORES[key], optional=False)
+        _require_score(f"metrics.{key}_high", high, SCORES[key], optional=False)
         require(
-            metric.get(key) is not None and bounds[0] <= metric[key] <= bounds[1],
-            f"metrics.{key} must lie between {key}_low and {key}_high; got {metric.get(key)!r} and "
-            f"{bounds[0]!r} to {bounds[1]!r}.",
+            metric.get(key) is not None and low <= metric[key] <= high,
+            f"metrics.{key} must lie between {key}_low and {key}_high; got {metric.get(key)!r} and {low!r} to "
+            f"{high!r}.",
         )
     for key in ("roc_auc_per_tag", "pr_auc_per_tag"):
         per_tag = metric.get(key) or {}
-        require(isinstance(per_tag, Mapping), f"metrics.{key} must be an object, tag to score; got {per_tag!r}.")
+        require(isinstance(per_tag, Mapping), f"metrics.{key} must be an object from tags to scores; got {per_tag!r}.")
         for tag, score in per_tag.items():
             _require_score(f"metrics.{key}[{tag!r}]", score, 0.0)
 
 
 def check_example(tags: Container[str], example: Any) -> None:
-    """Refuse an example (`ModelSpec.example`) that is no answer of a model with these tags.
+    """Validate `ModelSpec.example`.
 
     Raises:
-        SpecError: it is neither `None` nor an object from some of the tags to probabilities.
+        SpecError: the example is neither `None` nor an object from some of the tags to probabilities.
     """
     require(example is None or isinstance(example, Mapping), f"example must be an object; got {example!r}.")
     for tag, probability in (example or {}).items():
-        require(tag in tags, f"example names {tag!r}, which is no tag of the model.")
+        require(tag in tags, f"example names {tag!r}, which is not a tag of the model.")
         _require_score(f"example[{tag!r}]", probability, 0.0, optional=False)
 
 
@@ -159,29 +158,30 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _require_score(what: str, value: Any, least: float, *, optional: bool = True) -> None:
-    absent = optional and value is None
+def _require_score(field: str, value: Any, minimum: float, *, optional: bool = True) -> None:
+    if optional and value is None:
+        return
     require(
-        absent or (_is_number(value) and least <= value <= 1),
-        f"{what} must be a number from {least:g} to 1; got {value!r}.",
+        _is_number(value) and minimum <= value <= 1,
+        f"{field} must be a number from {minimum:g} to 1; got {value!r}.",
     )
 
 
-def _require_text(what: str, value: Any, *, empty: bool = False) -> None:
-    kind = "text" if empty else "text that is not empty"
-    require(isinstance(value, str) and (empty or bool(value.strip())), f"{what} must be {kind}; got {value!r}.")
+def _require_text(field: str, value: Any, *, empty: bool = False) -> None:
+    kind = "text" if empty else "non-empty text"
+    require(isinstance(value, str) and (empty or bool(value.strip())), f"{field} must be {kind}; got {value!r}.")
 
 
-def _require_url(what: str, value: Any) -> None:
+def _require_url(field: str, value: Any) -> None:
     require(
         value == "" or (isinstance(value, str) and _URL.fullmatch(value) is not None),
-        f"{what} must be a web address or empty; got {value!r}.",
+        f"{field} must be a web address or empty; got {value!r}.",
     )
 
 
-def _require_date(what: str, value: Any) -> None:
+def _require_date(field: str, value: Any) -> None:
     try:
         valid = datetime.date.fromisoformat(value).isoformat() == value
     except (TypeError, ValueError):
         valid = False
-    require(valid, f"{what} must be a date such as 2026-01-31; got {value!r}.")
+    require(valid, f"{field} must be a date such as 2026-01-31; got {value!r}.")

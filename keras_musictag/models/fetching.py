@@ -1,20 +1,19 @@
-"""From a `WeightsSource` to a verified file on this disk.
+"""Fetching and verification of weight files.
 
-A file beside its spec is used where it is. One with addresses is looked for in the cache, in the mirror, and then at
-its addresses, in the order of the spec. Wherever it comes from, the sha256 that the spec pins is checked before the
-file is opened, at most once per process and state of the file; a damaged copy in a cache is noticed and fetched again.
+A file beside its spec is used in place. Other files are searched in the cache and in the mirror, and then downloaded
+from the addresses of the spec, in order. The sha256 that the spec pins is always verified before the file is opened, at
+most once per process and state of the file. A damaged copy in a cache is fetched again.
 
-A download has a name of its own until it is verified, and then takes the final one. So processes that share a cache
-need no locks, a killed one leaves no half file under a name that is ever read, and what it does leave is swept up
-later. A connection that drops is taken up again where it ended.
+A download has a temporary name until it is verified, so processes that share a cache need no locks, and an incomplete
+file is never read. Files left by killed processes are removed later. Interrupted downloads are resumed.
 
 Environment:
-    KERAS_MUSICTAG_CACHE: folder for files downloaded by URL; default is the user's cache folder. Files from the Hugging
-        Face Hub stay in the Hub's own cache (HF_HOME).
-    KERAS_MUSICTAG_MIRROR: a folder, searched with its subfolders by file name or size, and sha256; or the base URL of a
-        plain file server, asked by file name before any other address. For machines without internet;
-        `keras-musictag download --to FOLDER` makes such a folder.
-    KERAS_MUSICTAG_OFFLINE, HF_HUB_OFFLINE: set to 1 to never touch the network.
+    KERAS_MUSICTAG_CACHE: folder for files downloaded by URL; by default the user's cache folder. Files from the Hugging
+        Face Hub are kept in the Hub's cache (HF_HOME).
+    KERAS_MUSICTAG_MIRROR: for machines without internet: a folder, searched with its subfolders by file name or size,
+        and sha256; or the base URL of a file server, tried by file name before the addresses of the spec.
+        `keras-musictag download --to FOLDER` creates such a folder.
+    KERAS_MUSICTAG_OFFLINE, HF_HUB_OFFLINE: set to 1 to disable all network access.
 """
 
 from __future__ import annotations
@@ -42,29 +41,29 @@ from .spec import ModelSpec, WeightsSource, parse_hub_uri
 
 _log = logging.getLogger(__name__)
 
-_ABANDONED = 3600  # seconds; a live download writes a chunk far more often, so an older part belongs to no process
-_ATTEMPTS = 3  # in a row without a new byte, before the next address is asked
+_ABANDONED = 3600  # seconds since the last write after which an incomplete file belongs to no running process
+_ATTEMPTS = 3  # in a row without a new byte, before the next address is tried
 
 
 # === Public ===
 
 
 def fetch_weights(spec: ModelSpec) -> Path:
-    """The verified weight file of a spec.
+    """Return the verified weight file of a spec, downloading it if needed.
 
     Returns:
-        Path of a file with the pinned sha256. It may lie in a cache: read it, don't change it.
+        Path of a file with the pinned sha256. It may be in a cache; do not change it.
 
     Raises:
-        WeightsUnavailableError: the spec names no weights.
-        CorruptWeightsError: the bytes are not the pinned ones.
-        DownloadError, OfflineError: they cannot be had.
-        CacheError: they cannot be stored.
+        WeightsUnavailableError: the spec has no weights.
+        CorruptWeightsError: the file does not have the pinned sha256.
+        DownloadError, OfflineError: the file cannot be downloaded.
+        CacheError: the file cannot be stored.
     """
     source = spec.weights
     if source is None:
         raise WeightsUnavailableError(
-            f"There are no weights for {spec.name!r} yet. {spec.weights_help or 'Train some.'}"
+            f"There are no weights for {spec.name!r} yet. {spec.weights_help or 'Train the model first.'}"
         )
     if source.kind == "file":
         return _beside_spec(source, spec.root)
@@ -72,7 +71,7 @@ def fetch_weights(spec: ModelSpec) -> Path:
 
 
 def find_weights(spec: ModelSpec) -> Path | None:
-    """The verified weight file of a spec if it is on this disk: beside the spec, in a cache, in a mirror folder.
+    """Return the verified weight file of a spec from the spec's folder, a cache or a mirror folder, `None` if missing.
 
     Raises:
         WeightsError: KERAS_MUSICTAG_MIRROR is neither a folder nor an address.
@@ -89,17 +88,17 @@ def find_weights(spec: ModelSpec) -> Path | None:
 
 
 def keep_in_cache(spec: ModelSpec, path: Path) -> Path:
-    """Copy a weight file out of a mirror folder, so that it is there without the mirror.
+    """Copy a weight file from a mirror folder into the cache.
 
     Args:
-        spec: whose weights they are.
-        path: what `fetch_weights` returned.
+        spec: spec of the model.
+        path: result of `fetch_weights`.
 
     Returns:
-        Path in a cache, or beside the spec.
+        Path in the cache, or `path` if it is not in a mirror folder.
 
     Raises:
-        CacheError: it cannot be stored.
+        CacheError: the file cannot be stored.
     """
     mirror = _mirror_folder()
     if spec.weights is None or mirror is None or mirror not in path.parents:
@@ -113,19 +112,18 @@ def keep_in_cache(spec: ModelSpec, path: Path) -> Path:
 
 
 def add_to_mirror(spec: ModelSpec, path: Path, folder: Path) -> Path:
-    """Copy a weight file into a folder that KERAS_MUSICTAG_MIRROR can name.
+    """Copy a weight file into a mirror folder for KERAS_MUSICTAG_MIRROR.
 
     Args:
-        spec: whose weights they are.
-        path: what `fetch_weights` returned.
-        folder: the mirror; made if it is not there.
+        spec: spec of the model.
+        path: result of `fetch_weights`.
+        folder: the mirror; created if missing.
 
     Returns:
-        Path in the folder: under the file's name, so that a file server can offer it too; below the model's name where
-        another file has that name.
+        Path of the copy in the folder, or in a subfolder named like the model if another file has that name.
 
     Raises:
-        CacheError: it cannot be written.
+        CacheError: the folder cannot be written.
     """
     assert spec.weights is not None
     target = folder / spec.weights.filename
@@ -161,11 +159,11 @@ def _check(path: Path, source: WeightsSource, advice: str) -> Path:
 def _beside_spec(source: WeightsSource, root: Path | None) -> Path:
     path = (root or Path()) / source.uri  # an absolute path, allowed in specs made in code, replaces the root
     if not path.is_file():
-        raise WeightsError(f"The weight file {path} is missing. Restore the folder it belongs to.")
+        raise WeightsError(f"The weight file {path} is missing. Restore its folder.")
     return _check(path, source, "Restore the file, or save the tagger again.")
 
 
-# === Places that need no network ===
+# === Local sources ===
 
 
 def _cache_path(source: WeightsSource) -> Path:
@@ -174,14 +172,14 @@ def _cache_path(source: WeightsSource) -> Path:
 
 def _from_cache(source: WeightsSource) -> Path | None:
     path = _cache_path(source)
-    with contextlib.suppress(OSError):  # not there or not readable: fetching it will say why
+    with contextlib.suppress(OSError):  # missing or unreadable; a download reports the reason
         for part in path.parent.glob(f".*{PART}*"):
             if time.time() - part.stat().st_mtime > _ABANDONED:
                 part.unlink()
     with contextlib.suppress(OSError):
         if sha256_of(path) == source.sha256:
             return path
-        _log.warning("%s in the cache is damaged and will be fetched again.", path)
+        _log.warning("%s in the cache is damaged; fetching it again.", path)
     return None
 
 
@@ -200,14 +198,14 @@ def _mirror() -> str:
 
 
 def _mirror_folder() -> Path | None:
-    """The mirror, if it is a folder."""
+    """Return the mirror if it is a folder."""
     mirror = _mirror()
     if not mirror or mirror.startswith(("http://", "https://")):
         return None
     folder = os.path.expanduser(mirror)
     if not os.path.isdir(folder):
         raise WeightsError(
-            f"KERAS_MUSICTAG_MIRROR must be a folder or an http(s) address; got {mirror!r}, which is neither. "
+            f"KERAS_MUSICTAG_MIRROR must be an existing folder or an http(s) address; got {mirror!r}. "
             "Correct or unset it."
         )
     return Path(folder)
@@ -217,19 +215,20 @@ def _from_mirror_folder(source: WeightsSource) -> Path | None:
     folder = _mirror_folder()
     if folder is None:
         return None
-    named = []
+    wrong = None
     for path in _candidates(folder, source):
         with contextlib.suppress(OSError):  # unreadable
             if sha256_of(path) == source.sha256:
                 return path
-            named += [path] if path.name == source.filename else []
-    if named:
-        _log.warning("%s in the mirror has another sha256 than the spec pins; it is not used.", named[0])
+            if wrong is None and path.name == source.filename:
+                wrong = path
+    if wrong is not None:
+        _log.warning("%s in the mirror does not have the sha256 that the spec pins; it is not used.", wrong)
     return None
 
 
 def _candidates(folder: Path, source: WeightsSource) -> Iterator[Path]:
-    """Files of the right name, then those of the right size: who downloads by hand gets the name of the address."""
+    """Yield the files with the expected name, then those with the expected size, which may be manual downloads."""
     files = sorted(Path(parent, name) for parent, _, names in os.walk(folder) for name in names)
     yield from (path for path in files if path.name == source.filename)
     for path in files:
@@ -238,23 +237,23 @@ def _candidates(folder: Path, source: WeightsSource) -> Iterator[Path]:
                 yield path
 
 
-# === Places that need one ===
+# === Remote sources ===
 
 
 def _from_mirror_server(source: WeightsSource) -> Path | None:
     mirror = _mirror()
-    # Weights on the Hub are all of one name; HF_ENDPOINT is the mirror for them.
+    # Weights on the Hub all have the same file name; their mirror is HF_ENDPOINT.
     if not mirror.startswith(("http://", "https://")) or source.kind == "hub" or is_offline():
         return None
     try:
         return _download(f"{mirror.rstrip('/')}/{source.filename}", source)
     except (transfers.TransferError, CorruptWeightsError) as error:
-        _log.warning("The mirror did not deliver %s, trying %s. %s", source.filename, source.uri, error)
+        _log.warning("%s could not be fetched from the mirror; trying %s. %s", source.filename, source.uri, error)
         return None
 
 
 def _from_addresses(spec: ModelSpec, source: WeightsSource) -> Path:
-    """Fetch from the first address that delivers."""
+    """Fetch from the first address that works."""
     if source.kind == "hub" and not source.mirrors:
         return _from_hub(source.uri, source)
     if is_offline():
@@ -271,7 +270,7 @@ def _from_addresses(spec: ModelSpec, source: WeightsSource) -> Path:
         except CorruptWeightsError as error:
             if not source.mirrors:
                 raise
-            problems.append(f"{address} is another file than the spec pins")
+            problems.append(f"{address} is not the file the spec pins")
             _log.warning("%s", error)
         except CacheError:
             raise
@@ -285,18 +284,18 @@ def _from_addresses(spec: ModelSpec, source: WeightsSource) -> Path:
 
 def _advice(spec: ModelSpec) -> str:
     return (
-        f"On a machine with internet run `keras-musictag download {spec.name} --to FOLDER`, bring FOLDER here and set "
-        "KERAS_MUSICTAG_MIRROR to it."
+        f"On a machine with internet, run `keras-musictag download {spec.name} --to FOLDER`; copy FOLDER to this "
+        "machine and set KERAS_MUSICTAG_MIRROR to it."
     )
 
 
 def _download(url: str, source: WeightsSource) -> Path:
-    """Fetch by URL into the cache.
+    """Download a file by URL into the cache.
 
     Raises:
-        transfers.TransferError: it cannot be had there.
-        CorruptWeightsError: something else was sent. Nothing is kept.
-        CacheError: it cannot be stored.
+        transfers.TransferError: the download failed.
+        CorruptWeightsError: the file does not have the pinned sha256. It is not kept.
+        CacheError: the file cannot be stored.
     """
     path = _cache_path(source)
     part = temporary_name(path)
@@ -306,9 +305,9 @@ def _download(url: str, source: WeightsSource) -> Path:
         actual, received = sha256_of(part), transfers.size_of(part)
         if actual != source.sha256:
             raise CorruptWeightsError(
-                f"What {url} sent has the sha256 {actual}, expected {source.sha256} ({received} bytes, "
-                f"expected {source.size or 'any number'}). Nothing was kept. Try again; if it persists, a proxy sends "
-                "something else or the file has changed: report it."
+                f"The file from {url} has the sha256 {actual}, expected {source.sha256} ({received} bytes, "
+                f"expected {source.size or 'any number'}). Nothing was kept. Try again; if the error persists, a proxy "
+                "changes the file or it has been replaced: report it."
             )
         transfers.finish(part, path)
     except transfers.ContentError as error:
@@ -316,7 +315,7 @@ def _download(url: str, source: WeightsSource) -> Path:
     except CacheError:
         raise
     except OSError as error:
-        # Windows refuses to replace a file that another process has open: then that process was faster.
+        # Windows cannot replace a file that another process has open; that process has then stored it.
         found = _from_cache(source)
         if found is None:
             raise cache_error(path.parent, error, "KERAS_MUSICTAG_CACHE") from error
@@ -327,18 +326,20 @@ def _download(url: str, source: WeightsSource) -> Path:
 
 
 def _from_hub(address: str, source: WeightsSource) -> Path:
-    """The weight file of a Hub repository; a copy that rotted in the Hub's cache is fetched again, once."""
+    """Fetch the weight file of a Hub repository; a damaged copy in the Hub's cache is fetched again, once."""
     repo, revision = parse_hub_uri(address)
     path = hub_file(repo, revision, source.filename)
     if is_offline():
-        return _check(path, source, "Switch offline mode off once to fetch it again.")
+        return _check(path, source, "Turn offline mode off once to fetch it again.")
     if sha256_of(path) != source.sha256:
         _log.warning("%s in the Hub's cache is not the file the spec pins; fetching it again.", path)
         forget(path)
         path = hub_file(repo, revision, source.filename)
     try:
         return _check(
-            path, source, "It was removed from the cache. Try again; if it persists, tell the repository's owner."
+            path,
+            source,
+            "It was removed from the cache. Try again; if the error persists, tell the repository's owner.",
         )
     except CorruptWeightsError:
         forget(path)

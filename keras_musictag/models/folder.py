@@ -1,4 +1,4 @@
-"""From a network and its spec to the folder that `load` reads: see `Tagger.save`."""
+"""Saving of a network and its spec as a folder that `load` reads; see `Tagger.save`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _CARD = "README.md"
 
 EXPORT_FILE = "export.json"
-# Format of an export -> its files, in the order that runtimes take them.
+# Format of an export -> its files, in the order of the runtime's arguments.
 MODEL_FILES: dict[str, tuple[str, ...]] = {
     "onnx": ("model.onnx",),
     "litert": ("model.tflite",),
@@ -32,39 +32,39 @@ EXPORT_FILES = frozenset({EXPORT_FILE, *(name for files in MODEL_FILES.values() 
 
 
 def save(core: keras.Model, spec: ModelSpec, folder: Path, *, overwrite: bool) -> Path:
-    """Write the network's weights, its spec and a card, all of them or nothing.
+    """Write a network's weights, its spec and a model card, atomically.
 
     Args:
         core: the network.
-        spec: what is true of it; its `weights` become the file that is written.
-        folder: where to.
-        overwrite: replace a tagger that is there; other files in its folder stay.
+        spec: spec of the model; its `weights` are replaced by the written file.
+        folder: target folder.
+        overwrite: replace a saved tagger in the folder; its other files are kept.
 
     Returns:
         The folder.
 
     Raises:
-        CacheError: it cannot be written, or something else is there.
+        CacheError: the folder cannot be written, or exists and may not be overwritten.
     """
     is_tagger = (folder / SPEC_FILE).is_file()
     if folder.exists() and not (overwrite and is_tagger):
         advice = "Pass overwrite=True to replace it." if is_tagger else "Choose another folder."
         raise CacheError(f"{folder} already exists. {advice}")
-    with new_folder(folder, EXPORT_FILES) as new:  # an export that stayed would be what is loaded
+    with new_folder(folder, EXPORT_FILES) as new:  # `load` would prefer an old export
         _write(core, spec, new, folder.name)
     return folder
 
 
 @contextlib.contextmanager
 def new_folder(folder: Path, replaced: Container[str] = ()) -> Iterator[Path]:
-    """A folder to fill, which takes its place when the block ends without an exception, and vanishes otherwise.
+    """Yield a temporary folder that replaces `folder` when the block ends, or is removed if it raises.
 
     Args:
-        folder: the place. Files that are there stay, unless they have a new version.
-        replaced: names of files that do not stay.
+        folder: target folder. Existing files are kept unless the new folder has a file of the same name.
+        replaced: names of existing files that are removed.
 
     Raises:
-        CacheError: it cannot be written.
+        CacheError: the folder cannot be written.
     """
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -85,10 +85,10 @@ def new_folder(folder: Path, replaced: Container[str] = ()) -> Iterator[Path]:
 
 
 def save_into(core: keras.Model, spec: ModelSpec, folder: Path) -> None:
-    """Like `save`, into a folder that has other files: each of the three is replaced, the spec last.
+    """Write the same files as `save` into an existing folder, replacing one after the other, the spec last.
 
     Raises:
-        CacheError: one of them cannot be written.
+        CacheError: a file cannot be written.
     """
     try:
         with tempfile.TemporaryDirectory(dir=folder, prefix=".new.") as scratch:
@@ -104,7 +104,7 @@ def save_into(core: keras.Model, spec: ModelSpec, folder: Path) -> None:
 
 
 def _write(core: keras.Model, spec: ModelSpec, folder: Path, name: str) -> None:
-    """The three files in an empty folder; `name` is what the card calls the folder."""
+    """Write weights, spec and card into an empty folder; the card calls the folder `name`."""
     source = weights.save_weights(core, folder / WEIGHTS_FILE)
     spec = dataclasses.replace(spec, weights=source, root=None)
     write_atomically(folder / SPEC_FILE, spec.to_json().encode())

@@ -1,7 +1,7 @@
-"""What a model hears, as data: how sound is resampled, turned into log-mels and cut into windows.
+"""Specs of a model's front end: resampling, log-mel spectrogram and windows.
 
-Names are those of librosa, torchaudio and Kaldi for the same thing. Units: rates and frequencies in Hz, lengths of STFT
-windows in samples, lengths of model windows in frames of `hop_length` samples.
+Names follow librosa, torchaudio and Kaldi. Units: rates and frequencies in Hz, lengths of STFT windows in samples,
+lengths of model windows in frames of `hop_length` samples.
 """
 
 from __future__ import annotations
@@ -21,54 +21,53 @@ WINDOWS = ("hann", "hamming", "blackman", "boxcar")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AudioSpec:
-    """How a sound becomes samples.
+    """Sample rate and resampler.
 
     Attributes:
         sr: sample rate in Hz that the model was trained at.
-        resampler: soxr quality, in librosa's words. The choice is audible to a model: it moves the top mel bands
-            by up to 1.9 log10 units.
+        resampler: soxr quality, as in librosa. It changes the highest mel bands by up to 1.9 log10 units.
     """
 
     sr: int
     resampler: str = "soxr_hq"
 
     def __post_init__(self) -> None:
-        """Reject rates and resamplers that cannot be."""
+        """Validate the sample rate and the resampler."""
         require_count("audio.sr", self.sr, 1000, 1_000_000)
         require_choice("audio.resampler", self.resampler, ("soxr_vhq", "soxr_hq", "soxr_mq", "soxr_lq", "soxr_qq"))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MelSpec:
-    """The numbers of a log-mel spectrogram: librosa's names, and librosa's defaults but for `center` and `top_db`.
+    """Parameters of a log-mel spectrogram, with librosa's names and defaults except for `center` and `top_db`.
 
     Attributes:
         n_fft: FFT length in samples.
         hop_length: samples from one frame to the next.
         n_mels: mel bands.
-        win_length: window length in samples, `None` for `n_fft`; shorter ones are padded with zeros on both sides.
+        win_length: window length in samples, `None` for `n_fft`; shorter windows are zero-padded on both sides.
         window: window function (`scipy.signal.get_window` name).
-        periodic: whether the window is periodic (librosa, and torch's default) or symmetric.
+        periodic: whether the window is periodic (as in librosa and, by default, torch) or symmetric.
         center: pad each model window by `n_fft // 2` samples on both sides, so that its frame `t` is centred on its
-            sample `t * hop_length`. By default the track is padded once, as a whole, before windows are cut.
-        pad_mode: how `center` pads: `"constant"` (zeros) or `"reflect"`.
-        preemphasis_coefficient: Kaldi's: `x[t] - coefficient * x[t - 1]` takes the place of `x[t]`, and the first
-            sample of a window, which has none before it, is dropped. 0 leaves the sound as it is.
+            sample `t * hop_length`. By default the whole track is padded once, before windows are cut.
+        pad_mode: padding of `center`: `"constant"` (zeros) or `"reflect"`.
+        preemphasis_coefficient: Kaldi's pre-emphasis: `x[t]` becomes `x[t] - coefficient * x[t - 1]`, and the first
+            sample of a window is dropped. 0 for none.
         fmin: lowest frequency in Hz.
         fmax: highest frequency in Hz, `None` for half the sample rate.
-        htk: HTK's mel formula instead of Slaney's.
-        norm: `"slaney"` divides each filter by its bandwidth in Hz, `None` leaves peaks at 1.
-        mel_banks: `"librosa"` for triangles over frequencies in Hz (torchaudio's too), `"kaldi"` for triangles over
-            mels, without the bin at half the sample rate; these need `htk=True` and `norm=None`.
+        htk: use HTK's mel formula instead of Slaney's.
+        norm: `"slaney"` divides each filter by its bandwidth in Hz; `None` leaves peaks at 1.
+        mel_banks: `"librosa"` for triangles over frequencies in Hz (also torchaudio's), `"kaldi"` for triangles over
+            mels, without the bin at half the sample rate, which need `htk=True` and `norm=None`.
         power: exponent of the magnitude, 2.0 for power.
         scaling: `"db"` is `librosa.power_to_db`, `"amplitude_to_db"` is `librosa.amplitude_to_db` (the mel power is
             squared before the logarithm), `"log10"` is `log10(1 + gain * mel)`, `"log"` is
-            `(ln(mel + log_offset) - mean) / std`, `None` leaves power.
-        ref: 0 dB in the dB scalings.
+            `(ln(mel + log_offset) - mean) / std`, `None` is mel power.
+        ref: reference of the dB scalings, in mel power.
         amin: floor of the dB scalings, in mel power.
-        top_db: dynamic range kept by the dB scalings, per clip; `None` keeps all.
-        gain: factor in the `"log10"` scaling.
-        log_offset, mean, std: numbers of the `"log"` scaling.
+        top_db: dynamic range of the dB scalings per clip; `None` for no limit.
+        gain: factor of the `"log10"` scaling.
+        log_offset, mean, std: parameters of the `"log"` scaling.
     """
 
     n_fft: int = 2048
@@ -96,7 +95,7 @@ class MelSpec:
     std: float = 1.0
 
     def __post_init__(self) -> None:
-        """Reject numbers that no spectrogram can have."""
+        """Validate the parameters."""
         require_count("mel.n_fft", self.n_fft, 2, 2**16)
         require_count("mel.hop_length", self.hop_length, 1, 2**16)
         require_count("mel.n_mels", self.n_mels, 1, 2**12)
@@ -104,7 +103,8 @@ class MelSpec:
         if self.win_length is not None:
             require_count("mel.win_length", self.win_length)
             require(
-                self.win_length <= self.n_fft, f"mel.win_length {self.win_length} is longer than n_fft {self.n_fft}."
+                self.win_length <= self.n_fft,
+                f"mel.win_length must be at most n_fft={self.n_fft}; got {self.win_length}.",
             )
         require_choice("mel.window", self.window, WINDOWS)
         for field in ("htk", "periodic", "center"):
@@ -133,37 +133,40 @@ class MelSpec:
         )
         require(self.top_db is None or self.top_db >= 0, f"mel.top_db must not be negative; got {self.top_db!r}.")
         require(self.fmin >= 0, f"mel.fmin must not be negative; got {self.fmin!r}.")
-        require(self.fmax is None or self.fmax > self.fmin, f"mel.fmax {self.fmax!r} is not above fmin {self.fmin!r}.")
+        require(
+            self.fmax is None or self.fmax > self.fmin,
+            f"mel.fmax must be above fmin={self.fmin!r}; got {self.fmax!r}.",
+        )
 
     @property
     def lost_samples(self) -> int:
-        """Samples that pre-emphasis drops at the beginning."""
+        """Number of samples that pre-emphasis drops at the beginning."""
         return 1 if self.preemphasis_coefficient else 0
 
     @property
     def padding(self) -> int:
-        """Samples that `center` adds at each end."""
+        """Number of samples that `center` adds at each end."""
         return self.n_fft // 2 if self.center else 0
 
     def frames(self, samples: int) -> int:
-        """Frames that a window of so many samples has; below 1 if it is too short for one."""
+        """Return the number of frames of a window; below 1 if it is shorter than one frame."""
         return 1 + (samples - self.lost_samples + 2 * self.padding - self.n_fft) // self.hop_length
 
     def least_samples(self, frames: int) -> int:
-        """The shortest window that has so many frames, in samples."""
+        """Return the length in samples of the shortest window with so many frames."""
         return (frames - 1) * self.hop_length + self.n_fft - 2 * self.padding + self.lost_samples
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class WindowSpec:
-    """How a track is cut into the windows the network sees.
+    """Length of the windows of a track and the treatment of the remainder and of short tracks.
 
     Attributes:
         frames: spectrogram frames per window.
-        samples: samples per window, if windows are centred one by one (`mel.center`); else they follow from `frames`.
-        remainder: what a track leaves over after whole windows: `"drop"` it (as musicnn was published) or `"align"`
-            one more window with the track's end.
-        short: what becomes of a track shorter than a window: `"repeat"` it until it fills one, or `"pad"` with zeros.
+        samples: samples per window if `mel.center`; otherwise `frames` determines them.
+        remainder: `"drop"` the remainder of a track after whole windows (as in the published musicnn), or `"align"` one
+            more window with the end of the track.
+        short: `"repeat"` a track shorter than a window until it fills one, or `"pad"` it with zeros.
     """
 
     frames: int
@@ -172,7 +175,7 @@ class WindowSpec:
     samples: int | None = None
 
     def __post_init__(self) -> None:
-        """Reject unknown policies."""
+        """Validate the lengths and the policies."""
         require_count("window.frames", self.frames, 1, 2**20)
         if self.samples is not None:
             require_count("window.samples", self.samples, 1, 2**26)
@@ -181,36 +184,35 @@ class WindowSpec:
 
 
 def check_together(audio: AudioSpec, mel: MelSpec, window: WindowSpec) -> None:
-    """Refuse parts that do not fit one another.
+    """Validate that the parts of a front end fit each other.
 
     Raises:
-        SpecError: a band above half the sample rate, or windows whose samples do not give their frames.
+        SpecError: `mel.fmax` is above half the sample rate, or `window.samples` does not match `window.frames`.
     """
     require(
         mel.fmax is None or mel.fmax <= audio.sr / 2,
-        f"mel.fmax {mel.fmax!r} is above half the sample rate {audio.sr}.",
+        f"mel.fmax must be at most half the sample rate {audio.sr}; got {mel.fmax!r}.",
     )
     if not mel.center:
         require(
             window.samples is None,
-            f"window.samples is for windows that are centred one by one (mel.center); got {window.samples!r}. Leave it "
-            "out.",
+            f"window.samples must be None unless mel.center is true; got {window.samples!r}.",
         )
         return
-    require(window.samples is not None, "mel.center needs window.samples, the samples per window; got None.")
+    require(window.samples is not None, "mel.center=True needs window.samples, the samples per window; got None.")
     assert window.samples is not None
     require(
         mel.frames(window.samples) == window.frames,
-        f"window.samples {window.samples} give {mel.frames(window.samples)} frames, not window.frames {window.frames}.",
+        f"window.samples={window.samples} gives {mel.frames(window.samples)} frames, but window.frames is "
+        f"{window.frames}.",
     )
     require(
         mel.pad_mode == "constant" or window.samples - mel.lost_samples > mel.padding,
-        f"window.samples {window.samples} are too few to be padded by {mel.padding} with pad_mode='reflect'.",
+        f"window.samples={window.samples} is too short to be padded by {mel.padding} with pad_mode='reflect'.",
     )
 
 
-# Fields younger than the first tables and caches. At their defaults they change nothing and are left out of digests, so
-# that what was computed before they existed is still recognised.
+# Fields added after the first release of digests. At their defaults they are left out, so that old digests stay valid.
 _LATER = {
     "mel": ("periodic", "center", "pad_mode", "preemphasis_coefficient", "mel_banks", "log_offset", "mean", "std"),
     "window": ("samples",),
@@ -218,7 +220,7 @@ _LATER = {
 
 
 def identifying_fields(audio: AudioSpec, mel: MelSpec, window: WindowSpec) -> dict[str, dict[str, Any]]:
-    """The fields of a front end that tell it from others, for digests.
+    """Return the fields that identify a front end, for digests.
 
     Example:
         >>> identifying_fields(AudioSpec(sr=16000), MelSpec(), WindowSpec(frames=96))["window"]

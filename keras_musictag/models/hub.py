@@ -1,14 +1,14 @@
-"""A tagger onto the Hugging Face Hub, from where `load` reads it: see `push`.
+"""Upload of taggers to the Hugging Face Hub; see `push`.
 
-All files arrive in one commit or not at all. The client's `upload_folder` does not promise that: from huggingface_hub 2
-on it may spread a folder over several commits. `create_commit` does.
+All files are uploaded in one commit with `create_commit`. From huggingface_hub 2 on, `upload_folder` may split a folder
+into several commits.
 """
 
 from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 
 _CARD = "README.md"
-_NO_CONTENT = {_CARD, ".gitattributes", ".gitignore", "LICENSE", "LICENSE.md"}  # what an empty repository may have
-_LOGIN = "Run `hf auth login`, set HF_TOKEN, or pass token=, with a token that may write"
+_NO_CONTENT = {_CARD, ".gitattributes", ".gitignore", "LICENSE", "LICENSE.md"}  # files of an empty repository
+_LOGIN = "Run `hf auth login`, set HF_TOKEN or pass token= with a token that has write access"
 
 
 class UploadError(MusicTagError, OSError):
-    """The Hub refused, broke off or could not be reached, or the repository must not be written."""
+    """The Hub refused the upload, failed or could not be reached, or the repository must not be overwritten."""
 
 
 class Uploadable(Protocol):
@@ -36,7 +36,7 @@ class Uploadable(Protocol):
     spec: ModelSpec
 
     def save(self, folder: str | os.PathLike[str]) -> Path:
-        """Write the folder that is uploaded."""
+        """Write the folder to upload."""
 
 
 def push(
@@ -51,28 +51,29 @@ def push(
 ) -> str:
     """Upload `spec.json`, `weights.safetensors` and a model card, as `Tagger.save` writes them, in one commit.
 
-    The repository is made if there is none. One that has a tagger gets a new commit, and its older commits stay; one
-    that has anything else is refused, and so is a public one where a private one is asked for.
+    The repository is created if it does not exist. In a repository with a tagger, a commit is added and older commits
+    are kept. A repository with other content is rejected, and so is a public one with `private=True`.
 
     Args:
-        tagger: what to upload, as it is now.
+        tagger: tagger to upload.
         repo_id: `"org/repo"`.
-        private: a new repository is for its owner only; else it is what its owner's settings say, usually public.
-        branch: to commit to; made if there is none. By default `main`.
-        commit_message: one line; by default names the model.
-        token: of the Hub; by default that of `hf auth login` or HF_TOKEN.
-        exist_ok: the repository may exist.
+        private: make a new repository private; by default the settings of its owner decide, usually public.
+        branch: branch to commit to, created if missing; by default `main`.
+        commit_message: message of the commit; by default it names the model.
+        token: token of the Hub; by default that of `hf auth login` or HF_TOKEN.
+        exist_ok: whether the repository may exist.
 
     Returns:
-        `hf://org/repo@commit`, which `load` reads and which never changes.
+        `hf://org/repo@commit`, an address for `load` whose content never changes.
 
     Raises:
-        SpecError: no such name can be on the Hub.
-        UploadError: offline mode, no token, no permission, another kind of repository, or the Hub fails.
+        SpecError: the name is not valid on the Hub.
+        UploadError: offline mode is on, there is no token or permission, the repository is unsuitable, or the Hub
+            fails.
         CacheError, CorruptWeightsError: the tagger cannot be saved.
     """
-    wanted = _address(repo_id, branch)
-    token = _token(wanted, token)
+    address = _address(repo_id, branch)
+    token = _token(address, token)
     with tempfile.TemporaryDirectory(prefix="keras_musictag.") as scratch:
         folder = tagger.save(Path(scratch) / "tagger")
         message = commit_message or f"{tagger.spec.name}, uploaded by keras_musictag"
@@ -81,22 +82,22 @@ def push(
 
             api = HfApi(token=token, library_name="keras_musictag")
             api.create_repo(repo_id, private=private or None, exist_ok=exist_ok)
-            _require_fit(api, wanted, repo_id, private)
+            _check_repository(api, address, repo_id, private)
             if branch is not None:
                 api.create_branch(repo_id, branch=branch, exist_ok=True)
             commit = _commit(api, folder, repo_id, branch, message)
         except MusicTagError:
             raise
-        except Exception as error:  # the client lets pass what its HTTP library raises, and that library changes
-            raise _upload_error(error, wanted) from error
+        except Exception as error:  # the client also raises exceptions of its HTTP library, which varies
+            raise _upload_error(error, address) from error
     return f"hf://{repo_id}@{commit}"
 
 
-# === Before anything is sent ===
+# === Arguments ===
 
 
 def _address(repo_id: str, branch: str | None) -> str:
-    """The Hub address of what is to be written, if it can be one."""
+    """Validate and join the parts of the Hub address."""
     address = f"hf://{repo_id}" + ("" if branch is None else f"@{branch}")
     try:
         parsed = parse_hub_uri(address)
@@ -104,51 +105,51 @@ def _address(repo_id: str, branch: str | None) -> str:
         parsed = None
     if parsed != (repo_id, branch):
         raise SpecError(
-            f"repo_id must be org/repo, e.g. 'ann/my-tagger', and branch a name like 'v2'; got {repo_id!r} and "
+            f"repo_id must be org/repo, e.g. 'ann/my-tagger', and branch a name, e.g. 'v2'; got {repo_id!r} and "
             f"{branch!r}."
         )
     return address
 
 
-def _token(wanted: str, token: str | None) -> str:
+def _token(address: str, token: str | None) -> str:
     if is_offline():
         raise UploadError(
-            f"{wanted} cannot be uploaded: offline mode is on. Unset HF_HUB_OFFLINE and KERAS_MUSICTAG_OFFLINE, or "
-            "save() it and push the folder later."
+            f"{address} cannot be uploaded: offline mode is on. Unset HF_HUB_OFFLINE and KERAS_MUSICTAG_OFFLINE, or "
+            "save() the tagger and push the folder later."
         )
     if token is None:
         from huggingface_hub import get_token
 
         try:
             token = get_token()
-        except Exception as error:  # of keyless logins, each of its own kind
-            raise _upload_error(error, wanted) from error
+        except Exception as error:  # keyless logins raise various exceptions
+            raise _upload_error(error, address) from error
     if not token:
-        raise UploadError(f"{wanted} cannot be uploaded: no token was found. {_LOGIN}.")
+        raise UploadError(f"{address} cannot be uploaded: no token was found. {_LOGIN}.")
     return token
 
 
-# === Sending ===
+# === Upload ===
 
 
-def _require_fit(api: HfApi, wanted: str, repo_id: str, private: bool) -> None:
-    """Raise if the repository holds something else than a tagger, or if all the world could read what is private."""
+def _check_repository(api: HfApi, address: str, repo_id: str, private: bool) -> None:
+    """Raise if the repository has other content than a tagger, or is public and should be private."""
     info = api.model_info(repo_id)
     names = {file.rfilename for file in info.siblings or ()}
     if names - _NO_CONTENT and SPEC_FILE not in names:
         raise UploadError(
-            f"{wanted} was not uploaded: the repository holds something else than a tagger "
-            f"({_some(names - _NO_CONTENT)}). Choose another name."
+            f"{address} was not uploaded: the repository has other content than a tagger "
+            f"({_first(names - _NO_CONTENT)}). Choose another name."
         )
     if private and info.private is False:
         raise UploadError(
-            f"{wanted} was not uploaded: private=True was asked for, but the repository exists and is public. Make it "
+            f"{address} was not uploaded: private=True was passed, but the repository exists and is public. Make it "
             "private in its settings on the Hub, or choose another name."
         )
 
 
 def _commit(api: HfApi, folder: Path, repo_id: str, branch: str | None, message: str) -> str:
-    """Upload the files of a saved tagger; returns the commit they are in."""
+    """Upload the files of a saved tagger and return the id of the commit."""
     from huggingface_hub import CommitOperationAdd
 
     card = cards.model_card(ModelSpec.from_folder(folder), f"hf://{repo_id}")
@@ -160,45 +161,44 @@ def _commit(api: HfApi, folder: Path, repo_id: str, branch: str | None, message:
     return str(api.create_commit(repo_id, operations, commit_message=message, revision=branch).oid)
 
 
-def _some(names: Iterable[str]) -> str:
-    first, *more = sorted(names)
-    return ", ".join([first, *more[:2], *(["..."] if more[2:] else [])])
+def _first(names: Collection[str]) -> str:
+    return ", ".join(sorted(names)[:3]) + (", ..." if len(names) > 3 else "")
 
 
-# === Failures ===
+# === Errors ===
 
 
-def _upload_error(error: Exception, wanted: str) -> SpecError | UploadError:
-    """What a failure of the Hub's client means to its user."""
+def _upload_error(error: Exception, address: str) -> SpecError | UploadError:
+    """Translate an exception of the Hub's client."""
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     if isinstance(error, HFValidationError):
-        return SpecError(f"{wanted}: this cannot be the name of a repository on the Hub ({_first_line(error)}).")
+        return SpecError(f"{address} is not a valid name of a repository on the Hub ({_first_line(error)}).")
     causes = [error]
     while isinstance(cause := causes[-1].__cause__, Exception):
         causes.append(cause)
-    # The client wraps what happens to one file of several.
-    refused = next((cause for cause in causes if isinstance(cause, HfHubHTTPError)), None)
-    said = _first_line(refused or causes[-1])
-    status = 0 if refused is None else refused.response.status_code
-    if not status or status >= 500:  # the answer to a commit that was made may be lost
-        problem = "the Hub failed" if status else "the Hub could not be reached or broke off"
-        advice = "Try again: all files arrive together or not at all"
-        if "xet" in said:  # huggingface_hub asks for it whether or not the Hub has it
+    # The client wraps errors of single files.
+    http_error = next((cause for cause in causes if isinstance(cause, HfHubHTTPError)), None)
+    reason = _first_line(http_error or causes[-1])
+    status = 0 if http_error is None else http_error.response.status_code
+    if not status or status >= 500:
+        problem = "the Hub failed" if status else "the Hub could not be reached or broke the connection"
+        advice = "Try again: all files are uploaded together or not at all"
+        if "xet" in reason:  # huggingface_hub uses Xet even if the Hub does not have it
             advice += ". For a Hub without Xet storage, set HF_HUB_DISABLE_XET=1"
     elif status == 401:
         problem, advice = "the Hub refused the token", _LOGIN
     elif status == 403:
-        problem = "the token may not write there"
-        advice = "Check the name, and that the token has the role 'write'; `hf auth whoami` tells whose it is"
+        problem = "the token has no write access to the repository"
+        advice = "Check the name, and that the token has the role 'write'; `hf auth whoami` shows its owner"
     elif status == 404:
-        problem = "the token sees no model repository of that name"
-        advice = "Check it; if a data set or a Space has the name, choose another"
+        problem = "no model repository with this name is visible to the token"
+        advice = "Check the name; if a data set or a Space has it, choose another"
     elif status == 409:
-        problem, advice = "the repository exists already", "Pass exist_ok=True, or choose another name"
+        problem, advice = "the repository already exists", "Pass exist_ok=True, or choose another name"
     else:
-        problem, advice = "the Hub did not take it", "Nothing was committed"
-    return UploadError(f"{wanted} was not uploaded: {problem} ({said}). {advice}.")
+        problem, advice = "the Hub refused the upload", "Nothing was committed"
+    return UploadError(f"{address} was not uploaded: {problem} ({reason}). {advice}.")
 
 
 def _first_line(error: Exception) -> str:

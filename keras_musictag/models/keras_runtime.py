@@ -1,7 +1,6 @@
-"""Keras models on NumPy arrays: compiled once, then called.
+"""Inference with Keras models on NumPy arrays by a compiled function.
 
-`keras.Model.predict` builds a data pipeline for every call: 56 ms for one clip whose network takes 13. Calling the
-model inside a compiled function costs the network and little else.
+`keras.Model.predict` builds a data pipeline for every call: it takes 56 ms for a clip whose network takes 13 ms.
 """
 
 from __future__ import annotations
@@ -18,9 +17,9 @@ if TYPE_CHECKING:
 
 
 class KerasRuntime:
-    """A Keras model as a compiled function from array to array, on whichever backend Keras runs.
+    """A Keras model as a compiled function from array to array, on TensorFlow, JAX or PyTorch.
 
-    Batch norms are folded into convolutions; variables stay those of the model, so what is done to them later counts.
+    Batch norms are folded into convolutions. The variables are those of the model, so later changes take effect.
 
     Args:
         model: functional model with one input.
@@ -33,10 +32,11 @@ class KerasRuntime:
     """
 
     def __init__(self, model: keras.Model) -> None:
-        """Choose the backend's way of compiling.
+        """Compile the model with the backend.
 
         Raises:
             ForkedProcessError: Keras was started before this process was forked.
+            ValueError: the backend is not supported.
         """
         check_process()
         import keras
@@ -44,7 +44,7 @@ class KerasRuntime:
         compilers = {"tensorflow": _tensorflow, "jax": _jax, "torch": _torch}
         backend = keras.backend.backend()
         if backend not in compilers:
-            raise ValueError(f"KERAS_BACKEND must be tensorflow, jax or torch to run models; it is {backend!r}.")
+            raise ValueError(f"KERAS_BACKEND must be tensorflow, jax or torch; got {backend!r}.")
         self.backend = backend
         from .folding import folded
 
@@ -52,7 +52,7 @@ class KerasRuntime:
             self._call = compilers[backend](folded(model))
 
     def predict(self, batch: np.ndarray) -> np.ndarray:
-        """Outputs for a batch: float32 in, float32 out.
+        """Return the outputs for a batch, as float32.
 
         Raises:
             ForkedProcessError: Keras was started before this process was forked.
@@ -68,14 +68,14 @@ _Call = Callable[[np.ndarray], np.ndarray]
 def _tensorflow(model: keras.Model) -> _Call:
     import tensorflow as tf
 
-    # The batch dimension stays open, so there is one trace however many windows a track has.
+    # With an open batch dimension, the function is traced once for all batch sizes.
     shape = tf.TensorSpec((None, *model.inputs[0].shape[1:]), tf.float32)
 
     @tf.function(input_signature=[shape], autograph=False)
     def call(batch: Any) -> Any:
         return model(batch, training=False)
 
-    # Traced once and called without TensorFlow's guard against retracing, which counts the functions of all taggers.
+    # Calling the function itself would warn about retracing if a process has several taggers.
     concrete = call.get_concrete_function()
 
     def run(batch: np.ndarray) -> np.ndarray:
@@ -92,9 +92,10 @@ def _jax(model: keras.Model) -> _Call:
         return model.stateless_call(trainable, frozen, batch, training=False)[0]
 
     def run(batch: np.ndarray) -> np.ndarray:
-        # JAX compiles for each shape: round the batch up to a power of two, so that there are few of them.
+        # JAX compiles for each shape. Padding the batch to a power of two keeps the number of shapes small.
         count = len(batch)
-        padded = np.pad(batch, [(0, (1 << (count - 1).bit_length()) - count)] + [(0, 0)] * (batch.ndim - 1))
+        padding = (1 << (count - 1).bit_length()) - count
+        padded = np.concatenate([batch, np.zeros((padding, *batch.shape[1:]), batch.dtype)])
         trainable = [variable.value for variable in model.trainable_variables]
         frozen = [variable.value for variable in model.non_trainable_variables]
         return np.asarray(call(trainable, frozen, padded))[:count]
@@ -113,10 +114,11 @@ def _torch(model: keras.Model) -> _Call:
 
 
 def limit_threads(threads: int) -> None:
-    """Let Keras' backend compute with so many threads, in the whole process.
+    """Set the number of threads of Keras' backend for the whole process.
 
     Raises:
-        ValueError: TensorFlow has started with another number, or the backend is JAX, which takes none.
+        ValueError: TensorFlow has already started with another number, or the backend is JAX, which has no such
+            setting.
     """
     import keras
 
@@ -128,7 +130,7 @@ def limit_threads(threads: int) -> None:
         return
     if backend != "tensorflow":
         raise ValueError(
-            f"threads={threads}: the backend {backend} takes no number of threads. Choose another runtime."
+            f"threads cannot be set for the backend {backend}; got threads={threads}. Choose another runtime."
         )
     import tensorflow as tf
 
@@ -136,6 +138,6 @@ def limit_threads(threads: int) -> None:
         tf.config.threading.set_intra_op_parallelism_threads(threads)
     except RuntimeError as error:
         raise ValueError(
-            f"threads={threads}: TensorFlow has started already and cannot change its number of threads. Load the "
-            "tagger with threads before anything else runs on TensorFlow, or choose another runtime."
+            f"threads={threads} cannot be set: TensorFlow has already started with another number of threads. Load the "
+            "tagger before anything else runs on TensorFlow, or choose another runtime."
         ) from error

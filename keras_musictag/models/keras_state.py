@@ -1,7 +1,7 @@
-"""What a tagger must not share with the rest of the process: Keras' global settings, and threads that a fork loses.
+"""Isolation from Keras' global settings, and detection of forked processes.
 
-A spec says in which precision its model computes. So whatever this package builds or runs is built and run with
-`floatx`, dtype policy and image data format at Keras' defaults; what the user has set comes back afterwards.
+Models are built and run with Keras' default `floatx`, dtype policy and image data format, so that results do not depend
+on the user's settings, which are restored afterwards.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from collections.abc import Iterator
 from ..errors import ForkedProcessError
 
 _lock = threading.Lock()
-_users = 0  # blocks of `default_settings` that are being executed, in all threads
-_set_by_user = ("float32", "channels_last")  # floatx and image data format, to be put back by the last of them
-_started_in: int | None = None  # process in which Keras has begun to compute
+_users = 0  # number of active `default_settings` blocks in all threads
+_set_by_user = ("float32", "channels_last")  # floatx and image data format, restored by the last active block
+_started_in: int | None = None  # id of the process in which Keras was started
 
 
 @contextlib.contextmanager
 def default_settings() -> Iterator[None]:
-    """Set `floatx`, dtype policy and image data format to Keras' defaults in a block, and back again after it.
+    """Use Keras' default `floatx`, dtype policy and image data format in a block.
 
-    Blocks may be nested, and several threads may be in one at a time: the dtype policy belongs to a thread, the two
-    others to the process, so the last thread to leave puts those back.
+    Blocks may be nested and used by several threads at the same time. The dtype policy is set per thread. The other two
+    are set per process, so the last active block restores them.
 
     Example:
         >>> import keras
@@ -44,7 +44,7 @@ def default_settings() -> Iterator[None]:
         if not _users:
             _set_by_user = (config.floatx(), config.image_data_format())
         _users += 1
-        policy = config.dtype_policy()  # in a thread that has none yet, this makes one of the user's floatx
+        policy = config.dtype_policy()  # created from the user's floatx on first access in a thread
         if config.floatx() != "float32":
             config.set_floatx("float32")
         if config.image_data_format() != "channels_last":
@@ -65,27 +65,27 @@ def default_settings() -> Iterator[None]:
 
 
 def check_process() -> None:
-    """Note that Keras computes in this process, or refuse to if it began to in the process that this one is a copy of.
+    """Record that Keras runs in this process, and raise if it was started before the process was forked.
 
-    A forked child has none of its parent's threads. TensorFlow, JAX and PyTorch would wait for theirs for ever.
+    A forked child does not have the threads of its parent, for which TensorFlow, JAX and PyTorch would wait forever.
 
     Raises:
-        ForkedProcessError: Keras has been used before the fork.
+        ForkedProcessError: Keras was used before the fork.
     """
     global _started_in
     if _started_in is None:
         _started_in = os.getpid()
     elif _started_in != os.getpid():
         raise ForkedProcessError(
-            f"Keras was started in process {_started_in}, of which this one, {os.getpid()}, is a forked copy without "
-            "its threads: a model would hang here. Start workers with multiprocessing.get_context('spawn') (PyTorch's "
-            "DataLoader: multiprocessing_context='spawn'), or load the tagger on another runtime, e.g. "
-            "load(..., runtime='onnxruntime'), which survives a fork."
+            f"Keras was started in process {_started_in}; this process, {os.getpid()}, was forked from it without its "
+            "threads, so a model would hang. Start workers with multiprocessing.get_context('spawn') (PyTorch's "
+            "DataLoader: multiprocessing_context='spawn'), or use another runtime, e.g. "
+            "load(..., runtime='onnxruntime'), which works after a fork."
         )
 
 
 def _renew_lock() -> None:
-    """Another thread of the parent may have held the lock when the process was copied."""
+    """Replace the lock after a fork, because another thread of the parent may have held it."""
     global _lock, _users
     _lock, _users = threading.Lock(), 0
 

@@ -1,4 +1,4 @@
-"""Preprocessing as Keras layers: waveform in, log-mel spectrogram out.
+"""Log-mel spectrogram as a Keras layer.
 
 Conventions: waveforms are float32 `(batch, samples)` in [-1, 1]; spectrograms are `(batch, mels, frames)`, the
 orientation of librosa and of Keras' own `MelSpectrogram`; frequencies are in Hz, lengths in samples.
@@ -34,9 +34,8 @@ Impl = Literal["fft", "conv"]
 class LogMelSpectrogram(keras.layers.Layer):
     """Log-mel spectrogram equal to librosa's, on every Keras backend.
 
-    Every clip is transformed on its own: what else is in the batch changes nothing. Nothing is trained and there are
-    no variables. The result is float32 whatever the global dtype policy says; the FFT itself runs in float64, as
-    librosa's does.
+    Clips of a batch are transformed independently. The layer has no variables. The result is float32 under any global
+    dtype policy; the FFT is computed in float64, as in librosa.
 
     Args:
         sr: sample rate in Hz.
@@ -46,31 +45,30 @@ class LogMelSpectrogram(keras.layers.Layer):
         window: `"hann"`, `"hamming"`, `"blackman"` or `"boxcar"`.
         periodic: whether the window is periodic or symmetric.
         center: pad `n_fft // 2` samples on both sides so that frame `t` is centred on sample `t * hop_length`.
-        pad_mode: how `center` pads: `"constant"` (zeros) or `"reflect"`.
-        preemphasis_coefficient: `x[t] - coefficient * x[t - 1]` takes the place of `x[t]` and the first sample is
-            dropped, before anything is padded; 0 leaves the sound as it is.
+        pad_mode: padding of `center`: `"constant"` (zeros) or `"reflect"`.
+        preemphasis_coefficient: `x[t]` becomes `x[t] - coefficient * x[t - 1]` and the first sample is dropped, before
+            padding; 0 for none.
         power: exponent of the magnitude.
         n_mels: mel bands.
         fmin: lowest frequency in Hz.
         fmax: highest frequency in Hz, `None` for `sr / 2`.
-        htk: HTK's mel formula instead of Slaney's.
+        htk: use HTK's mel formula instead of Slaney's.
         norm: `"slaney"` or `None`.
-        mel_banks: `"librosa"`, which are torchaudio's too, or `"kaldi"`, see `mel_filterbank`.
+        mel_banks: `"librosa"` (also torchaudio's) or `"kaldi"`, see `mel_filterbank`.
         scaling: `"db"` for `librosa.power_to_db`, `"amplitude_to_db"` for `librosa.amplitude_to_db`, `"log10"` for
             `log10(1 + gain * mel)`, `"log"` for `(ln(mel + log_offset) - mean) / std`, `None` for mel power.
-        ref: 0 dB.
+        ref: reference of the dB scalings, in mel power.
         amin: floor of the dB scalings, in mel power.
-        top_db: range kept below each clip's own maximum, `None` for all of it.
+        top_db: dynamic range below the maximum of each clip, `None` for no limit.
         gain: factor of the `"log10"` scaling.
-        log_offset, mean, std: numbers of the `"log"` scaling.
-        impl: `"fft"` is fastest; `"conv"` is a strided convolution with DFT kernels, for runtimes that have no usable
-            FFT.
+        log_offset, mean, std: parameters of the `"log"` scaling.
+        impl: `"fft"` is fastest; `"conv"` is a strided convolution with DFT kernels, for runtimes without a usable FFT.
 
     Input shape: `(batch, samples)`. Output shape: `(batch, n_mels, frames)`, float32.
 
     Raises:
-        ValueError: an unknown option.
-        InvalidSamplesError: input that is not `(batch, samples)` or shorter than one frame.
+        ValueError: an option is invalid.
+        InvalidSamplesError: the input is not `(batch, samples)` or is shorter than one frame.
 
     Example:
         >>> import numpy as np
@@ -114,7 +112,7 @@ class LogMelSpectrogram(keras.layers.Layer):
         super().__init__(trainable=False, **{k: v for k, v in kwargs.items() if k != "trainable"})
         if impl not in get_args(Impl):
             raise ValueError(f"impl must be 'fft' or 'conv'; got {impl!r}.")
-        # MelSpec checks the numbers, so that the rules stand in one place.
+        # MelSpec validates the arguments.
         self.mel = MelSpec(
             n_fft=n_fft, hop_length=hop_length, n_mels=n_mels, win_length=win_length, window=window, periodic=periodic,
             center=center, pad_mode=pad_mode, preemphasis_coefficient=preemphasis_coefficient, fmin=fmin, fmax=fmax,
@@ -136,7 +134,7 @@ class LogMelSpectrogram(keras.layers.Layer):
 
     @classmethod
     def from_spec(cls, audio: AudioSpec, mel: MelSpec, *, impl: Impl = "fft", **kwargs: Any) -> LogMelSpectrogram:
-        """The layer for a model's spec."""
+        """Create the layer of a model's spec."""
         return cls(sr=audio.sr, impl=impl, **_numbers(mel), **kwargs)
 
     def call(self, waveform: Any) -> Any:
@@ -154,15 +152,14 @@ class LogMelSpectrogram(keras.layers.Layer):
         return self._scale(ops.transpose(ops.matmul(power, self._filters), (0, 2, 1)))
 
     def _stft(self, x: Any) -> tuple[Any, Any]:
-        """Real and imaginary parts, each `(batch, frames, bins)`."""
+        """Return real and imaginary parts, each `(batch, frames, bins)`."""
         if self.impl == "conv":
-            both = ops.conv(
+            parts = ops.conv(
                 x[:, :, None], self._kernels, strides=self.mel.hop_length, padding="valid", data_format="channels_last"
             )
             bins = 1 + self.mel.n_fft // 2
-            return both[:, :, :bins], both[:, :, bins:]
-        # A float32 FFT is off by 0.1 dB where a pure tone's leakage is 90 dB below its peak; librosa's is float64, and
-        # so is this one: only what enters the mel matrix is rounded.
+            return parts[:, :, :bins], parts[:, :, bins:]
+        # A float32 FFT is off by 0.1 dB where the leakage of a pure tone is 90 dB below its peak.
         with _float64_scope():
             frames = ops.cast(frame_signal(x, self.mel.n_fft, self.mel.hop_length), "float64")
             real, imag = ops.rfft(frames * ops.convert_to_tensor(self._taper, "float64"))
@@ -178,8 +175,8 @@ class LogMelSpectrogram(keras.layers.Layer):
         factor = decibels_per_decade(self.mel)
         db = factor * ops.log10(ops.maximum(mel, self.mel.amin)) - factor * np.log10(max(self.mel.amin, self.mel.ref))
         if self.mel.top_db is not None:
-            loudest = ops.max(db, axis=(1, 2), keepdims=True)
-            db = ops.maximum(db, loudest - self.mel.top_db)
+            maximum = ops.max(db, axis=(1, 2), keepdims=True)
+            db = ops.maximum(db, maximum - self.mel.top_db)
         return db
 
     def _check_shape(self, shape: tuple[int | None, ...]) -> None:
@@ -187,12 +184,12 @@ class LogMelSpectrogram(keras.layers.Layer):
             raise InvalidSamplesError(
                 f"{type(self).__name__} takes waveforms of shape (batch, samples); got shape {tuple(shape)}."
             )
-        least = (1 if self.mel.center else self.mel.n_fft) + self.mel.lost_samples
-        if shape[1] is not None and shape[1] < least:
-            raise InvalidSamplesError(f"{type(self).__name__} needs at least {least} samples; got {shape[1]}.")
+        minimum = (1 if self.mel.center else self.mel.n_fft) + self.mel.lost_samples
+        if shape[1] is not None and shape[1] < minimum:
+            raise InvalidSamplesError(f"{type(self).__name__} needs at least {minimum} samples; got {shape[1]}.")
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
-        """`(batch, n_mels, frames)`."""
+        """Return `(batch, n_mels, frames)`."""
         self._check_shape(input_shape)
         batch, samples = input_shape
         if samples is None:
@@ -200,7 +197,7 @@ class LogMelSpectrogram(keras.layers.Layer):
         return batch, self.mel.n_mels, self.mel.frames(samples)
 
     def get_config(self) -> dict[str, Any]:
-        """All arguments, for serialisation."""
+        """Return the arguments of the layer, for serialisation."""
         return {**super().get_config(), **_numbers(self.mel), "sr": self.sr, "impl": self.impl}
 
 
@@ -209,21 +206,21 @@ def _numbers(mel: MelSpec) -> dict[str, Any]:
 
 
 def _float64_scope() -> contextlib.AbstractContextManager[Any]:
-    """JAX knows float64 only inside such a scope; the other backends always do."""
+    """Enable float64 on JAX; the other backends always support it."""
     if keras.backend.backend() != "jax":
         return contextlib.nullcontext()
     import jax
 
-    # Before JAX 0.8 it was experimental.
-    home = jax if hasattr(jax, "enable_x64") else importlib.import_module("jax.experimental")
-    return home.enable_x64(True)
+    # Before JAX 0.8, enable_x64 was in jax.experimental.
+    module = jax if hasattr(jax, "enable_x64") else importlib.import_module("jax.experimental")
+    return module.enable_x64(True)
 
 
 def frame_signal(x: Any, n_fft: int, hop_length: int) -> Any:
     """Cut `(batch, samples)` into overlapping frames `(batch, frames, n_fft)`.
 
-    Where the hop divides the frame, frames are neighbouring blocks of `hop_length` samples side by side: slices and one
-    concatenation, several times faster than a gather.
+    If `hop_length` divides `n_fft`, the frames are concatenations of adjacent blocks of `hop_length` samples, which is
+    several times faster than a gather.
     """
     if n_fft % hop_length:
         return ops.extract_sequences(x, n_fft, hop_length)

@@ -1,4 +1,4 @@
-"""The log-mel transform as numbers: its constants, and the transform itself in NumPy, without Keras.
+"""Log-mel spectrogram in NumPy, and its constants.
 
 Conventions are those of `layers`: waveforms float32 `(batch, samples)`, spectrograms `(batch, mels, frames)`,
 frequencies in Hz, lengths in samples. The mel matrix and the window are computed here, in float64, so that the features
@@ -27,19 +27,19 @@ _WINDOWS = {
 
 
 def window_function(window: str, win_length: int, n_fft: int, periodic: bool = True) -> np.ndarray:
-    """Window of `win_length` samples, zero-padded on both sides to `n_fft`.
+    """Compute a window of `win_length` samples, zero-padded on both sides to `n_fft`.
 
     Args:
-        window: its name.
-        win_length: samples.
-        n_fft: samples with the zeros.
-        periodic: whether its period is `win_length` samples; else it is symmetric, and its period one sample less.
+        window: name of the window.
+        win_length: length in samples.
+        n_fft: length in samples after padding.
+        periodic: whether the window is periodic or symmetric.
 
     Returns:
         float64 array `(n_fft,)`.
 
     Raises:
-        ValueError: an unknown window.
+        ValueError: the window is unknown.
 
     Example:
         >>> window_function("hann", 4, 4)
@@ -54,7 +54,7 @@ def window_function(window: str, win_length: int, n_fft: int, periodic: bool = T
 
 
 def mel_frequencies(n_mels: int, fmin: float, fmax: float, htk: bool = False) -> np.ndarray:
-    """`n_mels` frequencies in Hz, evenly spaced on the mel scale from `fmin` to `fmax` inclusive.
+    """Compute `n_mels` frequencies in Hz, evenly spaced on the mel scale from `fmin` to `fmax` inclusive.
 
     Slaney's scale (Auditory Toolbox, 1998) is linear up to 1000 Hz at 3 mels per 200 Hz and logarithmic above, where
     27 mels multiply the frequency by 6.4. HTK's is 2595 log10(1 + f / 700).
@@ -87,20 +87,20 @@ def mel_filterbank(
     norm: Literal["slaney"] | None = "slaney",
     mel_banks: MelBanks = "librosa",
 ) -> np.ndarray:
-    """Triangular mel filters, as `librosa.filters.mel`; HTK's without norm are torchaudio's default too.
+    """Compute triangular mel filters, as `librosa.filters.mel`, or with `htk` and no `norm` as torchaudio by default.
 
     Args:
         sr: sample rate in Hz.
         n_fft: FFT length in samples.
         n_mels: number of filters.
-        fmin, fmax: where the first one begins and the last one ends, in Hz; `None` for `sr / 2`.
-        htk: HTK's mel formula instead of Slaney's.
+        fmin, fmax: lower edge of the first and upper edge of the last filter, in Hz; `None` for `sr / 2`.
+        htk: use HTK's mel formula instead of Slaney's.
         norm: `"slaney"` or `None`.
-        mel_banks: `"kaldi"` for Kaldi's: straight over mels, not over Hz, on HTK's scale, without norm and without the
-            bin at `sr / 2`.
+        mel_banks: `"kaldi"` for triangles over mels instead of Hz, with HTK's formula, without norm and without the bin
+            at `sr / 2`.
 
     Returns:
-        float64 array `(n_mels, 1 + n_fft // 2)`. A row of zeros means a band narrower than one FFT bin.
+        float64 array `(n_mels, 1 + n_fft // 2)`. The row of a band narrower than one FFT bin may be zero.
     """
     if mel_banks == "kaldi":
         return _kaldi_filterbank(sr, n_fft, n_mels, fmin, sr / 2 if fmax is None else fmax)
@@ -111,7 +111,7 @@ def mel_filterbank(
     rising = -ramps[:-2] / widths[:-1, None]
     falling = ramps[2:] / widths[1:, None]
     filters = np.maximum(0.0, np.minimum(rising, falling))
-    if norm == "slaney":  # unit area per Hz, so that a wide band does not count more than a narrow one
+    if norm == "slaney":  # unit area in Hz
         filters *= (2.0 / (edges[2:] - edges[:-2]))[:, None]
     return filters
 
@@ -128,30 +128,30 @@ def _kaldi_filterbank(sr: float, n_fft: int, n_mels: int, fmin: float, fmax: flo
 
 
 def dft_kernels(n_fft: int) -> np.ndarray:
-    """Cosines and sines of a real DFT, built in float64.
+    """Compute the cosines and sines of a real DFT.
 
     Returns:
         float64 array `(n_fft, 2 * bins)`: all real parts, then all imaginary parts.
     """
     bins = 1 + n_fft // 2
-    # The phase index modulo n_fft keeps the argument of cos and sin small, hence exact to the last bit.
+    # With the phase index modulo n_fft, the arguments of cos and sin are small and exact to the last bit.
     phase = 2 * np.pi * (np.outer(np.arange(n_fft), np.arange(bins)) % n_fft) / n_fft
     return np.concatenate([np.cos(phase), -np.sin(phase)], axis=1)
 
 
 # === Transform ===
 
-_CHUNK = 128  # frames transformed at a time, so that they stay in the processor's cache
+_CHUNK = 128  # frames transformed at a time, so that they fit the processor's cache
 
 
 class LogMel:
-    """`LogMelSpectrogram` for those who have no Keras: the same numbers by NumPy.
+    """NumPy version of `LogMelSpectrogram`, which needs no Keras and gives the same values.
 
-    The FFT runs in float64, as it does there. The mel filters, of which two at most share a bin, are summed without a
-    matrix product: threads of NumPy's BLAS would go on spinning and take the cores from the network.
+    The FFT is computed in float64. The mel filters are applied by sums over their bins: a matrix product would start
+    BLAS threads, which keep spinning and slow down the network.
 
     Args:
-        spec: of the model, for its audio and mel numbers.
+        spec: spec of the model.
 
     Example:
         >>> import keras_musictag as kmt
@@ -167,7 +167,7 @@ class LogMel:
         filters = filters_of(spec).T.astype("float32")
         band, self._bins = np.nonzero(filters)
         self._weights = filters[band, self._bins][:, None]
-        self._bands, self._starts = np.unique(band, return_index=True)  # narrow filters may have no bin at all
+        self._bands, self._starts = np.unique(band, return_index=True)  # narrow filters may have no bin
 
     def __call__(self, samples: np.ndarray) -> np.ndarray:
         """Transform float32 `(batch, samples)` to float32 `(batch, mels, frames)`."""
@@ -185,9 +185,9 @@ class LogMel:
                 power = real * real + imag * imag
                 if mel.power != 2.0:
                     power **= np.float32(mel.power / 2.0)
-                picked = np.ascontiguousarray(power.T)[self._bins]
-                picked *= self._weights
-                result[self._bands, start : start + _CHUNK] = np.add.reduceat(picked, self._starts, axis=0)
+                weighted = np.ascontiguousarray(power.T)[self._bins]
+                weighted *= self._weights
+                result[self._bands, start : start + _CHUNK] = np.add.reduceat(weighted, self._starts, axis=0)
         return self._scale(values)
 
     def _scale(self, values: np.ndarray) -> np.ndarray:
@@ -207,7 +207,7 @@ class LogMel:
 
 
 def filters_of(spec: ModelSpec) -> np.ndarray:
-    """The mel matrix of a spec, as spectra are multiplied by it: float64 array `(1 + n_fft // 2, n_mels)`."""
+    """Return the transposed mel matrix of a spec: float64 array `(1 + n_fft // 2, n_mels)`."""
     mel = spec.mel
     return mel_filterbank(
         sr=spec.audio.sr, n_fft=mel.n_fft, n_mels=mel.n_mels, fmin=mel.fmin, fmax=mel.fmax, htk=mel.htk, norm=mel.norm,
@@ -216,5 +216,5 @@ def filters_of(spec: ModelSpec) -> np.ndarray:
 
 
 def decibels_per_decade(mel: MelSpec) -> float:
-    """What ten times the mel power adds in the dB scalings: 10, and 20 where the power is squared first."""
+    """Return the increase in dB for ten times the mel power: 20 for `"amplitude_to_db"`, 10 otherwise."""
     return 20.0 if mel.scaling == "amplitude_to_db" else 10.0

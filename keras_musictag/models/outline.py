@@ -1,7 +1,7 @@
-"""A network in outline: its layers and the shapes of its variables, before memory is taken for any of them.
+"""Validation of a network's size and weights before memory is allocated for its variables.
 
-Whoever makes a model folder chooses how wide its network is. A spec of a kilobyte may ask for one of terabytes; that
-is found here, from the outline and the headers of the weight file, in some 50 ms.
+A small spec can describe a network of terabytes. This is detected from the shapes of the layers and the headers of the
+weight file, in about 50 ms.
 """
 
 from __future__ import annotations
@@ -20,26 +20,27 @@ if TYPE_CHECKING:
 
     from .spec import ModelSpec
 
-# Values, of four bytes each. No layer of the zoo gives more than 2**23 for a window.
-_MOST_VALUES = 2**28  # that a layer gives for one window
-_MOST_RANDOM = 2**30  # parameters of a network that no file has weights for
+# Limits, in values of four bytes. No layer of the zoo has an output of more than 2**23 values per window.
+_MOST_VALUES = 2**28  # output of a layer for one window
+_MOST_RANDOM = 2**30  # parameters of a network without a weight file
 
 
 def check(build: Callable[[], keras.Model], spec: ModelSpec, path: Path | None) -> Path | None:
-    """Refuse a network that its weights do not fit, or that is too large to be meant, before it takes any memory.
+    """Validate that a network is not too large and that its weights fit, before memory is allocated.
 
     Args:
-        build: builds the network.
-        spec: what it is built from.
-        path: file with its weights, `None` where they will be random.
+        build: function that builds the network.
+        spec: spec of the model.
+        path: weight file, `None` for random weights.
 
     Returns:
-        The file to load: `path`, or what `conversion.to_safetensors` made of it.
+        The file to load: `path`, or the result of `conversion.to_safetensors`.
 
     Raises:
-        CorruptWeightsError, WeightsMismatchError: as `conversion.to_safetensors` and, from the file's headers alone,
-            `weights.load_weights`.
-        SpecError: a layer gives more than 2**28 values for a window, or 2**30 parameters would be random.
+        CorruptWeightsError, WeightsMismatchError: as in `conversion.to_safetensors` and, from the headers of the file
+            only, `weights.load_weights`.
+        SpecError: the output of a layer has more than 2**28 values per window, or more than 2**30 parameters are
+            random.
     """
     network = _outline(build)
     if network is None:
@@ -49,29 +50,29 @@ def check(build: Callable[[], keras.Model], spec: ModelSpec, path: Path | None) 
         size = max((math.prod(length or 1 for length in shape) for shape in shapes), default=0)
         if size > _MOST_VALUES:
             raise SpecError(
-                f"The layer {layer.name!r} of {spec.name!r} gives {size:,} values for one window; at most "
-                f"{_MOST_VALUES:,} are allowed. Make its widths or input_shape={spec.input_shape} smaller."
+                f"The output of the layer {layer.name!r} of {spec.name!r} has {size:,} values per window; at most "
+                f"{_MOST_VALUES:,} are allowed. Reduce its widths or input_shape={spec.input_shape}."
             )
     if path is not None:
         path = conversion.to_safetensors(spec, path, network)
         weights.compare(network, path)
     elif network.count_params() > _MOST_RANDOM:
         raise SpecError(
-            f"The network of {spec.name!r} has {network.count_params():,} parameters; at most {_MOST_RANDOM:,} can be "
-            "random. Make its widths or the number of tags smaller."
+            f"The network of {spec.name!r} has {network.count_params():,} parameters; at most {_MOST_RANDOM:,} are "
+            "allowed without a weight file. Reduce its widths or the number of tags."
         )
     return path
 
 
 def _outline(build: Callable[[], keras.Model]) -> keras.Model | None:
-    """The network with variables that have no values; `None` if its builder needs values."""
+    """Build the network with variables that have no values; `None` if its builder needs values."""
     import keras
 
     def run() -> keras.Model:
         with keras.StatelessScope(initialize_variables=False):
             return build()
 
-    # Keras keeps a list of variables to initialise later, one per thread: this one's is never used.
+    # Keras keeps a list of uninitialised variables per thread; a new thread keeps ours separate.
     with ThreadPoolExecutor(1) as thread:
         try:
             return thread.submit(run).result()

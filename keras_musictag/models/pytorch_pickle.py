@@ -1,8 +1,8 @@
-"""The pickle of a PyTorch file, carried out on plain values: nothing is imported, nothing is called.
+"""Safe interpreter for the pickles of PyTorch files, which imports and calls nothing.
 
-A pickle is a program for a stack machine that may call any function it names. Only the operations that a state dict
-needs are known here, and three kinds of names: `collections.OrderedDict`, `torch._utils._rebuild_tensor_v2` and the
-storages of NumPy's numbers. Any other is refused by name. Memory is bounded by the length of the pickle.
+A pickle is a program for a stack machine that can call any function. This interpreter supports only the operations of a
+state dict and three kinds of names: `collections.OrderedDict`, `torch._utils._rebuild_tensor_v2` and the storages of
+NumPy's number types. Any other name is rejected. Memory is bounded by the length of the pickle.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ _STORAGES = {
     }.items()
 }  # fmt: skip
 _OPERATIONS = {operation.code.encode("latin-1"): operation.name for operation in pickletools.opcodes}
-# Bytes of the number, or of the length of the text, that follows an operation.
+# Operation -> size in bytes of the number, or of the length of the text, that follows it.
 _NUMBERS = {"BININT": 4, "BININT1": 1, "BININT2": 2, "BINPUT": 1, "LONG_BINPUT": 4, "BINGET": 1, "LONG_BINGET": 4,
             "PROTO": 1, "FRAME": 8}  # fmt: skip
 _LENGTHS = {"LONG1": 1, "BINUNICODE": 4, "SHORT_BINUNICODE": 1}
 
 _MOST_AXES = 32  # NumPy's limit before version 2
-_LARGEST = 2**48  # numbers in a storage; far beyond any file, and products still fit into 64 bits
+_LARGEST = 2**48  # numbers in a storage; larger than any file, and products fit into 64 bits
 _LONGEST_NAME = 1000  # characters
 
 
 class RefusedError(Exception):
-    """What is wrong with the file."""
+    """The file is damaged or uses something that is not allowed; the message completes "cannot be read: ..."."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Storage:
-    """A row of numbers somewhere in the file."""
+    """A one-dimensional array of numbers in the file."""
 
     key: str
     dtype: np.dtype[Any]
@@ -51,7 +51,7 @@ class Storage:
 
 @dataclasses.dataclass(frozen=True)
 class Tensor:
-    """A view of a storage; offset and strides count numbers."""
+    """A view of a storage; offset and strides are in numbers."""
 
     storage: Storage
     offset: int
@@ -61,20 +61,20 @@ class Tensor:
 
 @dataclasses.dataclass(frozen=True)
 class _Name:
-    """What the pickle asks to import."""
+    """A name that the pickle imports."""
 
     full: str
 
 
 def unpickle(stream: io.BytesIO, storages: dict[str, Storage] | None = None) -> Any:
-    """The object that one pickle makes: of dicts, lists, tuples, text, numbers and `Tensor`.
+    """Read the object of one pickle: dicts, lists, tuples, text, numbers and `Tensor`.
 
     Args:
-        stream: is read up to the end of the pickle.
-        storages: is filled with the storages that it refers to, by key; without it none may be referred to.
+        stream: read up to the end of the pickle.
+        storages: filled with the storages that the pickle refers to, by key; if `None`, it must not refer to any.
 
     Raises:
-        RefusedError: it is damaged, or needs something that no state dict needs.
+        RefusedError: the pickle is damaged, or uses operations or names that no state dict needs.
     """
     machine = _Machine(storages)
     try:
@@ -87,15 +87,15 @@ def unpickle(stream: io.BytesIO, storages: dict[str, Storage] | None = None) -> 
 
 
 def _operation(stream: io.BytesIO) -> str:
-    """Name of the next operation."""
+    """Read the name of the next operation."""
     code = _read(stream, 1)
     if code not in _OPERATIONS:
-        raise ValueError(f"{code!r} is no operation")
+        raise ValueError(f"{code!r} is not an operation")
     return _OPERATIONS[code]
 
 
 def _argument(operation: str, stream: io.BytesIO) -> int | float | str | None:
-    """What follows an operation: a number, or text after its length."""
+    """Read the argument of an operation: a number, or text after its length."""
     if operation in _NUMBERS:
         return int.from_bytes(_read(stream, _NUMBERS[operation]), "little", signed=operation == "BININT")
     if operation in _LENGTHS:
@@ -105,13 +105,13 @@ def _argument(operation: str, stream: io.BytesIO) -> int | float | str | None:
         return float(struct.unpack(">d", _read(stream, 8))[0])
     if operation in ("GLOBAL", "INST"):
         return ".".join(stream.readline().decode("utf-8").removesuffix("\n") for _ in range(2))
-    return None  # of other operations that have one, none is known below
+    return None  # other operations with an argument are rejected by _Machine
 
 
 def _read(stream: io.BytesIO, count: int) -> bytes:
     content = stream.read(count)
     if len(content) < count:
-        raise EOFError("it ends too early")
+        raise EOFError("unexpected end")
     return content
 
 
@@ -123,7 +123,7 @@ class _Machine:
         self._storages = storages
 
     def step(self, operation: str, argument: Any) -> None:
-        """Carry out one operation."""
+        """Execute one operation."""
         match operation:
             case "PROTO" | "FRAME":
                 pass
@@ -139,14 +139,14 @@ class _Machine:
             case "SETITEM" | "SETITEMS":
                 values = self._pop(2 if operation == "SETITEM" else None)
                 _set_items(self._top(dict), values)
-            case "BUILD":  # attributes of a dict, as `_metadata` of a state dict: not weights
+            case "BUILD":  # attributes of a dict, e.g. `_metadata` of a state dict, are ignored
                 self._pop(1)
                 self._top(dict)
             case _:
                 self.stack.append(self._value(operation, argument))
 
     def _value(self, operation: str, argument: Any) -> Any:
-        """What an operation puts onto the stack."""
+        """Return the value that an operation pushes onto the stack."""
         match operation:
             case "NONE":
                 return None
@@ -177,22 +177,25 @@ class _Machine:
         raise RefusedError(f"its pickle uses the operation {operation}, which no state dict needs")
 
     def _pop(self, count: int | None) -> list[Any]:
-        """Take values off the stack: so many, or all above the last mark."""
-        floor = self._marks.pop() if count is None else self._marks[-1] if self._marks else 0
-        start = floor if count is None else len(self.stack) - count
+        """Pop `count` values from the stack, or all above the last mark."""
+        if count is None:
+            start = floor = self._marks.pop()
+        else:
+            floor = self._marks[-1] if self._marks else 0
+            start = len(self.stack) - count
         if not floor <= start <= len(self.stack):
-            raise ValueError("it takes more values than there are")
+            raise ValueError("too few values on the stack")
         values = self.stack[start:]
         del self.stack[start:]
         return values
 
     def _top(self, kind: type) -> Any:
         if not isinstance(self.stack[-1], kind):
-            raise ValueError(f"a {type(self.stack[-1]).__name__} stands where a {kind.__name__} is needed")
+            raise ValueError(f"expected a {kind.__name__} on the stack, got a {type(self.stack[-1]).__name__}")
         return self.stack[-1]
 
 
-# Values in messages are names and numbers only: lists within lists can be short in the file and endless in print.
+# Messages show only names and numbers: a nested list can be short in the file and endless in print.
 
 
 def _set_items(target: dict[str, Any], values: list[Any]) -> None:
@@ -204,13 +207,13 @@ def _set_items(target: dict[str, Any], values: list[Any]) -> None:
 
 def _text(value: Any) -> str:
     if not isinstance(value, str):
-        raise ValueError("a name to import must be text")
+        raise ValueError("imported names must be text")
     return value
 
 
 def _name(full: str) -> _Name:
     if full not in (_REBUILD, _ORDERED_DICT) and full not in _STORAGES:
-        raise RefusedError(f"its pickle asks for {full[:200]!r}, and weights are tensors of numbers and nothing else")
+        raise RefusedError(f"its pickle imports {full[:200]!r}; only tensors of numbers are allowed")
     return _Name(full)
 
 
@@ -220,32 +223,34 @@ def _call(function: Any, arguments: Any) -> dict[str, Any] | Tensor:
             return {}
         case _Name(full=name), (Storage() as storage, offset, tuple(shape), tuple(strides), *_) if name == _REBUILD:
             return _tensor(storage, offset, shape, strides)
-    what = function.full if isinstance(function, _Name) else f"a {type(function).__name__}"
-    raise RefusedError(f"its pickle calls {what} with arguments that no state dict has")
+    called = function.full if isinstance(function, _Name) else f"a {type(function).__name__}"
+    raise RefusedError(f"its pickle calls {called} with invalid arguments")
 
 
 def _tensor(storage: Storage, offset: Any, shape: tuple[Any, ...], strides: tuple[Any, ...]) -> Tensor:
     numbers = (offset, *shape, *strides)
     if not all(type(number) is int and 0 <= number < _LARGEST for number in numbers):
-        raise RefusedError("a tensor has an impossible offset, shape or stride")
+        raise RefusedError("a tensor has an invalid offset, shape or stride")
     if len(shape) != len(strides) or len(shape) > _MOST_AXES:
-        raise RefusedError(f"a tensor has {len(shape)} axes and {len(strides)} strides; at most {_MOST_AXES} are read")
+        raise RefusedError(
+            f"a tensor has {len(shape)} axes and {len(strides)} strides; at most {_MOST_AXES} are allowed"
+        )
     count = math.prod(shape)
     last = offset + sum((length - 1) * stride for length, stride in zip(shape, strides, strict=True))
     if count > storage.count or (count and last >= storage.count):
-        raise RefusedError(f"a tensor of shape {shape} reaches beyond the {storage.count:,} numbers of its storage")
+        raise RefusedError(f"a tensor of shape {shape} exceeds the {storage.count:,} numbers of its storage")
     return Tensor(storage, offset, shape, strides)
 
 
 def _storage(identity: Any, storages: dict[str, Storage] | None) -> Storage:
     if isinstance(identity, tuple) and len(identity) == 6 and identity[-1] is None:
-        identity = identity[:-1]  # the old format could describe a view of another storage here
+        identity = identity[:-1]  # in the old format, the last item could describe a view of another storage
     match identity:
         case ("storage", _Name(full=name), str(key), str(), int(count)) if (
             name in _STORAGES and 0 <= count < _LARGEST and storages is not None
         ):
             storage = Storage(key, _STORAGES[name], count)
             if storages.setdefault(key, storage) != storage:
-                raise RefusedError(f"the storage {key[:200]!r} is declared in two ways")
+                raise RefusedError(f"the storage {key[:200]!r} is declared twice with different properties")
             return storage
-    raise RefusedError("its pickle refers to something that is no storage of numbers")
+    raise RefusedError("its pickle refers to an object that is not a storage of numbers")

@@ -1,4 +1,4 @@
-"""Where weights are: a file beside its spec, the Hugging Face Hub or a URL, and what the bytes hash to."""
+"""Sources of weights: a file beside the spec, the Hugging Face Hub or a URL, with its sha256."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..utils.fields import require, require_choice, require_count
 WEIGHTS_FILE = "weights.safetensors"
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-# Names and revisions as the Hub allows them: no part begins with a dot, so none can climb out of a folder.
+# Names and revisions allowed on the Hub. No part begins with a dot, so none can leave its folder.
 _HUB = re.compile(r"hf://(?P<repo>\w[\w.-]*/\w[\w.-]*)(?:@(?P<revision>\w[\w.-]*(?:/\w[\w.-]*)*))?")
 _HTTPS = re.compile(r"https://[^/?#\s]+(?:/[^?#\s]*)?/(?P<file>\w[\w.+-]*)")
 _FILE_NAME = re.compile(r"\w[\w.+-]*")
@@ -23,21 +23,21 @@ Format = Literal["safetensors", "h5", "pytorch"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class WeightsSource:
-    """Where a weight file is and what its bytes hash to.
+    """Location and sha256 of a weight file.
 
     Attributes:
         uri: one of `weights.safetensors` (a file beside `spec.json`: embedded in the package, a saved tagger, a Hub
             snapshot), `hf://org/repo@revision` (that repository's `weights.safetensors`), `https://...` (one file),
-            or, in specs made in code only, an absolute path.
-        sha256: hexadecimal digest of the file. Always required: a source without one cannot be trusted.
-        format: `"safetensors"` (keyed by `variable.path`), or one that is converted to it, once: `"h5"` (Keras) or
+            or, in specs made in code, an absolute path.
+        sha256: hexadecimal digest of the file, always required.
+        format: `"safetensors"` (keyed by `variable.path`), or a format that is converted to it once: `"h5"` (Keras) or
             `"pytorch"` (`.pth`, `.pt`).
-        size: bytes, for the progress bar and for people.
-        mirrors: further addresses of the same bytes, tried in turn where `uri` does not deliver: `https://...`, or
-            `hf://org/repo@revision` for the file called `filename` in that repository.
-        local_name: what the file is called in caches and mirrors, where the last part of `uri` says too little.
-        importer: registered function that maps the names of a published file to ours (`register_importer`); by default
-            the one called like the architecture.
+        size: size in bytes.
+        mirrors: further addresses of the same file, tried in order if `uri` fails: `https://...`, or
+            `hf://org/repo@revision` for the file `filename` of that repository.
+        local_name: name of the file in caches and mirrors; by default the last part of `uri`.
+        importer: registered function that maps a published file to the network's variables (`register_importer`); by
+            default the one named like the architecture.
     """
 
     uri: str
@@ -49,7 +49,7 @@ class WeightsSource:
     importer: str = ""
 
     def __post_init__(self) -> None:
-        """Reject sources that are not pinned or reach outside their folder."""
+        """Validate the fields: sources must be pinned and stay inside their folder."""
         require(
             bool(self.uri) and isinstance(self.uri, str), f"weights.uri must be a non-empty string; got {self.uri!r}."
         )
@@ -57,7 +57,7 @@ class WeightsSource:
             isinstance(self.sha256, str) and _SHA256.fullmatch(self.sha256) is not None,
             f"weights.sha256 must be 64 lower-case hexadecimal digits; got {self.sha256!r}.",
         )
-        if str(self.format) == "musicnn_h5":  # what early specs call it
+        if str(self.format) == "musicnn_h5":  # name in early specs
             object.__setattr__(self, "format", "h5")
         require_choice("weights.format", self.format, get_args(Format))
         if self.size is not None:
@@ -66,7 +66,7 @@ class WeightsSource:
             isinstance(self.mirrors, (list, tuple)),
             f"weights.mirrors must be a list of addresses; got {self.mirrors!r}.",
         )
-        object.__setattr__(self, "mirrors", tuple(self.mirrors))  # JSON knows lists only
+        object.__setattr__(self, "mirrors", tuple(self.mirrors))  # a list in JSON
         for field, name in (("local_name", self.local_name), ("importer", self.importer)):
             require(
                 isinstance(name, str) and (not name or _FILE_NAME.fullmatch(name) is not None),
@@ -78,7 +78,9 @@ class WeightsSource:
                 path.is_absolute() or (path.name == self.uri and self.uri not in (".", "..")),
                 f"weights.uri {self.uri!r} must be a plain file name beside spec.json, without folders.",
             )
-            require(not self.mirrors, f"weights.mirrors are for files that are fetched; got {list(self.mirrors)!r}.")
+            require(
+                not self.mirrors, f"weights.mirrors need a weights.uri that is downloaded; got {list(self.mirrors)!r}."
+            )
         else:
             _check_address("weights.uri", self.uri)
         for address in self.mirrors:
@@ -86,13 +88,15 @@ class WeightsSource:
 
     @property
     def kind(self) -> Literal["file", "hub", "https"]:
-        """Where the bytes come from first."""
+        """Kind of `uri`."""
         return _kind(self.uri)
 
     @property
     def filename(self) -> str:
         """Name of the weight file, also in caches and mirrors."""
-        return self.local_name or (WEIGHTS_FILE if self.kind == "hub" else self.uri.rsplit("/", 1)[-1])
+        if self.local_name:
+            return self.local_name
+        return WEIGHTS_FILE if self.kind == "hub" else self.uri.rsplit("/", 1)[-1]
 
 
 def _kind(address: str) -> Literal["file", "hub", "https"]:
@@ -119,7 +123,7 @@ def parse_hub_uri(uri: str) -> tuple[str, str | None]:
     """Split `hf://org/repo@revision` into `("org/repo", "revision" or None)`.
 
     Raises:
-        SpecError: the text is not of that form.
+        SpecError: the address is malformed.
 
     Example:
         >>> parse_hub_uri("hf://someone/my-tagger@v1.0")
@@ -127,5 +131,5 @@ def parse_hub_uri(uri: str) -> tuple[str, str | None]:
     """
     match = _HUB.fullmatch(uri)
     if match is None:
-        raise SpecError(f"A Hub address looks like hf://org/repo or hf://org/repo@revision; got {uri!r}.")
+        raise SpecError(f"A Hub address must be hf://org/repo or hf://org/repo@revision; got {uri!r}.")
     return match["repo"], match["revision"]

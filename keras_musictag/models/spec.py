@@ -1,9 +1,8 @@
-"""What a model is, as data: frozen dataclasses that read and write `spec.json`.
+"""Specs of models: frozen dataclasses that read and write `spec.json`.
 
-A spec says everything the weights depend on (`front_end`: sample rate, mel numbers, window; the order of the tags),
-where the weights are and what their bytes hash to (`sources`), and what is known and claimed of them (licence, training
-data, metrics: `facts`). Nothing is parsed from a name and nothing here imports Keras, so listing models costs no more
-than reading some JSON.
+A spec holds everything the weights depend on (sample rate, spectrogram and windows: `front_end`; the order of the
+tags), the location and sha256 of the weights (`sources`), and facts about them (licence, training data, metrics:
+`facts`). Nothing here imports Keras, so listing models only reads some JSON.
 
 Units: rates in Hz, lengths of STFT windows in samples, lengths of model windows in frames of `hop_length` samples.
 """
@@ -40,52 +39,50 @@ SPEC_FILE = "spec.json"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
-# === The whole ===
-
 _TEXTS = ("weights_help", "description", "trained_on", "license", "paper", "intended_use", "citation")
 _LISTS = {"limits": str, "training_data": TrainingData, "latency": Latency}
-# What is said of the weights and of nothing else. New weights start without it.
+# Fields that describe the weights; `retrained` drops them.
 _ABOUT_WEIGHTS = ("weights", "weights_help", "description", "trained_on", "license", "metrics", "root",
                   "intended_use", "limits", "training_data", "latency", "citation", "example",
                   "thresholds")  # fmt: skip
-# What the claims are about: with another of these they need not hold.
+# Fields that the claims depend on.
 _ABOUT_NETWORK = ("architecture", "config", "mel", "window", "tags")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelSpec:
-    """A model zoo entry.
+    """Description of a model: network, front end, tags, weights and facts about them.
 
     Attributes:
-        name: what `load` is called with.
+        name: name of the model, the argument of `load`.
         architecture: registered builder, e.g. `"musicnn"`.
         config: keyword arguments of the builder besides `num_tags` and `input_shape`.
-        audio, mel, window: the front end the weights were trained with.
-        tags: names in the order of the outputs, as trained; the order is the contract.
-        kinds: tag -> kind, one of `vocabulary.KINDS`, for tags that no list of the package has. Tags left out are of
-            kind `other`.
-        weights: where they are; `None` while there are none.
-        weights_help: how to get or make the weights, shown where there are none.
+        audio, mel, window: front end that the weights were trained with.
+        tags: names as in the training data, in the order of the outputs.
+        kinds: tag -> kind, one of `vocabulary.KINDS`, for tags that are not in the package's lists. The kind of other
+            tags is `other`.
+        weights: source of the weights; `None` if there are none yet.
+        weights_help: how to get or train the weights, shown if there are none.
         description: one line.
-        trained_on: data, licence and split the weights saw.
-        license: SPDX identifier of the weights.
+        trained_on: data set, licence and split that the weights were trained on.
+        license: SPDX identifier of the licence of the weights.
         paper: reference or URL.
         claims: figures that `keras-musictag validate` checks: `parameters`, `trainable_parameters`, `input_shape`,
             `num_tags`, `layers` (widths by kind, `{"GRU": [86, 32]}`), `reduction` (`{"against": name, "percent": n}`).
-        metrics: measured scores; each names at least `dataset`, `split`, `n` and `source`. `roc_auc` and `pr_auc` may
-            have 95 % intervals (`roc_auc_low`, ...); a student may have `correlation` with its teacher and
-            `teacher_roc_auc`, against the tenth of the tracks that the teacher scores highest, means over tags.
-            Optional: `roc_auc_per_tag`, `pr_auc_per_tag`, `machine`, `date`, `note`, `url` of the source.
-        intended_use: what the weights are good for and what they are not for.
-        limits: what they cannot do, one sentence or two each.
-        training_data: what they learned from, and on which terms.
-        latency: how long tagging takes.
-        citation: whom to cite, as BibTeX or in words.
-        taggram_seconds: seconds of audio behind each row of a taggram, where that was measured to resolve more than
-            whole windows do; `None` for whole windows.
-        thresholds: for `threshold="auto"`, where labelled clips that were held out justified them; else `None`.
+        metrics: measured scores; each has at least `dataset`, `split`, `n` and `source`. `roc_auc` and `pr_auc` may
+            have 95 % intervals (`roc_auc_low`, ...). A student may have `correlation` with its teacher and
+            `teacher_roc_auc`, against the tenth of the tracks that the teacher scores highest; both are means over
+            tags. Optional: `roc_auc_per_tag`, `pr_auc_per_tag`, `machine`, `date`, `note`, `url` of the source.
+        intended_use: suitable and unsuitable uses.
+        limits: known limits of the weights, one or two sentences each.
+        training_data: training data and teachers with their licences.
+        latency: measured tagging times.
+        citation: references to cite, as BibTeX or text.
+        taggram_seconds: seconds of audio per row of a taggram, if less than a window was measured to resolve more;
+            `None` for whole windows.
+        thresholds: values of `threshold="auto"`, chosen on held-out labelled clips; `None` if there are none.
         example: the most probable tags of the first section of `demo_clip` and their probabilities, in that order.
-        root: folder that relative weight files are looked up in; not part of the JSON.
+        root: folder of relative weight files; not part of the JSON.
     """
 
     name: str
@@ -115,7 +112,7 @@ class ModelSpec:
     root: Path | None = dataclasses.field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        """Check names, tags and what is said of the weights."""
+        """Validate the fields."""
         require(
             self.taggram_seconds is None or 0 < self.taggram_seconds <= 86_400,
             f"taggram_seconds must be positive and at most a day, or None; got {self.taggram_seconds!r}.",
@@ -149,17 +146,18 @@ class ModelSpec:
         for field, kind in _LISTS.items():
             _require_all(field, getattr(self, field), kind)
         for tag, tag_kind in self.kinds.items():
-            require(tag in self.tags, f"kinds names {tag!r}, which is no tag of the model.")
+            require(tag in self.tags, f"kinds names {tag!r}, which is not a tag of the model.")
             require(tag_kind in KINDS, f"kinds[{tag!r}] must be one of {', '.join(KINDS)}; got {tag_kind!r}.")
-        for tag in self.thresholds.values if self.thresholds is not None else ():
-            require(tag in self.tags, f"thresholds names {tag!r}, which is no tag of the model.")
+        if self.thresholds is not None:
+            for tag in self.thresholds.values:
+                require(tag in self.tags, f"thresholds names {tag!r}, which is not a tag of the model.")
         check_example((*self.tags, *self.vocabulary.names), self.example)
 
-    # --- derived from it ---
+    # --- derived fields ---
 
     @functools.cached_property
     def vocabulary(self) -> Vocabulary:
-        """Names that people read and kinds of the tags."""
+        """Readable names and kinds of the tags."""
         return Vocabulary.of(self.tags, self.kinds)
 
     @property
@@ -169,33 +167,33 @@ class ModelSpec:
 
     @property
     def window_samples(self) -> int:
-        """Samples of one window. Of one that is not centred, they include the part of the last frame beyond its hop."""
+        """Samples of one window, including the part of the last frame beyond its hop if `mel.center` is false."""
         return self.window.samples or self.mel.least_samples(self.window.frames)
 
     @property
     def window_step(self) -> int:
-        """Samples from one window's start to the next, in whole-window cutting."""
+        """Samples from the start of one window to the next, by default."""
         return self.window.samples or self.window.frames * self.mel.hop_length
 
     @property
     def window_seconds(self) -> float:
-        """Seconds from one window's start to the next, in whole-window cutting."""
+        """Seconds from the start of one window to the next, by default."""
         return self.window_step / self.audio.sr
 
     # --- other weights ---
 
     def retrained(self, **changes: Any) -> Self:
-        """The spec of the same network with other weights: nothing that was said of the old ones is repeated.
+        """Return the spec of the same network without weights and the fields that describe them.
 
-        Kept are name, architecture, config, front end, tags and paper, and the claims as long as they are about the
-        same network. Dropped are the weights and their address, description, licence, training data, metrics,
-        latency, limits, use, citation and example: what is true of the new ones has to be said anew.
+        Name, architecture, config, front end, tags and paper are kept, and so are the claims if the network stays the
+        same. Weights, description, licence, training data, metrics, latency, limits, intended use, citation and
+        example are dropped.
 
         Args:
             changes: fields to set, as in `dataclasses.replace`.
 
         Raises:
-            SpecError: the changes do not make a valid spec.
+            SpecError: the new spec is invalid.
 
         Example:
             >>> import keras_musictag as kmt
@@ -213,10 +211,10 @@ class ModelSpec:
     # --- JSON ---
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain dictionary, ready for `json.dump`."""
+        """Convert to a dictionary for `json.dump`."""
         fields = dataclasses.asdict(dataclasses.replace(self, root=None))
         del fields["root"]
-        if not self.kinds:  # as the package's lists say, or not known
+        if not self.kinds:
             del fields["kinds"]
         if self.thresholds is None:
             del fields["thresholds"]
@@ -224,25 +222,26 @@ class ModelSpec:
         return {"spec_version": SPEC_VERSION, **fields, **lists}
 
     def to_json(self) -> str:
-        """The text of `spec.json`."""
+        """Return the text of `spec.json`."""
         return json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n"
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], *, root: Path | None = None) -> Self:
-        """Build a spec from what `to_dict` gave.
+        """Build a spec from the result of `to_dict`.
 
         Raises:
-            SpecError: a field is missing, unknown or contradicts another.
+            SpecError: a field is missing, unknown or invalid.
         """
         require(isinstance(data, Mapping), f"A spec must be a JSON object; got {type(data).__name__}.")
         data = dict(data)
         version = data.pop("spec_version", SPEC_VERSION)
         require(
             version == SPEC_VERSION,
-            f"This spec is of version {version!r}; this package reads version {SPEC_VERSION}. Update keras_musictag.",
+            f"The spec has version {version!r}, but this package reads version {SPEC_VERSION}. Update keras_musictag.",
         )
-        nested = {"audio": AudioSpec, "mel": MelSpec, "window": WindowSpec, "weights": WeightsSource}
-        nested["thresholds"] = Thresholds
+        nested = {
+            "audio": AudioSpec, "mel": MelSpec, "window": WindowSpec, "weights": WeightsSource, "thresholds": Thresholds,
+        }  # fmt: skip
         for field, kind in nested.items():
             if data.get(field) is not None:
                 data[field] = build(kind, data[field], f"{field}.")
@@ -265,7 +264,7 @@ class ModelSpec:
         """Read `spec.json` of a zoo entry, a saved tagger or a Hub snapshot.
 
         Raises:
-            SpecError: there is none, it is not JSON, or it does not describe a model.
+            SpecError: the file does not exist, is not JSON, or is not a valid spec.
         """
         folder = Path(folder)
         path = folder / SPEC_FILE
@@ -280,9 +279,9 @@ class ModelSpec:
 
 
 def _require_all(field: str, values: Iterable[Any], kind: type) -> None:
-    """Require a tuple of `kind`; of text that is not empty, if that is the kind."""
+    """Require a tuple of `kind`; strings must not be empty."""
     require(isinstance(values, tuple), f"{field} must be a tuple; got {values!r}.")
-    what = "text that is not empty" if kind is str else f"a {kind.__name__}"
+    expected = "non-empty text" if kind is str else f"a {kind.__name__}"
     for value in values:
         valid = isinstance(value, kind) and (kind is not str or bool(str(value).strip()))
-        require(valid, f"Each of {field} must be {what}; got {value!r}.")
+        require(valid, f"Each item of {field} must be {expected}; got {value!r}.")

@@ -1,7 +1,7 @@
-"""Names and kinds of tags: the one place that turns what people write into columns of the outputs.
+"""Names and kinds of tags, and the outputs they select.
 
-A model's tags are called as in its training data, `genre---jazz` or `Hip hop music`. People read a shorter name, `jazz`
-or `hip hop`, and may write either. The lists in `tags/` say both, and of which kind a tag is.
+A tag has its name in the training data, e.g. `genre---jazz`, and a readable name, e.g. `jazz`; arguments may be either.
+The lists in `tags/` hold both names and the kind of each tag.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ..utils.name_lists import join_names
 KINDS = ("genre", "instrument", "mood", "voice", "era", "tempo", "other")
 
 _FOLDER = Path(__file__).with_name("tags")
-_LISTS = {  # in `tags/` -> the data set whose tags they are
+_LISTS = {  # file in `tags/` -> data set of the tags
     "mtt50": "MagnaTagATune",
     "msd50": "Million Song Dataset",
     "jamendo50": "MTG-Jamendo",
@@ -33,10 +33,10 @@ class Vocabulary:
     """The tags of a model, one entry per output in each field.
 
     Attributes:
-        tags: names as trained.
-        names: names for people, each once.
-        kinds: one of `KINDS` each; `None` if nobody has said them.
-        title: the data set whose tags they are, such as `"MagnaTagATune"`; else `OWN_TAGS`.
+        tags: names in the training data.
+        names: readable names, without repetition.
+        kinds: kinds of the tags, from `KINDS`; `None` if they are unknown.
+        title: data set of the tags, e.g. `"MagnaTagATune"`, or `OWN_TAGS`.
     """
 
     tags: tuple[str, ...]
@@ -46,11 +46,11 @@ class Vocabulary:
 
     @classmethod
     def of(cls, tags: Sequence[str], kinds: Mapping[str, str] | None = None) -> Self:
-        """The vocabulary of these tags, with names and kinds of a list in `tags/` that has the same tags, in any order.
+        """Create the vocabulary of tags; names and kinds are those of the list in `tags/` with the same tags, if any.
 
         Args:
-            tags: names as trained, or names for people.
-            kinds: tag -> kind, for tags of one's own; those left out are of kind `other`.
+            tags: names in the training data, or readable names.
+            kinds: tag -> kind, for tags that are in no list; the kind of other tags is `other`.
 
         Example:
             >>> Vocabulary.of(("dub", "sad"), {"dub": "genre"}).kinds
@@ -64,15 +64,15 @@ class Vocabulary:
         return cls(tags, names, tuple(listed[tag][1] for tag in tags) if listed else None, title)
 
     def columns(self, tags: Sequence[str] | None = None, kinds: Collection[str] | None = None) -> list[int]:
-        """Indices of the outputs that are wanted.
+        """Return the indices of the outputs that are selected by tags and kinds.
 
         Args:
-            tags: names, as trained or for people, in the order they are wanted in; by default all.
-            kinds: keep tags of these kinds only.
+            tags: names in the training data or readable names, in the order of the result; by default all.
+            kinds: keep only tags of these kinds.
 
         Raises:
-            UnknownTagError: the model has no such tag.
-            ValueError: there is no such kind, or nobody has said the kinds of these tags.
+            UnknownTagError: the model does not have a tag.
+            ValueError: a kind is unknown, or the kinds of the model's tags are.
 
         Example:
             >>> Vocabulary.of(("dub", "sad"), {"dub": "genre", "sad": "mood"}).columns(kinds={"mood"})
@@ -80,48 +80,51 @@ class Vocabulary:
         """
         if isinstance(tags, str):
             tags = [tags]
-        wanted = list(range(len(self.tags))) if tags is None else [self.column(tag) for tag in tags]
+        selected = list(range(len(self.tags))) if tags is None else [self.column(tag) for tag in tags]
         if kinds is None:
-            return wanted
-        given = check_kinds(kinds)
+            return selected
+        allowed = check_kinds(kinds)
         if self.kinds is None:
             raise ValueError(
-                "The kinds of this model's tags are not known, so kinds= cannot choose among them. Name the tags "
-                "(tags=), or add kinds, a kind for each tag, to its spec.json."
+                f"The kinds of this model's tags are not known; got kinds={kinds!r}. Pass tags= instead, or add kinds, "
+                "a kind for each tag, to its spec.json."
             )
-        return [column for column in wanted if self.kinds[column] in given]
+        return [column for column in selected if self.kinds[column] in allowed]
 
     def column(self, tag: str) -> int:
-        """Index of the output that a name means.
+        """Return the index of the output with a name.
 
         Raises:
-            UnknownTagError: none; the message offers near names.
+            UnknownTagError: there is no such tag; the message suggests similar ones.
         """
         return self.tags.index(tag) if tag in self.tags else column_of(tag, self.names)
 
 
 def check_kinds(kinds: Collection[str]) -> frozenset[str]:
-    """Kinds as a set; one may be given as text.
+    """Validate kinds of tags and return them as a set.
+
+    Args:
+        kinds: names from `KINDS`; a single one may be a string.
 
     Raises:
-        ValueError: one is not of `KINDS`, or there is none.
+        ValueError: a kind is not in `KINDS`, or there is none.
 
     Example:
         >>> check_kinds("genre")
         frozenset({'genre'})
     """
-    given = frozenset([kinds] if isinstance(kinds, str) else kinds)
-    unknown = sorted(map(str, given.difference(KINDS)))
-    if unknown or not given:
+    names = frozenset([kinds] if isinstance(kinds, str) else kinds)
+    unknown = sorted(map(str, names.difference(KINDS)))
+    if unknown or not names:
         raise ValueError(f"Unknown kinds of tags: {', '.join(unknown) or 'none given'}. Known: {', '.join(KINDS)}.")
-    return given
+    return names
 
 
 def column_of(tag: str, tags: Sequence[str]) -> int:
-    """Index of a tag.
+    """Return the index of a tag.
 
     Raises:
-        UnknownTagError: it is not there; the message offers near ones.
+        UnknownTagError: there is no such tag; the message suggests similar ones.
 
     Example:
         >>> column_of("piano", ("guitar", "piano"))
@@ -136,18 +139,21 @@ def column_of(tag: str, tags: Sequence[str]) -> int:
 
 @functools.cache
 def name_of(tag: str) -> str:
-    """What people read for a tag of any list; other texts as they are.
+    """Return the readable name of a tag of any list, and any other text unchanged.
 
     Example:
         >>> name_of("genre---jazz"), name_of("my own tag")
         ('jazz', 'my own tag')
     """
-    return next((entries[tag][0] for _, entries in _listed().values() if tag in entries), tag)
+    for _, entries in _listed().values():
+        if tag in entries:
+            return entries[tag][0]
+    return tag
 
 
 @functools.cache
 def _listed() -> dict[frozenset[str], tuple[str, dict[str, tuple[str, str]]]]:
-    """Tags of each list -> its title, and tag -> name and kind; the names of a list are a list too."""
+    """Map the tags of each list, and its readable names, to its title and a dict from tag to name and kind."""
     found: dict[frozenset[str], tuple[str, dict[str, tuple[str, str]]]] = {}
     for file, title in _LISTS.items():
         _, *lines = (_FOLDER / f"{file}.kinds.tsv").read_text(encoding="utf-8").splitlines()

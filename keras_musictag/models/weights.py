@@ -1,9 +1,8 @@
-"""Weight files to model variables and back: strict, by name and shape.
+"""Loading and saving of weights, strictly by name and shape.
 
-A file must hold exactly the variables of the model, each under its `variable.path` and in its shape. Anything missing,
-left over or of another shape is an error that lists it; nothing is matched by order, nothing is skipped. Headers are
-compared before any array is read, so a file that declares absurd sizes costs nothing, and no variable is assigned
-before all values are known to be good.
+A file must hold exactly the variables of the model, each with its `variable.path` as the name and with its shape;
+otherwise the error lists the differences. Headers are compared before any array is read, so a file that declares huge
+arrays takes no memory, and variables are assigned only after all values have been validated.
 """
 
 from __future__ import annotations
@@ -23,14 +22,14 @@ if TYPE_CHECKING:
 
 Shapes = Mapping[str, tuple[int, ...]]
 
-_FLOATS = ("F16", "F32", "F64")  # as safetensors calls them
+_FLOATS = ("F16", "F32", "F64")  # names in safetensors
 
 
 # === Public ===
 
 
 def load_weights(model: keras.Model, path: Path) -> None:
-    """Assign a safetensors file to a model: all of it, or nothing.
+    """Assign the weights of a safetensors file to a model; if that fails, the model is unchanged.
 
     Args:
         model: built model.
@@ -42,21 +41,21 @@ def load_weights(model: keras.Model, path: Path) -> None:
     """
     variables = _variables(model)
     values = _read(path, shapes_of(model))
-    _require_finite(values, f"{path} holds NaN or infinity in", "It cannot be used; get an intact file.")
+    _require_finite(values, f"{path} holds NaN or infinity in", "Get an intact file.")
     for name, variable in variables.items():
         variable.assign(values[name])
 
 
 def compare(model: keras.Model, path: Path) -> None:
-    """Compare the headers of a weight file with a model, whose variables need no values.
+    """Compare the headers of a weight file with the variables of a model, which need no values.
 
-    Arguments and errors are those of `load_weights`; no array is read, so values are not judged.
+    Arguments and errors are the same as for `load_weights`. No array is read, so NaN and infinity are not found.
     """
     _read(path, shapes_of(model), headers_only=True)
 
 
 def save_weights(model: keras.Model, path: Path) -> WeightsSource:
-    """Write a model's variables as float32 safetensors, complete or not at all.
+    """Write a model's variables as a float32 safetensors file, atomically.
 
     Args:
         model: built model.
@@ -72,7 +71,7 @@ def save_weights(model: keras.Model, path: Path) -> WeightsSource:
     from keras import ops
     from safetensors.numpy import save
 
-    # order="C" and not ascontiguousarray, which turns a scalar into one dimension.
+    # np.ascontiguousarray would turn a scalar into an array of one dimension.
     arrays = {
         name: np.asarray(ops.convert_to_numpy(variable), "float32", order="C")
         for name, variable in _variables(model).items()
@@ -91,27 +90,27 @@ def _variables(model: keras.Model) -> dict[str, keras.Variable]:
     variables = {variable.path: variable for variable in model.weights}
     if len(variables) < len(model.weights):
         paths = [variable.path for variable in model.weights]
-        twice = sorted({path for path in paths if paths.count(path) > 1})
+        repeated = sorted({path for path in paths if paths.count(path) > 1})
         raise WeightsMismatchError(
-            f"The model {model.name!r} has several variables named {_some(twice)}. Give its layers names of their own."
+            f"The model {model.name!r} has several variables named {_first(repeated)}. Give its layers unique names."
         )
     return variables
 
 
 def shapes_of(model: keras.Model) -> Shapes:
-    """Shapes of a model's variables by `variable.path`.
+    """Return the shapes of a model's variables by `variable.path`.
 
     Raises:
-        WeightsMismatchError: two variables have one path.
+        WeightsMismatchError: two variables have the same path.
     """
     return {name: tuple(variable.shape) for name, variable in _variables(model).items()}
 
 
 def compare_shapes(found: Shapes, expected: Shapes, path: Path) -> None:
-    """Compare what a file holds with what a model needs.
+    """Compare the shapes of the arrays in a file with those of a model's variables.
 
     Raises:
-        WeightsMismatchError: something is missing, left over or of another shape.
+        WeightsMismatchError: an array is missing, unknown or has another shape.
     """
     missing = sorted(set(expected) - set(found))
     extra = sorted(set(found) - set(expected))
@@ -122,51 +121,54 @@ def compare_shapes(found: Shapes, expected: Shapes, path: Path) -> None:
     ]
     problems = []
     if missing:
-        problems.append(f"missing from the file: {_some(missing)}")
+        problems.append(f"missing from the file: {_first(missing)}")
     if extra:
-        problems.append(f"unknown to the model: {_some(extra)}")
+        problems.append(f"unknown to the model: {_first(extra)}")
     if wrong:
-        problems.append(f"of another shape: {_some(wrong)}")
+        problems.append(f"of another shape: {_first(wrong)}")
     if problems:
         raise WeightsMismatchError(
-            f"{path} does not fit the model; {'; '.join(problems)}. Is it another model's file? (A model of your own "
-            "must name its layers: automatic names change from one build to the next.)"
+            f"{path} does not fit the model; {'; '.join(problems)}. Check that this is the file of this model. If you "
+            "defined the model yourself, name its layers: automatic names change from one build to the next."
         )
 
 
 def _require_floats(types: Mapping[str, str], path: Path) -> None:
-    odd = sorted(name for name, kind in types.items() if kind not in _FLOATS)
-    if odd:
-        raise WeightsMismatchError(f"{path}: weights must be float16, float32 or float64; {odd[0]} is {types[odd[0]]}.")
+    for name, kind in sorted(types.items()):
+        if kind not in _FLOATS:
+            raise WeightsMismatchError(f"{path}: weights must be float16, float32 or float64; {name} is {kind}.")
 
 
 def _require_finite(values: Mapping[str, np.ndarray], problem: str, advice: str) -> None:
     bad = sorted(name for name, value in values.items() if not np.isfinite(value).all())
     if bad:
-        raise CorruptWeightsError(f"{problem} {_some(bad)}. {advice}")
+        raise CorruptWeightsError(f"{problem} {_first(bad)}. {advice}")
 
 
-def _some(names: list[str], most: int = 5) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+def _first(names: list[str], count: int = 5) -> str:
+    more = f" and {len(names) - count} more" if len(names) > count else ""
+    return ", ".join(names[:count]) + more
 
 
 # === safetensors ===
 
 
 def _read(path: Path, shapes: Shapes, headers_only: bool = False) -> dict[str, np.ndarray]:
-    """Values by name, none with `headers_only`, after the headers were compared with `shapes`."""
+    """Compare the headers with `shapes` and return the arrays by name, or none with `headers_only`."""
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, framework="numpy") as file:
-            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (a safe_open is no dict)
             compare_shapes({name: tuple(s.get_shape()) for name, s in slices.items()}, shapes, path)
             _require_floats({name: s.get_dtype() for name, s in slices.items()}, path)
-            return {} if headers_only else {name: _float32(file.get_tensor(name)) for name in shapes}
+            if headers_only:
+                return {}
+            return {name: _float32(file.get_tensor(name)) for name in shapes}
     except (SafetensorError, OSError) as error:
         raise CorruptWeightsError(f"{path} cannot be read as a safetensors file: {error}. Get it again.") from error
 
 
 def _float32(array: np.ndarray) -> np.ndarray:
-    with np.errstate(over="ignore"):  # becomes infinity, which is refused by name
+    with np.errstate(over="ignore"):  # too large values become infinity, which load_weights reports
         return array.astype("float32", copy=False)

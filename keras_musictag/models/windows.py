@@ -1,11 +1,11 @@
-"""Cutting a track into the windows a network sees.
+"""Cut a track into windows for the network.
 
 The whole track is padded once with `n_fft // 2` zeros at each end, and every window is `(frames - 1) * hop_length +
-n_fft` samples of that. A log-mel layer with `center=False` then gives exactly the patches of librosa's spectrogram of
-the whole track; centring each window on its own would move the frames at its edges by up to 2.3 log10 units.
+n_fft` samples of it. A log-mel layer with `center=False` then gives exactly the patches of librosa's spectrogram of the
+whole track. Padding each window separately would change the frames at its edges by up to 2.3 log10 units.
 
-Models that were trained on windows that are centred one by one (`spec.mel.center`) get windows of `spec.window.samples`
-samples, side by side and without padding: the log-mel layer pads each of them.
+For models trained on separately padded windows (`spec.mel.center`), the track is not padded and is cut into windows of
+`spec.window.samples` samples, which the log-mel layer pads.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ import numpy as np
 from ..errors import AudioTooShortError, SilentAudioError
 from .spec import ModelSpec
 
-# The smallest step of 16-bit sound. A track that never reaches it is digital silence.
+# One quantisation step of 16-bit audio. A track with a lower peak is digital silence.
 _ONE_STEP = 2.0**-15
 
 
 @dataclasses.dataclass(frozen=True)
 class WindowBatch:
-    """Some windows of a track.
+    """A batch of windows of a track.
 
     Attributes:
         samples: float32 array `(windows, window_samples)`.
-        offsets: int64 array `(windows,)`: the sample of the track that the window's first frame is centred on.
-        starts: int64 array `(windows,)`: the spectrogram frame each window begins at, in full.
+        offsets: int64 array `(windows,)`, sample of the track on which the first frame of each window is centred.
+        starts: int64 array `(windows,)`, index of the first spectrogram frame of each window.
     """
 
     samples: np.ndarray
@@ -46,31 +46,31 @@ def cut(
     hop_samples: int | None = None,
     heard_frames: int | None = None,
     batch_size: int = 32,
-    name: str = "The sound",
+    name: str = "The audio",
 ) -> Iterator[WindowBatch]:
     """Cut consecutive blocks of a track into batches of windows.
 
-    The windows do not depend on where the blocks are split, nor on the batch size; little more than a batch of windows
-    and a block are in memory at a time.
+    The windows do not depend on the lengths of the blocks or the batch size. Memory holds about one batch of windows
+    and one block.
 
     Args:
-        blocks: float32 arrays `(samples,)` at the spec's rate, in order; of any lengths.
-        spec: front end and window policy.
-        hop_frames: frames from one window to the next; `None` for whole windows, side by side, with the spec's policy
-            for what is left over. With a custom hop the windows stay on that grid and nothing is added.
-        hop_samples: the same in samples; whole frames, unless windows are centred one by one.
-        heard_frames: let a window hear only so many frames of the track, which then fill it as a track that is too
-            short would; `None`, or more than a window has, for whole windows.
-        batch_size: windows per batch at most.
-        name: what to call the track in messages.
+        blocks: float32 arrays `(samples,)` of any lengths at the spec's sample rate, in order.
+        spec: spec with the front end and the window policy.
+        hop_frames: frames from one window to the next; `None` for adjacent windows, with the spec's policy for the
+            remainder. With a hop, the remainder is dropped.
+        hop_samples: hop in samples instead of frames; a whole number of frames, unless `spec.mel.center`.
+        heard_frames: use only so many frames of the track per window and fill the window with them like a short track;
+            `None`, or more frames than a window has, for whole windows.
+        batch_size: maximum number of windows per batch.
+        name: what messages call the track.
 
     Yields:
         `WindowBatch`, in order. A track shorter than a window gives one window, repeated or padded as the spec says.
 
     Raises:
-        AudioTooShortError: fewer samples than one STFT window.
-        SilentAudioError: at the end, when no sample reached one 16-bit step.
-        ValueError: a number below 1, two hops, or a hop that is no whole number of frames.
+        AudioTooShortError: the track has fewer samples than one STFT window.
+        SilentAudioError: at the end, if no sample reached one 16-bit quantisation step.
+        ValueError: a number is below 1, both hops are given, or a hop is not a whole number of frames.
 
     Example:
         >>> import numpy as np, keras_musictag as kmt
@@ -84,7 +84,7 @@ def cut(
     offsets: list[int] = []
     heard = spec if heard_frames is None else hearing(spec, heard_frames)
     for offset, window in _windows(blocks, heard, _hop(spec, hop_frames, hop_samples), name):
-        windows.append(_fill(window, spec))  # a copy: a view would keep its whole block in memory
+        windows.append(_fill(window, spec))  # a copy, because a view would keep its whole block in memory
         offsets.append(offset)
         if len(windows) == batch_size:
             yield _batch(windows, offsets, spec)
@@ -99,7 +99,7 @@ def _batch(windows: list[np.ndarray], offsets: list[int], spec: ModelSpec) -> Wi
 
 
 def _hop(spec: ModelSpec, hop_frames: int | None, hop_samples: int | None) -> int | None:
-    """Samples from one window to the next, if they are asked for."""
+    """Validate the hop and return it in samples, `None` by default."""
     if hop_frames is not None:
         _check_count("hop_frames", hop_frames)
         if hop_samples is not None:
@@ -109,22 +109,22 @@ def _hop(spec: ModelSpec, hop_frames: int | None, hop_samples: int | None) -> in
         return None
     _check_count("hop_samples", hop_samples)
     if hop_samples % _grid(spec):
-        raise ValueError(f"hop_samples must be a multiple of {spec.mel.hop_length}, a frame; got {hop_samples!r}.")
+        raise ValueError(f"hop_samples must be a multiple of hop_length={spec.mel.hop_length}; got {hop_samples!r}.")
     return int(hop_samples)
 
 
 def _grid(spec: ModelSpec) -> int:
-    """Windows begin at multiples of so many samples."""
+    """Return the number of samples of which all window starts are multiples."""
     return 1 if spec.mel.center else spec.mel.hop_length
 
 
-def _check_count(what: str, value: Any) -> None:
+def _check_count(argument: str, value: Any) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-        raise ValueError(f"{what} must be a whole number of at least 1; got {value!r}.")
+        raise ValueError(f"{argument} must be a whole number of at least 1; got {value!r}.")
 
 
 def hearing(spec: ModelSpec, frames: int) -> ModelSpec:
-    """The same spec, its windows cut down to so many frames; those of the network, if they are not longer."""
+    """Return the spec with windows of at most so many frames."""
     _check_count("heard_frames", frames)
     if frames >= spec.window.frames:
         return spec
@@ -134,18 +134,18 @@ def hearing(spec: ModelSpec, frames: int) -> ModelSpec:
 
 
 def _fill(window: np.ndarray, spec: ModelSpec) -> np.ndarray:
-    """Copy of a window, repeated or padded to the length of the spec's."""
+    """Return a copy of a window, repeated or padded to `spec.window_samples`."""
     if spec.window.short == "repeat":
         return np.resize(window, spec.window_samples)
     return np.pad(window, (0, spec.window_samples - len(window)))
 
 
 def _windows(
-    blocks: Iterable[np.ndarray], spec: ModelSpec, asked: int | None, name: str
+    blocks: Iterable[np.ndarray], spec: ModelSpec, custom_hop: int | None, name: str
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """The sample each window begins at and its samples, as soon as they are all there."""
-    align = asked is None and spec.window.remainder == "align"
-    hop = asked or spec.window_step
+    """Yield the first sample and the samples of each window as soon as it is complete."""
+    align = custom_hop is None and spec.window.remainder == "align"
+    hop = custom_hop or spec.window_step
     track = _Track(spec)
     start, peak = 0, 0.0
     for block in blocks:
@@ -155,17 +155,17 @@ def _windows(
         while start <= track.last_start:
             yield start, track.window(start)
             start += hop
-        # The aligned window begins after the last regular one, so less than a hop before the next one would.
+        # An aligned window would begin less than one hop before the next regular one.
         track.forget(start - hop if align else start)
     if track.samples < spec.mel.n_fft:
         raise AudioTooShortError(
-            f"{name} is too short: {track.samples} samples at {spec.audio.sr} Hz, where one analysis frame needs "
-            f"{spec.mel.n_fft} ({1000 * spec.mel.n_fft / spec.audio.sr:.0f} ms). Give a longer sound."
+            f"{name} is too short: it has {track.samples} samples at {spec.audio.sr} Hz, but one STFT frame needs "
+            f"{spec.mel.n_fft} ({1000 * spec.mel.n_fft / spec.audio.sr:.0f} ms). Use longer audio."
         )
     if peak < _ONE_STEP:
         raise SilentAudioError(
-            f"{name} is silent: its peak of {peak:.1e} is below one 16-bit step, {_ONE_STEP:.1e}. "
-            "There is nothing to tag."
+            f"{name} is silent: its peak of {peak:.1e} is below one 16-bit quantisation step, {_ONE_STEP:.1e}. "
+            "Check the recording."
         )
     track.finish()
     while start <= track.last_start:
@@ -176,12 +176,12 @@ def _windows(
 
 
 class _Track:
-    """The padded samples of a track from some frame on, as far as they have come.
+    """Buffer of the padded samples of a track that are still needed.
 
-    Blocks are joined only when a window is due: joining at every block would copy a window for each one.
+    Blocks are joined only when a window is complete, because joining at every block would copy the buffer each time.
 
     Attributes:
-        samples: how many came, without padding.
+        samples: number of samples received, without padding.
     """
 
     def __init__(self, spec: ModelSpec) -> None:
@@ -190,11 +190,11 @@ class _Track:
         self._pad = np.zeros(0 if spec.mel.center else spec.mel.n_fft // 2, "float32")
         self._pieces = [self._pad]
         self._held = len(self._pad)  # samples in the pieces
-        self._first = 0  # sample of the padded track at which they begin
+        self._first = 0  # index in the padded track of the first sample held
 
     @property
     def last_start(self) -> int:
-        """The last sample at which a window that is all there can begin; negative if there is none."""
+        """Last start of a complete window; negative if there is none."""
         grid = _grid(self._spec)
         return (self._first + self._held - self._spec.window_samples) // grid * grid
 
@@ -205,11 +205,11 @@ class _Track:
         self.samples += len(block)
 
     def window(self, start: int) -> np.ndarray:
-        """The window that begins at a sample, a view."""
+        """Return the window that begins at a sample, as a view."""
         return self._joined()[start - self._first :][: self._spec.window_samples]
 
     def forget(self, start: int) -> None:
-        """Drop what no window from sample `start` on needs."""
+        """Drop the samples before `start`."""
         samples = min(start - self._first, self._held)
         if samples > 0:
             self._pieces = [self._joined()[samples:].copy()]
@@ -217,14 +217,14 @@ class _Track:
             self._first += samples
 
     def finish(self) -> None:
-        """Bring a short track up to one window, and pad the end."""
+        """Extend a short track to one window and pad the end."""
         missing = self._spec.window_samples - 2 * len(self._pad) - self.samples
-        if missing > 0:  # then nothing was forgotten
-            track = self._joined()[len(self._pad) :]
-            # `resize` repeats from the beginning, as often as it takes.
-            self.append(
-                np.resize(track, missing) if self._spec.window.short == "repeat" else np.zeros(missing, "float32")
-            )
+        if missing > 0:  # no window was complete, so no samples have been dropped
+            if self._spec.window.short == "repeat":
+                track = self._joined()[len(self._pad) :]
+                self.append(np.resize(track, missing))  # repeats the track
+            else:
+                self.append(np.zeros(missing, "float32"))
         self._pieces.append(self._pad)
         self._held += len(self._pad)
 
