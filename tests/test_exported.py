@@ -182,7 +182,7 @@ def test_random_weights_are_for_keras():
 @pytest.mark.skipif(not TENSORFLOW, reason="of TensorFlow")
 def test_tensorflow_takes_threads_before_it_starts_only(tiny, noise):
     tiny.tag(noise, sr=16_000)
-    with pytest.raises(ValueError, match=r"threads=1: cannot be set: TensorFlow has already started"):
+    with pytest.raises(ValueError, match=r"threads=1 cannot be set: TensorFlow has already started"):
         kmt.load("tiny", threads=1)
 
 

@@ -150,7 +150,7 @@ def test_an_unpinned_address_warns_and_names_the_commit(commit, caplog, revision
     fetch(f"hf://{REPO}{revision}")
     (warning,) = (record for record in caplog.records if record.name.startswith("keras_musictag"))
     assert warning.levelno == logging.WARNING
-    assert f"hf://{REPO}{revision} is not pinned and may change. This is hf://{REPO}@{commit}" in warning.message
+    assert f"hf://{REPO}{revision} is not pinned and may change. Load hf://{REPO}@{commit}" in warning.message
 
 
 @pytest.mark.parametrize("revision", ["v1.0", None])
@@ -320,7 +320,7 @@ def test_an_address_that_is_none(server, uri):
 def test_offline_nothing_is_asked_and_what_is_cached_loads(server, commit, monkeypatch, variable, revision):
     uri = f"hf://{REPO}{revision}".replace("COMMIT", commit)
     monkeypatch.setenv(variable, "1")
-    with pytest.raises(OfflineError, match=r"spec\.json of hf://.* has no copy, and offline mode is on\. Unset"):
+    with pytest.raises(OfflineError, match=r"spec\.json of hf://.* has no copy and offline mode is on\. Unset"):
         fetch(uri)
     assert server.requests == []
 

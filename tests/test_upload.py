@@ -118,7 +118,7 @@ def test_a_token_of_ones_own(hub, tagger, monkeypatch):
         ("hf://ann/tagger", None, r"repo_id must be org/repo.* got 'hf://ann/tagger'"),
         ("ann/tagger@v1", None, r"repo_id must be org/repo.* got 'ann/tagger@v1'"),
         ("a/b/c", None, r"repo_id must be org/repo.* got 'a/b/c'"),
-        (REPO, "../x", r"branch a name like 'v2'; got 'ann/my-tagger' and '\.\./x'"),
+        (REPO, "../x", r"branch a name, e.g. 'v2'; got 'ann/my-tagger' and '\.\./x'"),
         ("ann/my--tagger", None, r"hf://ann/my--tagger is not a valid name of a repository on the Hub .*-- or"),
         ("ann/täg", None, r"hf://ann/täg is not a valid name of a repository on the Hub .*alphanumeric"),
     ],
@@ -139,7 +139,7 @@ def test_offline(hub, tagger, monkeypatch, variable):
 
 def test_no_token(hub, tagger, monkeypatch):
     monkeypatch.delenv("HF_TOKEN")
-    with pytest.raises(UploadError, match=r"no token was found\. Run `hf auth login`, set HF_TOKEN, or pass token="):
+    with pytest.raises(UploadError, match=r"no token was found\. Run `hf auth login`, set HF_TOKEN or pass token="):
         tagger.push_to_hub(REPO)
     assert hub.requests == []
 

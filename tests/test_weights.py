@@ -154,7 +154,7 @@ def test_a_model_whose_variables_share_a_name_is_refused(path):
     inputs = keras.Input((2,))
     ambiguous = keras.Model(inputs, TwoOfAName(name="affine")(inputs), name="ambiguous")
     with pytest.raises(
-        WeightsMismatchError, match=r"several variables named affine/scale\. Give its layers names of their"
+        WeightsMismatchError, match=r"several variables named affine/scale\. Give its layers unique names"
     ):
         weights.save_weights(ambiguous, path)
     assert not path.exists()
@@ -167,7 +167,7 @@ def test_missing(model, path, target):
     content = arrays(model)
     del content["head/bias"], content["gru1/gru_cell/bias"]
     save_file(content, path)
-    refused(target, path, WeightsMismatchError, r"missing from the file: gru1/gru_cell/bias, head/bias\. Is it another")
+    refused(target, path, WeightsMismatchError, r"missing from the file: gru1/gru_cell/bias, head/bias\. Check that this")
 
 
 def test_extra(model, path, target):
