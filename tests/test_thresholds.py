@@ -113,7 +113,7 @@ def test_what_is_refused():
         FineTuneSpec(min_precision=2)
     with pytest.raises(SpecError, match=r"thresholds\.values\['a'\] must be from 0 to 1; got 7"):
         Thresholds(values={"a": 7}, n=1, **MADE)
-    with pytest.raises(SpecError, match="thresholds names 'dub', which is no tag of the model"):
+    with pytest.raises(SpecError, match="thresholds names 'dub', which is not a tag of the model"):
         dataclasses.replace(kmt.model_info("tiny"), thresholds=Thresholds(values={"dub": 0.5}, n=1, **MADE))
 
 

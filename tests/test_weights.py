@@ -167,7 +167,7 @@ def test_missing(model, path, target):
     content = arrays(model)
     del content["head/bias"], content["gru1/gru_cell/bias"]
     save_file(content, path)
-    refused(target, path, WeightsMismatchError, r"missing from the file: gru1/gru_cell/bias, head/bias\. Check that this")
+    refused(target, path, WeightsMismatchError, r"missing from the file: gru1/gru_cell/bias, head/bias\. Check")
 
 
 def test_extra(model, path, target):

@@ -240,7 +240,8 @@ class ModelSpec:
             f"The spec has version {version!r}, but this package reads version {SPEC_VERSION}. Update keras_musictag.",
         )
         nested = {
-            "audio": AudioSpec, "mel": MelSpec, "window": WindowSpec, "weights": WeightsSource, "thresholds": Thresholds,
+            "audio": AudioSpec, "mel": MelSpec, "window": WindowSpec, "weights": WeightsSource,
+            "thresholds": Thresholds,
         }  # fmt: skip
         for field, kind in nested.items():
             if data.get(field) is not None:
