@@ -59,7 +59,7 @@ class UnknownTagError(MusicTagError, LookupError):
 
 
 class NoThresholdsError(MusicTagError, ValueError):
-    """`threshold="auto"` with a model for which no labelled data justified thresholds."""
+    """The model has no thresholds for `threshold="auto"`."""
 
 
 class WeightsError(MusicTagError):

@@ -105,7 +105,7 @@ def test_out_of_fold_without_validation(tuned):
 
 def test_what_is_refused():
     y = np.random.default_rng(0).uniform(-0.5, 0.5, 16_000)
-    with pytest.raises(NoThresholdsError, match=r"chosen on labelled clips that the model did not learn from\. Give a"):
+    with pytest.raises(NoThresholdsError, match=r"none were chosen on held-out labelled clips\. Pass a number"):
         kmt.load("tiny").tag(y, 16_000, threshold="auto")
     with pytest.raises(ValueError, match="threshold must be a number or 'auto'; got 'high'"):
         kmt.load("tiny").tag(y, 16_000, threshold="high")

@@ -1,8 +1,8 @@
-"""Models: what a model is (`spec`), how it is built and run, and where its weights come from.
+"""Models: specs, architectures, inference with Keras, and weights.
 
-Constructors, in the style of `keras.applications`: each returns an ordinary `keras.Model` with fresh weights that maps
-log-mels `(batch, mels, frames)` to tag probabilities `(batch, num_tags)`. The layer named `"head"` is the classifier;
-its input is the embedding.
+The constructors, in the style of `keras.applications`, return a `keras.Model` with random weights that maps log-mels
+`(batch, mels, frames)` to tag probabilities `(batch, num_tags)`. The layer named `"head"` is the classifier, and its
+input is the embedding.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from .architectures import ARCHITECTURES
 
 __all__ = list(ARCHITECTURES)
 
-# Constructors import Keras, so each is imported when it is first used.
+# Constructors import Keras, so each is imported on first use.
 __getattr__, __dir__ = lazy_attributes(__name__, {name: f".architectures.{name}" for name in ARCHITECTURES})
 
 
-if TYPE_CHECKING:  # for type checkers and editors, which see any other constructor as `Any`
+if TYPE_CHECKING:  # for type checkers and editors; other constructors have the type `Any`
     from .architectures.baseline_cnn import baseline_cnn as baseline_cnn
     from .architectures.choi_crnn import choi_crnn as choi_crnn
     from .architectures.large_cnn import large_cnn as large_cnn

@@ -1,11 +1,11 @@
-"""Which models exist: names -> specs, and architectures -> builders.
+"""Registry of models (name -> spec) and architectures (name -> builder).
 
-Three ways in, one list out:
+Entries come from:
 
-* the zoo that comes with the package (`zoo/<model>/spec.json`), read without importing Keras;
-* `@register_model` on a builder function, for code of your own;
-* the entry-point group `keras_musictag.models`, for installed plug-ins: each entry point is loaded the first time a
-  name is looked up, and what it does on import is call `register_model` or `register_zoo`.
+* the zoo of the package (`zoo/<model>/spec.json`), read without importing Keras;
+* `@register_model` on a builder function;
+* the entry-point group `keras_musictag.models` of installed plug-ins. Entry points are loaded on the first look-up, and
+  their modules call `register_model` or `register_zoo`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-DEFAULT_MODEL = "musicnet_crnn"  # what the command line tags with unless told otherwise
+DEFAULT_MODEL = "musicnet_crnn"  # default of the command line
 ENTRY_POINT_GROUP = "keras_musictag.models"
 
 _specs: dict[str, ModelSpec] = {}
@@ -40,22 +40,22 @@ _builders: dict[str, Builder] = {}
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 
-# === Registering ===
+# === Registration ===
 
 
 def register_model(builder: _F | None = None, *, spec: ModelSpec | Path | str | None = None) -> Any:
-    """Register a function that builds a `keras.Model`, and optionally a model made with it.
+    """Register a function that builds a `keras.Model` as an architecture, and optionally a model with it.
 
-    The function's name becomes the architecture's. It is called as
-    `builder(num_tags=..., input_shape=(mels, frames), name=..., **spec.config)` and returns a model from log-mel
+    The function's name becomes the name of the architecture. The function is called as
+    `builder(num_tags=..., input_shape=(mels, frames), name=..., **spec.config)` and must return a model from log-mel
     `(batch, mels, frames)` to probabilities `(batch, num_tags)` whose last trainable layer is named `"head"`.
 
     Args:
-        builder: the function, when used as a bare decorator.
-        spec: a `ModelSpec`, or the folder of its `spec.json`, to register under `spec.name` as well.
+        builder: the function, if used as a decorator without arguments.
+        spec: a `ModelSpec`, or the folder of its `spec.json`, to register as a model.
 
     Raises:
-        SpecError: the spec names another architecture, or its name or architecture is taken by something else.
+        SpecError: the spec has another architecture, or the name of the model or the architecture is taken.
 
     Example:
         >>> import keras_musictag as kmt
@@ -71,18 +71,18 @@ def register_model(builder: _F | None = None, *, spec: ModelSpec | Path | str | 
 
     def register(function: _F) -> _F:
         name = function.__name__
-        _load_zoo()  # so that whoever comes second gets the error
+        _load_zoo()  # so that a name of the zoo is reported as taken here
         known = _builders.get(name)
         if name in ARCHITECTURES and not function.__module__.startswith(f"{__package__}.architectures."):
-            raise SpecError(
-                f"The architecture name {name!r} belongs to keras_musictag; name your function differently."
-            )
+            raise SpecError(f"The architecture name {name!r} is reserved by keras_musictag. Rename your function.")
         if known is not None and (known.__module__, known.__qualname__) != (function.__module__, function.__qualname__):
-            raise SpecError(f"The architecture {name!r} is already registered by {known.__module__}.")
+            raise SpecError(
+                f"The architecture {name!r} is already registered by {known.__module__}. Rename your function."
+            )
         if spec is not None:
             entry = spec if isinstance(spec, ModelSpec) else ModelSpec.from_folder(spec)
             if entry.architecture != name:
-                raise SpecError(f"The spec {entry.name!r} is of architecture {entry.architecture!r}, not {name!r}.")
+                raise SpecError(f"The spec {entry.name!r} must have architecture {name!r}; got {entry.architecture!r}.")
             _add_spec(entry)
         _builders[name] = function
         return function
@@ -104,15 +104,15 @@ def register_zoo(folder: Path | str) -> None:
 def _add_spec(spec: ModelSpec) -> None:
     known = _specs.get(spec.name)
     if known is not None and known != spec:
-        raise SpecError(f"A different model is already registered as {spec.name!r}.")
+        raise SpecError(f"Another model is already registered as {spec.name!r}. Change the name in the spec.")
     _specs[spec.name] = spec
 
 
-# === Looking up ===
+# === Look-up ===
 
 
 def zoo_folder() -> Path:
-    """Folder of the built-in zoo: inside the installed package, or beside it in a checkout."""
+    """Return the folder of the zoo: inside the installed package, or beside it in a checkout."""
     package = Path(__file__).parents[1]
     return package / "zoo" if (package / "zoo").is_dir() else package.parent / "zoo"
 
@@ -125,18 +125,18 @@ def _load_zoo() -> None:
 
 @functools.cache
 def _load_all() -> None:
-    """Fill the registry once: the built-in zoo, then every installed plug-in."""
+    """Load the zoo and all installed plug-ins, once."""
     _load_zoo()
     for entry_point in metadata.entry_points(group=ENTRY_POINT_GROUP):
         try:
             entry_point.load()
         except Exception as error:
-            # Somebody else's package must not take the zoo down; it is named so that it can be mended.
+            # A faulty plug-in must not make the other models unavailable.
             _log.warning("The plug-in %s (%s) could not be loaded: %r", entry_point.name, entry_point.value, error)
 
 
 def list_models(pattern: str = "*", *, pretrained: bool = False) -> list[str]:
-    """Names of the registered models, sorted.
+    """List the names of the registered models, sorted.
 
     Args:
         pattern: shell-style wildcard, e.g. `"*cnn*"`.
@@ -147,16 +147,15 @@ def list_models(pattern: str = "*", *, pretrained: bool = False) -> list[str]:
         ['musicnn_msd', 'musicnn_mtt']
     """
     _load_all()
-    return sorted(
-        name for name, spec in _specs.items() if fnmatch.fnmatchcase(name, pattern) and (spec.weights or not pretrained)
-    )
+    names = [name for name, spec in _specs.items() if spec.weights or not pretrained]
+    return sorted(name for name in names if fnmatch.fnmatchcase(name, pattern))
 
 
 def model_info(name: str) -> ModelSpec:
-    """The spec of a registered model.
+    """Return the spec of a registered model.
 
     Raises:
-        UnknownModelError: no such name; the message offers near ones.
+        UnknownModelError: no model has this name; the message suggests similar ones.
 
     Example:
         >>> model_info("musicnn_mtt").audio.sr
@@ -169,10 +168,10 @@ def model_info(name: str) -> ModelSpec:
 
 
 def get_builder(architecture: str) -> Builder:
-    """The function registered for an architecture.
+    """Return the function registered for an architecture.
 
     Raises:
-        UnknownModelError: no such architecture.
+        UnknownModelError: the architecture is not registered.
     """
     _load_all()
     if architecture not in _builders and architecture in ARCHITECTURES:
@@ -187,13 +186,13 @@ def build_model(architecture: str, *, taps: Sequence[str] = (), **config: Any) -
     """Build a registered architecture with fresh weights: `get_builder(architecture)(**config)`.
 
     Args:
-        architecture: its name.
-        taps: layers whose statistics the head sees too, see `taps.with_taps`; any architecture can have some.
+        architecture: name of the architecture.
+        taps: names of layers whose statistics are additional inputs of the head, see `taps.with_taps`.
         config: arguments of the builder.
 
     Raises:
-        UnknownModelError: no such architecture.
-        SpecError: a tap that is not a layer of the network.
+        UnknownModelError: the architecture is not registered.
+        SpecError: a tap is not a layer of the network, or a builder's argument is invalid.
     """
     model = get_builder(architecture)(**config)
     if not taps:
@@ -203,9 +202,9 @@ def build_model(architecture: str, *, taps: Sequence[str] = (), **config: Any) -
     return with_taps(model, taps)
 
 
-def _unknown(what: str, name: object, known: Iterable[str]) -> str:
-    """`Unknown model 'x'. Did you mean 'y'? Known: ...`."""
+def _unknown(kind: str, name: object, known: Iterable[str]) -> str:
+    """Return a message that suggests similar names and lists the known ones."""
     names = sorted(known)
     near = difflib.get_close_matches(str(name), names, n=3, cutoff=0.5)
     question = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
-    return f"Unknown {what} {name!r}.{question} Known: {', '.join(names) or 'none'}."
+    return f"Unknown {kind} {name!r}.{question} Known: {', '.join(names) or 'none'}."

@@ -1,7 +1,7 @@
-"""From which probability on a tag is said: one threshold per tag, chosen on clips that the tagger did not learn from.
+"""Decision thresholds: the minimum probability of each tag, chosen on held-out labelled clips.
 
-A threshold maximises F1, the harmonic mean of precision and recall; with a floor on precision, among those thresholds
-whose precision reaches the floor. Tags for which there is too little evidence have no threshold: they are never said.
+A threshold maximises F1, the harmonic mean of precision and recall, optionally among the thresholds with a minimum
+precision. Tags with too few clips have no threshold and are never predicted.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from ..utils.fields import require
 if TYPE_CHECKING:
     from .spec import ModelSpec
 
-LEAST_CLIPS = 5  # that have a tag, below which no threshold is chosen for it
+LEAST_CLIPS = 5  # minimum number of clips with a tag for a threshold
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Thresholds:
-    """Thresholds of a model, and what justifies them.
+    """Thresholds of a model and the data they were chosen on.
 
     Attributes:
-        values: tag, as trained -> probability from which on it is said. Tags left out are never said.
-        dataset: name of the labelled data they were chosen on.
-        split: part of them, e.g. `"validation"`.
-        n: how many clips that is.
-        min_precision: the floor that was asked for; 0 for none.
+        values: tag, by its name in the training data -> minimum probability. Other tags are never predicted.
+        dataset: name of the labelled data set.
+        split: split of the data set, e.g. `"validation"`.
+        n: number of clips.
+        min_precision: minimum precision of the thresholds; 0 for none.
     """
 
     values: Mapping[str, float]
@@ -40,7 +40,7 @@ class Thresholds:
     min_precision: float = 0.0
 
     def __post_init__(self) -> None:
-        """Check the numbers."""
+        """Validate the fields."""
         require(isinstance(self.values, Mapping), f"thresholds.values must be an object; got {self.values!r}.")
         for tag, value in self.values.items():
             require(
@@ -55,10 +55,10 @@ class Thresholds:
 
 
 def check_floor(min_precision: float) -> float:
-    """The floor on precision, if it is one.
+    """Validate a minimum precision and return it.
 
     Raises:
-        SpecError: it is not from 0 to 1.
+        SpecError: the value is not from 0 to 1.
     """
     valid = isinstance(min_precision, (int, float)) and not isinstance(min_precision, bool) and 0 <= min_precision <= 1
     require(valid, f"min_precision must be from 0 to 1; got {min_precision!r}.")
@@ -74,24 +74,24 @@ def choose(
     split: str,
     min_precision: float = 0.0,
 ) -> Thresholds | None:
-    """Choose the threshold of each tag that has the best F1.
+    """Choose the threshold with the best F1 for each tag.
 
     Args:
-        targets: bool `(clips, tags)`.
-        probabilities: `(clips, tags)`, of clips that the tagger did not learn from.
-        tags: names, as trained.
-        dataset, split: what the clips are.
-        min_precision: floor on precision. A tag that cannot reach it gets no threshold.
+        targets: bool array `(clips, tags)`.
+        probabilities: array `(clips, tags)` for clips that were not used in training.
+        tags: names in the training data.
+        dataset, split: names of the data set and its split.
+        min_precision: minimum precision. A tag that cannot reach it gets no threshold.
 
     Returns:
-        `Thresholds`; `None` if there is enough evidence for no tag.
+        `Thresholds`; `None` if no tag has a threshold.
 
     Example:
         >>> targets = np.array([[0], [0], [0], [1], [1], [1], [1], [1]])
-        >>> said = np.array([[0.1], [0.2], [0.6], [0.5], [0.7], [0.8], [0.9], [0.9]])
-        >>> choose(targets, said, ["dub"], dataset="mine", split="validation").values
+        >>> predicted = np.array([[0.1], [0.2], [0.6], [0.5], [0.7], [0.8], [0.9], [0.9]])
+        >>> choose(targets, predicted, ["dub"], dataset="mine", split="validation").values
         {'dub': 0.35}
-        >>> choose(targets, said, ["dub"], dataset="mine", split="validation", min_precision=0.95).values
+        >>> choose(targets, predicted, ["dub"], dataset="mine", split="validation", min_precision=0.95).values
         {'dub': 0.65}
     """
     check_floor(min_precision)
@@ -107,34 +107,34 @@ def choose(
     return Thresholds(values=values, dataset=dataset, split=split, n=len(targets), min_precision=min_precision)
 
 
-def _best_threshold(has: np.ndarray, said: np.ndarray, floor: float) -> float | None:
-    """Halfway between two probabilities, so that F1 is best; the higher threshold of equal ones."""
-    if has.sum() < LEAST_CLIPS or not np.isfinite(said).all():
+def _best_threshold(labels: np.ndarray, scores: np.ndarray, min_precision: float) -> float | None:
+    """Return the threshold with the best F1, halfway between two scores; the highest one if several are equal."""
+    if labels.sum() < LEAST_CLIPS or not np.isfinite(scores).all():
         return None
-    order = np.argsort(-said, kind="stable")
-    said, hits = said[order].astype("float64"), np.cumsum(has[order])
-    count = np.arange(1, len(said) + 1)
-    last = np.append(said[1:] < said[:-1], True)  # of clips with equal probabilities, the threshold takes all or none
+    order = np.argsort(-scores, kind="stable")
+    scores, hits = scores[order].astype("float64"), np.cumsum(labels[order])
+    count = np.arange(1, len(scores) + 1)
+    last = np.append(scores[1:] < scores[:-1], True)  # a threshold cannot separate equal scores
     precision = hits / count
-    f1 = np.where(last & (precision >= floor), 2 * hits / (count + has.sum()), -1.0)
+    f1 = np.where(last & (precision >= min_precision), 2 * hits / (count + labels.sum()), -1.0)
     best = int(np.argmax(f1))
     if f1[best] <= 0:
         return None
-    below = said[best + 1] if best + 1 < len(said) else 0.0
-    middle = float((said[best] + below) / 2)
-    return round(middle, 6) if below < round(middle, 6) <= said[best] else middle
+    below = scores[best + 1] if best + 1 < len(scores) else 0.0
+    middle = float((scores[best] + below) / 2)
+    return round(middle, 6) if below < round(middle, 6) <= scores[best] else middle
 
 
 def auto_thresholds(spec: ModelSpec) -> np.ndarray:
-    """Threshold of each output `(tags,)`, infinite for tags that are never said.
+    """Return the threshold of each output, `(tags,)`; infinite for tags without a threshold.
 
     Raises:
-        NoThresholdsError: the spec has none; the message says why.
+        NoThresholdsError: the spec has no thresholds.
     """
     if spec.thresholds is None:
         raise NoThresholdsError(
-            f"{spec.name!r} has no thresholds for threshold='auto': they are kept only where they were chosen on "
-            "labelled clips that the model did not learn from. Give a number, or fine-tune it on labelled clips of "
-            f"your own, at least {LEAST_CLIPS} held-out clips per tag."
+            f"{spec.name!r} has no thresholds for threshold='auto', because none were chosen on held-out labelled "
+            f"clips. Pass a number, or fine-tune the model on your own clips, with at least {LEAST_CLIPS} held-out "
+            "clips per tag."
         )
     return np.array([spec.thresholds.values.get(tag, np.inf) for tag in spec.tags])

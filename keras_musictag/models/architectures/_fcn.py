@@ -1,6 +1,6 @@
-"""What the fully convolutional networks of five layers share.
+"""Builder shared by the fully convolutional networks of five layers.
 
-After FCN-5 of Choi, Fazekas & Sandler, "Automatic tagging using deep convolutional neural networks", ISMIR 2016
+They follow FCN-5 of Choi, Fazekas & Sandler, "Automatic tagging using deep convolutional neural networks", ISMIR 2016
 (https://arxiv.org/abs/1606.00298).
 """
 
@@ -13,7 +13,7 @@ from keras import layers
 
 from ._blocks import as_image, check_input, conv_block, tag_head
 
-# Together they pool 96 mels x 1366 frames to 1 x 1.
+# 96 mels x 1366 frames are pooled to 1 x 1.
 _POOL = ((2, 4), (2, 4), (2, 4), (3, 5), (4, 4))
 
 
@@ -32,14 +32,14 @@ def fcn(
     """Build a network of five convolution blocks and a classifier.
 
     Args:
-        architecture: named in errors.
-        filters: of each block.
+        architecture: name of the architecture, for error messages.
+        filters: number of filters of each block.
         num_tags: number of tags.
         input_shape: `(mels, frames)`.
         classifier_activation: `"sigmoid"`, `"softmax"` or `None` for logits.
         name: name of the model.
-        dropout: rate before the classifier.
-        input_norm: whether a batch norm comes first.
+        dropout: dropout rate before the classifier.
+        input_norm: whether to normalise the input by a batch norm.
         norm_options: arguments of every `BatchNormalization`.
 
     Raises:
