@@ -213,7 +213,7 @@ def test_derived_numbers():
         ("mel", {"periodic": "no"}, r"mel\.periodic must be one of True, False; got 'no'"),
         ("mel", {"center": False}, r"window\.samples must be None unless mel\.center is true; got 48000"),
         ("mel", {"preemphasis": 0.97}, r"Unknown field mel\.preemphasis\. Known: amin"),
-        ("window", {"samples": None}, r"mel\.center needs window\.samples, .*; got None"),
+        ("window", {"samples": None}, r"mel\.center=True needs window\.samples, .*; got None"),
         ("window", {"samples": 1_000}, r"window\.samples=1000 gives 4 frames, but window\.frames is 188"),
         ("window", {"samples": 200, "frames": 1}, r"window\.samples=200 is too short to be padded by 256"),
     ],

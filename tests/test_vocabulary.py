@@ -116,7 +116,7 @@ def test_spec_says_kinds(tmp_path):
     own = dataclasses.replace(tiny, kinds=OWN)
     assert type(own).from_dict(json.loads(own.to_json())) == dataclasses.replace(own, root=None)
     assert own.retrained().kinds == OWN and own.retrained(tags=("dub",)).kinds == {}
-    with pytest.raises(SpecError, match="kinds names 'dub', which is no tag"):
+    with pytest.raises(SpecError, match="kinds names 'dub', which is not a tag"):
         dataclasses.replace(tiny, kinds={"dub": "genre"})
     with pytest.raises(SpecError, match=r"kinds\['tone'\] must be one of genre, .*; got 'sound'"):
         dataclasses.replace(tiny, kinds={"tone": "sound"})
