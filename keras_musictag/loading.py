@@ -10,7 +10,7 @@ import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, overload
+from typing import TYPE_CHECKING, Literal, cast, overload
 
 from . import __version__
 from .errors import (
@@ -25,9 +25,10 @@ from .models import hub_files, registry
 from .models.keras_runtime import limit_threads
 from .models.spec import SPEC_FILE, ModelSpec
 from .tagger import Tagger
+from .tagging import fastest_runtime
 from .tagging.base import BaseTagger
 from .tagging.exported import ExportedTagger, ExportError, Format, is_export
-from .tagging.runtimes import FASTEST_FIRST, RUNTIMES, is_installed, require_installed
+from .tagging.runtimes import FILE_RUNTIMES, is_installed, require_installed, runtimes
 from .utils.files import cache_folder, cached_path
 
 if TYPE_CHECKING:
@@ -36,11 +37,6 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 _Name = str | os.PathLike[str]
-_CACHED_FORMATS: dict[str, Format] = {
-    "onnxruntime": "onnx",
-    "openvino": "onnx",
-    "litert": "litert",
-}  # what runtimes get of zoo models
 
 
 @overload
@@ -79,9 +75,11 @@ def load(
             `hf://org/repo@revision`.
         weights: `"pretrained"`, or `None` for random ones; nothing else ever gives random weights.
         impl: `"fft"` or `"conv"`, how `LogMelSpectrogram` transforms; on Keras only.
-        runtime: `"keras"`, `"onnxruntime"`, `"openvino"`, `"litert"`; `"auto"` for the fastest that is installed, which
-            is logged. A model that is no export yet is exported once, at float32, and kept in the cache folder. By
-            default: Keras, or for an export the fastest that reads it.
+        runtime: `"keras"`, `"onnxruntime"`, `"openvino"` or `"litert"`; `"auto"` for the fastest of those that are
+            installed. The first time, `"auto"` times them on one window; the times are logged and kept in the cache
+            folder, per model, processor and versions. A model that is not an export is exported once, at float32,
+            and kept there too. By default: Keras, or for an export the first of OpenVINO, ONNX Runtime and LiteRT
+            that is installed and reads it.
         threads: to compute with; all cores by default. With Keras it holds for the whole process, and for TensorFlow
             must come before anything else has run on it.
 
@@ -159,8 +157,8 @@ def untrained(model: str | os.PathLike[str], tags: Sequence[str], *, seed: int =
 def _check(weights: str | None, runtime: str | None, threads: int | None) -> None:
     if weights not in ("pretrained", None):
         raise ValueError(f"weights must be 'pretrained' or None; got {weights!r}.")
-    if runtime not in (None, "auto", *RUNTIMES):
-        raise ValueError(f"runtime must be 'auto' or one of {', '.join(map(repr, RUNTIMES))}; got {runtime!r}.")
+    if runtime not in (None, "auto", *runtimes()):
+        raise ValueError(f"runtime must be 'auto' or one of {', '.join(map(repr, runtimes()))}; got {runtime!r}.")
     if weights is None and runtime not in (None, "keras"):
         raise ValueError(f"Random weights are for training, with Keras; got weights=None and runtime={runtime!r}.")
     if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
@@ -191,27 +189,42 @@ def find_spec(name: _Name) -> ModelSpec:
 
 
 def _fastest(spec: ModelSpec, impl: Impl, threads: int | None) -> BaseTagger:
-    """On the fastest runtime that is installed and can run it."""
-    for runtime in FASTEST_FIRST:
-        if runtime == "keras" or not is_installed(runtime):
-            continue
-        try:
-            tagger = _on_runtime(spec, runtime, threads)
-        except (ExportError, MissingExtraError) as error:
-            _log.info("%s cannot run %s: %s", runtime, spec.name, error)
-            continue
-        _log.info("%s runs %s.", runtime, spec.name)
-        return tagger
-    _log.info("keras runs %s.", spec.name)
-    if threads is not None:
-        limit_threads(threads)
-    return Tagger(spec, impl=impl)
+    """Load on the runtime that is fastest here, which is measured the first time."""
+    under = fastest_runtime.conditions(_key(spec, impl), threads)
+    known = fastest_runtime.recall(under)
+    if known is not None:
+        runtime = min(known, key=lambda name: known[name])
+        tagger = _if_it_can(spec, runtime, impl, threads)
+        if tagger is not None:
+            _log.info("%s runs %s.", runtime, spec.name)
+            return tagger
+    candidates = {name: _if_it_can(spec, name, impl, threads) for name in runtimes() if is_installed(name)}
+    taggers = {name: tagger for name, tagger in candidates.items() if tagger is not None}
+    times = fastest_runtime.measure(taggers)
+    fastest_runtime.remember(under, times)
+    runtime = min(times, key=lambda name: times[name])
+    measured = ", ".join(f"{name} {ms:.1f} ms" for name, ms in sorted(times.items(), key=lambda item: item[1]))
+    _log.info("%s runs %s; a window took %s.", runtime, spec.name, measured)
+    return taggers[runtime]
+
+
+def _if_it_can(spec: ModelSpec, runtime: str, impl: Impl, threads: int | None) -> BaseTagger | None:
+    """Load on a runtime; `None` if the runtime cannot run the model, which is logged."""
+    if runtime == "keras":
+        if threads is not None:
+            limit_threads(threads)
+        return Tagger(spec, impl=impl)
+    try:
+        return _on_runtime(spec, runtime, threads)
+    except (ExportError, MissingExtraError) as error:
+        _log.info("%s cannot run %s: %s", runtime, spec.name, error)
+        return None
 
 
 def _on_runtime(spec: ModelSpec, runtime: str, threads: int | None) -> ExportedTagger:
     """From the cache, exported when it is not there yet or damaged."""
     require_installed(runtime)
-    file_format = _CACHED_FORMATS[runtime]
+    file_format = cast(Format, FILE_RUNTIMES[runtime].zoo_format)
     key = _key(spec, file_format)
     folder = cached_path("exports", key)
     if is_export(folder):
@@ -231,9 +244,9 @@ def _on_runtime(spec: ModelSpec, runtime: str, threads: int | None) -> ExportedT
     return ExportedTagger.from_folder(folder, runtime, threads, spec=spec)
 
 
-def _key(spec: ModelSpec, file_format: Format) -> str:
-    """Hexadecimal digits that stand for everything that an exported file depends on."""
+def _key(spec: ModelSpec, variant: str) -> str:
+    """Return hexadecimal digits that stand for everything that an exported file depends on."""
     fields = ("architecture", "config", "audio", "mel", "window", "tags", "weights")
     numbers = {name: value for name, value in dataclasses.asdict(spec).items() if name in fields}
-    text = json.dumps({**numbers, "format": file_format, "version": __version__}, sort_keys=True)
+    text = json.dumps({**numbers, "format": variant, "version": __version__}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:32]

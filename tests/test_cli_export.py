@@ -1,6 +1,7 @@
 """The command `export`, and `--runtime` where sounds are tagged."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +17,7 @@ from labelled_sounds import labelled_sounds
 import keras_musictag as kmt
 from keras_musictag.cli import main
 from keras_musictag.tagging.exported import Format, Precision, Sound
-from keras_musictag.tagging.runtimes import RUNTIMES
+from keras_musictag.tagging.runtimes import runtimes
 
 HEAVY = {"tensorflow", "keras", "jax", "torch", "openvino_telemetry"}  # the last reports to a server
 
@@ -73,7 +74,7 @@ def test_choices_are_those_of_the_package():
 
     for name, literal in (("format", Format), ("precision", Precision), ("input", Sound)):
         assert choices("export", name) == get_args(literal)
-    assert choices("tag", "runtime") == ("auto", *RUNTIMES)
+    assert choices("tag", "runtime") == ("auto", *runtimes())
 
 
 # === --runtime ===
@@ -86,7 +87,7 @@ def test_tag_and_taggram_on_a_runtime(song):
     )
     assert on_onnx == pytest.approx(on_keras, abs=1e-4)
     result = run("taggram", song, "-m", "tiny", "--runtime", "auto", "--csv")
-    assert result.exit_code == 0 and "tiny runs on openvino" in result.stderr
+    assert result.exit_code == 0 and re.search(r"tiny runs on \w+\.", result.stderr)
     assert result.stdout.startswith("time,tone,")
 
 

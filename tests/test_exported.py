@@ -1,5 +1,7 @@
 """Exported taggers as `load` gives them, and models of the zoo on other runtimes."""
 
+import dataclasses
+import json
 import os
 import subprocess
 import sys
@@ -10,11 +12,16 @@ from labelled_sounds import labelled_sounds
 from tiny_exports import TENSORFLOW, TinyExports, hide
 
 import keras_musictag as kmt
+from keras_musictag.apps.benchmarking.benchmark_results import BenchmarkError
+from keras_musictag.apps.benchmarking.suite import benchmark
 from keras_musictag.datasets import Manifest
 from keras_musictag.datasets.features import FeatureCache
 from keras_musictag.errors import CorruptWeightsError, MissingExtraError, SpecError
 from keras_musictag.evaluation.measuring import score
+from keras_musictag.tagging import fastest_runtime
 from keras_musictag.tagging.exported import ExportError, NoKerasModelError
+from keras_musictag.tagging.runtimes import FILE_RUNTIMES, OnnxRuntime, RuntimeEntry, readers, runtimes
+from keras_musictag.utils.cores import processor
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +58,7 @@ def test_what_an_export_cannot_do(exported):
     [
         ("litert", ExportError, r"litert does not read onnx exports; openvino and onnxruntime can"),
         ("keras", ExportError, r"keras does not read onnx exports"),
-        ("tensorrt", ValueError, r"runtime must be 'auto' or one of 'keras', 'onnxruntime'.*got 'tensorrt'"),
+        ("tensorrt", ValueError, r"runtime must be 'auto' or one of 'keras', 'openvino'.*got 'tensorrt'"),
     ],
 )
 def test_runtimes_that_cannot_read_it(exported, runtime, error, message):
@@ -151,7 +158,7 @@ def test_a_model_is_exported_once(tiny, noise, cache, monkeypatch, caplog):
     assert "damaged and will be exported again" in caplog.text
 
 
-def test_auto_falls_back_to_what_can(monkeypatch, caplog):
+def test_auto_falls_back_to_what_can(monkeypatch, caplog, cache):
     caplog.set_level("INFO")
 
     def refuse(*args, **kwargs):
@@ -160,6 +167,67 @@ def test_auto_falls_back_to_what_can(monkeypatch, caplog):
     monkeypatch.setattr("keras_musictag.tagging.exporting.export", refuse)
     assert kmt.load("tiny", runtime="auto").runtime == "keras"
     assert "openvino cannot run tiny: The layer 'odd'" in caplog.text and "keras runs tiny" in caplog.text
+
+
+def test_auto_measures_once_and_takes_the_fastest(monkeypatch, caplog, cache, noise):
+    caplog.set_level("INFO")
+    seen = []
+
+    def measured(taggers):
+        seen.append(sorted(taggers))
+        return {"keras": 3.0, "openvino": 2.0, "onnxruntime": 1.0, "litert": 4.0}
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fastest_runtime, "measure", measured)
+        assert kmt.load("tiny", runtime="auto").runtime == "onnxruntime"
+    assert seen == [["keras", "litert", "onnxruntime", "openvino"]]
+    assert "onnxruntime runs tiny; a window took onnxruntime 1.0 ms, openvino 2.0 ms" in caplog.text
+
+    def never(taggers):
+        raise AssertionError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fastest_runtime, "measure", never)
+        assert kmt.load("tiny", runtime="auto").runtime == "onnxruntime"
+    (kept,) = cache.glob("runtimes/*.json")
+    assert json.loads(kept.read_text())["conditions"]["processor"] == processor()
+    assert fastest_runtime.recall(fastest_runtime.conditions("tiny", 1)) is None  # other conditions, other winners
+    kept.write_text("damaged")
+    times = {}
+    original = fastest_runtime.measure
+    monkeypatch.setattr(fastest_runtime, "measure", lambda taggers: times.update(original(taggers)) or dict(times))
+    chosen = kmt.load("tiny", runtime="auto")
+    assert chosen.runtime == min(times, key=times.get) and all(ms > 0 for ms in times.values())
+    assert chosen.tag(noise, sr=16_000)
+
+
+def test_a_runtime_is_a_row_and_an_adapter(monkeypatch, noise):
+    """`load`, errors, the benchmark and the command line read the table."""
+
+    class Mine(OnnxRuntime):
+        pass
+
+    row = RuntimeEntry(
+        adapter=Mine, module="json", packages=("my-runtime",), extra="mine", formats=("onnx",), zoo_format="onnx"
+    )
+    monkeypatch.setitem(FILE_RUNTIMES, "mine", row)
+    tagger = kmt.load("tiny", runtime="mine")
+    assert tagger.runtime == "mine" and set(tagger.tag(noise, sr=16_000)) == set(tagger.tags)
+    assert runtimes()[-1] == readers("onnx")[-1] == "mine"
+    with pytest.raises(BenchmarkError, match=r"runtimes must be some of keras, .*, mine; got 'other'"):
+        benchmark(["tiny"], runtimes=["other"])
+    code = """
+from keras_musictag.tagging import runtimes
+runtimes.FILE_RUNTIMES["mine"] = runtimes.FILE_RUNTIMES["onnxruntime"]
+from keras_musictag.cli import main
+(option,) = [option for option in main.commands["tag"].params if option.name == "runtime"]
+print(*option.type.choices)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split()[-1] == "mine"
+    monkeypatch.setitem(FILE_RUNTIMES, "mine", dataclasses.replace(row, module="not_there_at_all"))
+    with pytest.raises(MissingExtraError, match=r"runtime='mine' needs.*my-runtime.*keras_musictag\[mine\]"):
+        kmt.load("tiny", runtime="mine")
 
 
 def test_a_runtime_that_is_not_installed(monkeypatch):

@@ -11,7 +11,7 @@ import pytest
 
 from keras_musictag.apps.benchmarking import BenchmarkRun
 from keras_musictag.apps.benchmarking.page import page as benchmark_page
-from keras_musictag.tagging.runtimes import FASTEST_FIRST
+from keras_musictag.tagging.runtimes import FILE_RUNTIMES
 
 ROOT = Path(__file__).parents[1]
 RESULTS, DOCS = ROOT / "benchmarks" / "results", ROOT / "docs"
@@ -68,14 +68,13 @@ def test_of_the_benchmark():
     assert (DOCS / "images" / "pareto.png").stat().st_size > 10_000
 
 
-def test_auto_takes_the_fastest_runtime_first():
-    """As the recorded run has it: geometric means over the zoo; Keras is the slowest with the default model."""
+def test_runtimes_are_listed_the_fastest_first():
+    """As the recorded run has it: geometric means over the zoo."""
     run = BenchmarkRun.from_json(RESULTS / "benchmark.json")
-    spent = {runtime: {} for runtime in FASTEST_FIRST}
+    spent = {runtime: {} for runtime in FILE_RUNTIMES}
     for row in run.rows:
-        if row["precision"] == "float32" and row["threads"] == run.machine["threads"]:
+        if row["precision"] == "float32" and row["threads"] == run.machine["threads"] and row["runtime"] in spent:
             spent[row["runtime"]][row["model"]] = row["log_mel"]["median_ms"]
     assert all(len(times) == len(run.models) for times in spent.values())
-    means = [statistics.geometric_mean(spent[runtime].values()) for runtime in FASTEST_FIRST[:-1]]
+    means = [statistics.geometric_mean(times.values()) for times in spent.values()]
     assert means == sorted(means)
-    assert FASTEST_FIRST[-1] == "keras" == max(spent, key=lambda runtime: spent[runtime]["musicnet_crnn"])

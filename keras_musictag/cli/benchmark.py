@@ -11,6 +11,7 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
+from ..tagging.runtimes import runtimes
 from ..utils.tables import echo
 from .common import (
     STDOUT,
@@ -62,9 +63,7 @@ def _listed(_ctx: click.Context, _option: click.Parameter, text: str | None) -> 
 
 @benchmark.command(short_help="Measure models.")
 @click.argument("models", metavar="[MODEL]...", nargs=-1, shell_complete=complete_model)
-@click.option(
-    "--runtimes", callback=_listed, help="Runtimes, from keras,onnxruntime,openvino,litert  [default: those installed]"
-)
+@click.option("--runtimes", callback=_listed, help=f"Runtimes, from {','.join(runtimes())}  [default: those installed]")
 @click.option("--precisions", callback=_listed, help="Precisions, from float32,float16,int8  [default: all]")
 @click.option("--threads", callback=_listed, help="Numbers of CPU threads, such as 1,4  [default: one, and all cores]")
 @click.option(

@@ -24,6 +24,8 @@ from .. import __version__
 from ..errors import AudioError, MusicTagError
 from ..models.registry import DEFAULT_MODEL, list_models
 from ..models.vocabulary import KINDS
+from ..tagging.runtimes import FILE_RUNTIMES, runtimes
+from ..utils.backend import configured_backend
 from .completers import complete_model
 
 if TYPE_CHECKING:
@@ -34,11 +36,8 @@ if TYPE_CHECKING:
 STOPPED = 130  # exit code of what Ctrl-C ended
 STDOUT = Path("-")  # a file that is standard output
 
-_RUNTIMES = ("onnxruntime", "openvino", "litert")  # besides Keras, if they are installed
 _PACKAGES = {  # by what is imported, where packages are called otherwise
     "tensorflow": ("tensorflow", "tensorflow-cpu", "tf-nightly"),
-    "onnxruntime": ("onnxruntime", "onnxruntime-gpu"),
-    "litert": ("ai-edge-litert",),
 }
 
 
@@ -65,20 +64,10 @@ class Group(click.Group):
 
 def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
     if wanted and not ctx.resilient_parsing:
-        versions = [f"{name} {_version(name) or 'not installed'}" for name in ("keras", _backend())]
-        versions += [f"{name} {version}" for name in _RUNTIMES if (version := _version(name))]
+        versions = [f"{name} {_version(name) or 'not installed'}" for name in ("keras", configured_backend())]
+        versions += [f"{name} {version}" for name, entry in FILE_RUNTIMES.items() if (version := entry.version())]
         click.echo(f"keras_musictag {__version__} ({', '.join(versions)}, Python {sys.version.split()[0]})")
         ctx.exit()
-
-
-def _backend() -> str:
-    """Name of the Keras backend, found by Keras' rules without importing it."""
-    home = Path(os.environ.get("KERAS_HOME") or os.path.expanduser("~/.keras"))  # not an error without a home
-    try:
-        chosen = json.loads((home / "keras.json").read_text(encoding="utf-8")).get("backend")
-    except (OSError, ValueError, AttributeError):
-        chosen = None
-    return os.environ.get("KERAS_BACKEND") or chosen or "tensorflow"
 
 
 def _version(name: str) -> str | None:
@@ -243,7 +232,7 @@ def check_plot(path: Path) -> None:
 
 runtime_option = click.option(
     "--runtime",
-    type=click.Choice(["auto", "keras", "onnxruntime", "openvino", "litert"]),
+    type=click.Choice(["auto", *runtimes()]),
     help="Runtime for the network; auto: the fastest installed  [default: keras; for an export, auto]",
 )
 threads_option = click.option(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ..models.export_files import MODEL_FILES
 from .common import json_flag, load_tagger, main, print_json, printable, progress_only, suggest_tagging
 from .completers import complete_file, complete_model
 from .data_options import DATA_HELP, load_data
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 @click.option(
     "--format",
     "-f",
-    type=click.Choice(["onnx", "litert", "openvino", "saved_model"]),
+    type=click.Choice(list(MODEL_FILES)),
     default="onnx",
     show_default=True,
     help="File format.",

@@ -13,22 +13,13 @@ from typing import TYPE_CHECKING
 from ..errors import CacheError, MusicTagError
 from ..utils.files import write_atomically
 from . import cards, weights
+from .export_files import EXPORT_FILES
 from .spec import SPEC_FILE, WEIGHTS_FILE, ModelSpec
 
 if TYPE_CHECKING:
     import keras
 
 _CARD = "README.md"
-
-EXPORT_FILE = "export.json"
-# Format of an export -> its files, in the order of the runtime's arguments.
-MODEL_FILES: dict[str, tuple[str, ...]] = {
-    "onnx": ("model.onnx",),
-    "litert": ("model.tflite",),
-    "openvino": ("model.xml", "model.bin"),
-    "saved_model": ("saved_model",),  # a folder
-}
-EXPORT_FILES = frozenset({EXPORT_FILE, *(name for files in MODEL_FILES.values() for name in files)})
 
 
 def save(core: keras.Model, spec: ModelSpec, folder: Path, *, overwrite: bool) -> Path:

@@ -69,7 +69,7 @@ class BaseTagger(abc.ABC):
         spec: the `ModelSpec`.
         tags: tuple of tag names as trained, in the order of the outputs.
         names: tuple of the names that people read, in the same order.
-        runtime: what runs the network, one of `runtime.RUNTIMES`.
+        runtime: what runs the network, one of `runtimes.runtimes()`.
     """
 
     spec: ModelSpec

@@ -19,12 +19,12 @@ from typing import Any, Literal, NoReturn, Self, get_args
 import numpy as np
 
 from ..errors import CorruptWeightsError, MissingExtraError, MusicTagError, SpecError
-from ..models.folder import EXPORT_FILE, MODEL_FILES
+from ..models.export_files import EXPORT_FILE, MODEL_FILES
 from ..models.mel import LogMel
 from ..models.spec import SPEC_FILE, ModelSpec
 from ..utils.fields import build, read_json, require, require_choice
 from .base import BaseTagger
-from .runtimes import RUNTIMES, FileRuntime, is_installed, open_files, readers
+from .runtimes import FileRuntime, is_installed, open_files, readers, runtimes
 
 _log = logging.getLogger(__name__)
 
@@ -283,7 +283,7 @@ def _choose(file_format: str, runtime: str | None) -> str:
         )
     if runtime not in (None, "auto"):
         if runtime not in able:
-            known = "" if runtime in RUNTIMES else f" (there is no runtime {runtime!r})"
+            known = "" if runtime in runtimes() else f" (there is no runtime {runtime!r})"
             raise ExportError(f"{runtime} does not read {file_format} exports{known}; {' and '.join(able)} can.")
         assert runtime is not None
         return runtime

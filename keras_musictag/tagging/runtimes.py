@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import abc
+import contextlib
+import dataclasses
 import functools
 import importlib.metadata
 import importlib.util
@@ -11,12 +13,13 @@ import sys
 import threading
 import weakref
 from collections.abc import Sequence
-from typing import Any, Protocol
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ..errors import MissingExtraError
 from ..utils.cores import available_cores
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 class Runtime(Protocol):
@@ -182,6 +185,8 @@ class OpenVinoRuntime(FileRuntime):
         return compiled
 
     def _compute(self, handle: Any, batch: np.ndarray) -> dict[str, np.ndarray]:
+        import numpy as np
+
         with self._busy:  # its request serves one caller at a time
             result = handle(batch)
             return {name: np.array(result[name]) for name in self.outputs}
@@ -207,42 +212,99 @@ class LiteRtRuntime(FileRuntime):
             return dict(handle(**{self._input: batch}))
 
 
-# Runtime -> class, package to import, package to install, extra, formats it reads.
-_FILE_RUNTIMES: dict[str, tuple[type[FileRuntime], str, str, str, tuple[str, ...]]] = {
-    "onnxruntime": (OnnxRuntime, "onnxruntime", "onnxruntime", "onnx", ("onnx",)),
-    "openvino": (OpenVinoRuntime, "openvino", "openvino", "openvino", ("openvino", "onnx")),
-    "litert": (LiteRtRuntime, "ai_edge_litert", "ai-edge-litert", "litert", ("litert",)),
+# === The table of runtimes ===
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RuntimeEntry:
+    """A row of the table of runtimes: all that the rest of the package has to know about one.
+
+    Attributes:
+        adapter: class that runs files.
+        module: what Python imports.
+        packages: what pip installs; the first is recommended, any provides the module.
+        extra: extra of this package that installs it.
+        formats: export formats that it reads, the preferred one first.
+        zoo_format: format in which `load(name, runtime=...)` exports a model and keeps it in the cache.
+        reduced: precisions below float32 that can make it faster; the benchmark measures these.
+    """
+
+    adapter: type[FileRuntime]
+    module: str
+    packages: tuple[str, ...]
+    extra: str
+    formats: tuple[str, ...]
+    zoo_format: str
+    reduced: tuple[str, ...] = ("int8",)
+
+    def version(self) -> str | None:
+        """Return the installed version, `None` without one."""
+        for package in self.packages:
+            with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+                return importlib.metadata.version(package)
+        return None
+
+
+# Fastest first, by geometric means over the zoo from log-mel to tags at float32 on two cores (docs/benchmark.md;
+# tests/test_pages.py compares). `load(path)` of an export takes the first that is installed and reads it;
+# `load(name, runtime="auto")` measures on the machine at hand.
+FILE_RUNTIMES: dict[str, RuntimeEntry] = {
+    "openvino": RuntimeEntry(
+        adapter=OpenVinoRuntime,
+        module="openvino",
+        packages=("openvino",),
+        extra="openvino",
+        formats=("openvino", "onnx"),
+        zoo_format="onnx",
+        reduced=("float16", "int8"),
+    ),
+    "onnxruntime": RuntimeEntry(
+        adapter=OnnxRuntime,
+        module="onnxruntime",
+        packages=("onnxruntime", "onnxruntime-gpu"),
+        extra="onnx",
+        formats=("onnx",),
+        zoo_format="onnx",
+    ),
+    "litert": RuntimeEntry(
+        adapter=LiteRtRuntime,
+        module="ai_edge_litert",
+        packages=("ai-edge-litert",),
+        extra="litert",
+        formats=("litert",),
+        zoo_format="litert",
+    ),
 }
-RUNTIMES = ("keras", *_FILE_RUNTIMES)
-# What `runtime="auto"` tries, in this order. Geometric means over the zoo, from log-mel to tags at float32 on two cores
-# of an AMD EPYC: 51, 58 and 63 ms (docs/benchmark.md; tests/test_pages.py compares). Keras, 60 ms, comes last: with
-# musicnet_crnn it is the slowest, and who asks for another runtime has a reason.
-FASTEST_FIRST = ("openvino", "onnxruntime", "litert", "keras")
+
+
+def runtimes() -> tuple[str, ...]:
+    """Return the names of all runtimes, Keras first."""
+    return ("keras", *FILE_RUNTIMES)
 
 
 def readers(file_format: str) -> list[str]:
-    """Runtimes that read a format, the fastest first."""
-    return [name for name in FASTEST_FIRST if name != "keras" and file_format in _FILE_RUNTIMES[name][4]]
+    """Return the runtimes that read a format, the fastest first."""
+    return [name for name, entry in FILE_RUNTIMES.items() if file_format in entry.formats]
 
 
 def is_installed(runtime: str) -> bool:
-    """Whether a runtime of `RUNTIMES` can be used."""
-    return runtime == "keras" or importlib.util.find_spec(_FILE_RUNTIMES[runtime][1]) is not None
+    """Return whether a runtime can be used."""
+    return runtime == "keras" or importlib.util.find_spec(FILE_RUNTIMES[runtime].module) is not None
 
 
 def require_installed(runtime: str, purpose: str = "") -> None:
-    """Refuse a runtime that is not there.
+    """Validate that a runtime is installed.
 
     Args:
-        runtime: one of `RUNTIMES`.
+        runtime: one of `runtimes()`.
         purpose: what it is for, in the message.
 
     Raises:
         MissingExtraError: it is not installed.
     """
     if not is_installed(runtime):
-        _, _, package, extra, _ = _FILE_RUNTIMES[runtime]
-        raise MissingExtraError(package, extra, purpose or f"runtime={runtime!r}")
+        entry = FILE_RUNTIMES[runtime]
+        raise MissingExtraError(entry.packages[0], entry.extra, purpose or f"runtime={runtime!r}")
 
 
 def open_files(runtime: str, files: Sequence[bytes], *, threads: int | None = None, exact: bool = True) -> FileRuntime:
@@ -258,4 +320,4 @@ def open_files(runtime: str, files: Sequence[bytes], *, threads: int | None = No
         MissingExtraError: the runtime is not installed.
     """
     require_installed(runtime)
-    return _FILE_RUNTIMES[runtime][0](files, threads=threads, exact=exact)
+    return FILE_RUNTIMES[runtime].adapter(files, threads=threads, exact=exact)

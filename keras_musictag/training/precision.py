@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import CacheError
+from ..utils.cores import processor
 from ..utils.files import cache_folder, write_atomically
 
 if TYPE_CHECKING:
@@ -37,7 +38,6 @@ GAIN = 1.1  # times as fast as float32: less is not worth a rougher gradient
 # bfloat16 emulated: 2.5 % for `musicnet_crnn`, 5.6 % for `tiny`; 1.9 % for a fresh `tiny` that learns.
 TOLERANCE = 0.1
 _DISTINCT = 8  # batches, taken in turn
-_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "amx_tile", "bf16")
 _VARIABLES = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "ONEDNN_DEFAULT_FPMATH_MODE", "TF_ENABLE_ONEDNN_OPTS")
 
 
@@ -144,7 +144,7 @@ def conditions() -> dict[str, Any]:
 
     backend = keras.backend.backend()
     return {
-        "processor": _processor(),
+        "processor": processor(),
         "cores": os.cpu_count(),
         "devices": _devices(),
         "versions": {
@@ -156,19 +156,6 @@ def conditions() -> dict[str, Any]:
         "system": f"{platform.system()} {platform.machine()}",
         "variables": {name: os.environ[name] for name in _VARIABLES if name in os.environ},
     }
-
-
-def _processor() -> str:
-    """Name and the instructions that matter."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    facts = dict(line.split(":", 1) for line in reversed(lines) if ":" in line)
-    facts = {name.strip(): value.strip() for name, value in facts.items()}
-    known = set(facts.get("flags", facts.get("Features", "")).split())
-    name = facts.get("model name", platform.machine())
-    return " ".join([name, *(flag for flag in _FLAGS if flag in known)])
 
 
 def _devices() -> list[str]:

@@ -30,8 +30,9 @@ class Job:
         kind: `"measure"` a tagger; `"export"` one, so that it can be measured; `"evaluate"` one on labelled sounds.
         model: what the results call it.
         source: what `load` takes.
-        runtime: of `runtime.RUNTIMES`.
-        precision: of the export.
+        runtime: name of a runtime.
+        format: format of the file to export.
+        precision: precision of the export.
         threads: cores to keep to.
         clip: sound file to time.
         clip_seconds: its length.
@@ -47,6 +48,7 @@ class Job:
     model: str
     source: str
     runtime: str = "keras"
+    format: str = "onnx"
     precision: str = "float32"
     threads: int = 1
     clip: str = ""
@@ -214,9 +216,8 @@ def export(job: Job) -> dict[str, Any]:
     from ...loading import load
     from ...tagging.exporting import export as write
 
-    file_format = "litert" if job.runtime == "litert" else "onnx"
     written = write(
-        load(job.source), job.folder, format=file_format, precision=job.precision, input="log_mel",  # type: ignore[arg-type]
+        load(job.source), job.folder, format=job.format, precision=job.precision, input="log_mel",  # type: ignore[arg-type]
         calibration=job.calibration,
     ).info  # fmt: skip
     return {"size": written.size, "mean_change": written.mean_change, "max_change": written.max_change}

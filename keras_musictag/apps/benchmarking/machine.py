@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ... import __version__
-from ...utils.cores import available_cores
+from ...utils.cores import available_cores, processor
 
 _SIZE = 2048  # of the matrices
 _PRODUCTS = 7
@@ -37,16 +37,6 @@ def describe(threads: int) -> dict[str, Any]:
         "date": datetime.date.today().isoformat(),
         "matmul_gflops": round(matmul_gflops(), 1),
     }
-
-
-def processor() -> str:
-    """Name of the CPU."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return next(filter(None, names), platform.processor() or platform.machine() or "unknown processor")
 
 
 def keep_to(threads: int) -> None:

@@ -22,7 +22,8 @@ import numpy as np
 from ...audio import reading as audio
 from ...audio.demo import demo_clip
 from ...models import registry
-from ...tagging.runtimes import RUNTIMES, is_installed, require_installed
+from ...tagging.runtimes import FILE_RUNTIMES, is_installed, require_installed
+from ...tagging.runtimes import runtimes as all_runtimes
 from ...utils.cores import available_cores
 from .benchmark_results import BenchmarkError, BenchmarkRun
 from .job import Job
@@ -30,9 +31,8 @@ from .machine import describe
 
 CLIP_SECONDS = 29.12  # a window of musicnet_crnn; ten of musicnn
 _RATE = 44_100
+_SIZES_OF = "onnx"  # the format whose file sizes are reported
 _TIMEOUT = 900.0  # seconds of a job, but for evaluations, which take as long as the data are large
-# Precision -> runtimes that gain by it. OpenVINO computes float16 files in bfloat16 where the processor can.
-_REDUCED = {"float16": ("openvino",), "int8": ("onnxruntime", "openvino", "litert")}
 PRECISIONS = ("float32", "float16", "int8")
 
 
@@ -54,7 +54,7 @@ def benchmark(
 
     Args:
         models: names, folders or Hub addresses; by default all pretrained models.
-        runtimes: of `runtime.RUNTIMES`; by default those that are installed.
+        runtimes: names of runtimes; by default those that are installed.
         precisions: float32, and those of float16 and int8 that a runtime gains by, on all cores only.
         threads: by default one, and all cores.
         data: labelled sounds (a table, or a folder per tag) to measure the AUC on, with Keras at float32 and at reduced
@@ -112,10 +112,10 @@ def benchmark(
 
 def _runtimes(runtimes: Sequence[str] | None) -> tuple[str, ...]:
     if runtimes is None:
-        return tuple(name for name in RUNTIMES if is_installed(name))
+        return tuple(name for name in all_runtimes() if is_installed(name))
     for name in runtimes:
-        if name not in RUNTIMES:
-            raise BenchmarkError(f"runtimes must be some of {', '.join(RUNTIMES)}; got {name!r}.")
+        if name not in all_runtimes():
+            raise BenchmarkError(f"runtimes must be some of {', '.join(all_runtimes())}; got {name!r}.")
         require_installed(name)
     return tuple(runtimes)
 
@@ -150,8 +150,8 @@ class _Suite:
         return plain + [
             (runtime, precision)
             for precision in self.precisions
-            for runtime in _REDUCED.get(precision, ())
-            if runtime in self.runtimes
+            for runtime, entry in FILE_RUNTIMES.items()
+            if runtime in self.runtimes and precision in entry.reduced
         ]
 
     @property
@@ -165,19 +165,19 @@ class _Suite:
         """A model and its rows."""
         model: dict[str, Any] = {"model": name, "sizes": {}}
         exported: dict[tuple[str, str], dict[str, Any]] = {}
-        for kind, precision in self._exports():
-            folder = self.folder / name.replace("/", "_") / f"{kind}-{precision}"
+        for file_format, precision in self._exports():
+            folder = self.folder / name.replace("/", "_") / f"{file_format}-{precision}"
             job = Job(
-                kind="export", model=name, source=name, runtime=kind, precision=precision, folder=str(folder),
+                kind="export", model=name, source=name, format=file_format, precision=precision, folder=str(folder),
                 threads=self.threads[-1], calibration=self.calibration,
             )  # fmt: skip
-            exported[kind, precision] = self._do(job) | {"folder": str(folder)}
-            if kind == "onnxruntime" and "size" in exported[kind, precision]:
-                model["sizes"][precision] = exported[kind, precision]["size"]
+            exported[file_format, precision] = self._do(job) | {"folder": str(folder)}
+            if file_format == _SIZES_OF and "size" in exported[file_format, precision]:
+                model["sizes"][precision] = exported[file_format, precision]["size"]
             step()
         rows, scores = [], []
         for runtime, precision in self.variants:
-            export = exported.get((_written_by(runtime), precision), {})
+            export = exported.get((_format_for(runtime), precision), {})
             for threads in self._counts(precision):
                 row = {"model": name, "runtime": runtime, "precision": precision, "threads": threads}
                 found = self._row(name, runtime, export, threads)
@@ -224,11 +224,11 @@ class _Suite:
         return self.threads if precision == "float32" else self.threads[-1:]
 
     def _exports(self) -> Iterator[tuple[str, str]]:
-        """Files to write, named after a runtime that reads them. ONNX is also what sizes are told of."""
-        kinds = {(_written_by(runtime), precision) for runtime, precision in self.variants if runtime != "keras"}
-        if "onnxruntime" in self.runtimes:
-            kinds |= {("onnxruntime", precision) for precision in self.precisions}
-        yield from sorted(kinds)
+        """Yield the formats and precisions of the files to write."""
+        files = {(_format_for(runtime), precision) for runtime, precision in self.variants if runtime != "keras"}
+        if any(_format_for(runtime) == _SIZES_OF for runtime in self.runtimes):
+            files |= {(_SIZES_OF, precision) for precision in self.precisions}
+        yield from sorted(files)
 
     def _is_evaluated(self, runtime: str, precision: str) -> bool:
         return bool(self.data[0]) and (runtime == "keras" or precision != "float32")
@@ -265,9 +265,9 @@ def run_job(job: Job, folder: Path) -> dict[str, Any]:
 _OF_MODEL = ("parameters", "trainable_parameters", "multiply_adds_per_window", "window_seconds")
 
 
-def _written_by(runtime: str) -> str:
-    """The runtime whose export a runtime reads."""
-    return "litert" if runtime == "litert" else "onnxruntime"
+def _format_for(runtime: str) -> str:
+    """Return the export format that the benchmark runs on a runtime; empty for Keras, which needs none."""
+    return FILE_RUNTIMES[runtime].zoo_format if runtime in FILE_RUNTIMES else ""
 
 
 def _reason(run: subprocess.CompletedProcess[str]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ...models.folder import MODEL_FILES
+from ...models.export_files import MODEL_FILES
 from ...models.spec import ModelSpec
 from ..exported import ExportInfo
 

@@ -17,7 +17,8 @@ from ...audio import reading as audio
 from ...audio.demo import demo_clip
 from ...errors import CacheError, MissingExtraError
 from ...models import windows
-from ...models.folder import EXPORT_FILE, EXPORT_FILES, new_folder
+from ...models.export_files import EXPORT_FILE, EXPORT_FILES
+from ...models.folder import new_folder
 from ...models.keras_state import default_settings
 from ...models.mel import LogMel
 from ...models.spec import SPEC_FILE, ModelSpec

@@ -1,0 +1,96 @@
+"""Which runtime is the fastest for a model on this machine: measured at first use and kept in the cache."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import logging
+import platform
+import statistics
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .. import __version__
+from ..utils.backend import configured_backend
+from ..utils.cores import available_cores, processor
+from ..utils.files import cached_path, write_atomically
+from .base import BaseTagger
+from .runtimes import FILE_RUNTIMES
+
+_log = logging.getLogger(__name__)
+
+_WARM_UP, _ROUNDS = 2, 7
+
+
+def conditions(model: str, threads: int | None) -> dict[str, Any]:
+    """Return what the fastest runtime depends on: model, processor, cores, threads and versions.
+
+    Args:
+        model: what identifies the network and its input.
+        threads: number of CPU threads, `None` for all cores.
+    """
+    backend = configured_backend()  # without importing Keras, which an exported model does without
+    versions = {name: version for name, entry in FILE_RUNTIMES.items() if (version := entry.version())}
+    return {
+        "model": model,
+        "processor": processor(),
+        "cores": available_cores(),
+        "threads": threads,
+        "python": platform.python_version(),
+        "keras_musictag": __version__,
+        "keras": importlib.metadata.version("keras"),
+        "backend": backend,
+        **versions,
+    }
+
+
+def measure(taggers: Mapping[str, BaseTagger]) -> dict[str, float]:
+    """Time taggers of one model in turns, from the samples of one window to tags.
+
+    Args:
+        taggers: one for each runtime, by its name.
+
+    Returns:
+        Median milliseconds by name.
+    """
+    spec = next(iter(taggers.values())).spec
+    noise = np.random.default_rng(0).uniform(-0.5, 0.5, spec.window_samples).astype("float32")
+    times: dict[str, list[float]] = {name: [] for name in taggers}
+    for turn in range(_WARM_UP + _ROUNDS):
+        for name, tagger in taggers.items():
+            started = time.perf_counter()
+            tagger.tag(noise, spec.audio.sr)
+            if turn >= _WARM_UP:
+                times[name].append(1000 * (time.perf_counter() - started))
+    return {name: round(statistics.median(values), 3) for name, values in times.items()}
+
+
+def recall(under: Mapping[str, Any]) -> dict[str, float] | None:
+    """Return the times that were measured under these conditions, `None` if none were."""
+    try:
+        kept = json.loads(_file(under).read_text(encoding="utf-8"))
+        times = {str(name): float(value) for name, value in kept["median_ms"].items()}
+    except (OSError, ValueError, KeyError, AttributeError, TypeError):
+        return None  # nothing there, or damaged: it is measured again
+    return times if kept["conditions"] == json.loads(json.dumps(under)) and times else None
+
+
+def remember(under: Mapping[str, Any], times: Mapping[str, float]) -> None:
+    """Keep measured times in the cache; a cache that cannot be written is logged."""
+    content = {"conditions": under, "median_ms": times}
+    try:
+        path = _file(under)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, (json.dumps(content, indent=2) + "\n").encode())
+    except OSError as error:
+        _log.warning("The times of the runtimes cannot be kept and will be measured again: %s", error)
+
+
+def _file(under: Mapping[str, Any]) -> Path:
+    digest = hashlib.sha256(json.dumps(under, sort_keys=True).encode()).hexdigest()[:32]
+    return cached_path("runtimes", f"{digest}.json")
