@@ -64,7 +64,9 @@ def test_a_cache_is_a_mirror(https, cache, monkeypatch, tmp_path):
 
 def test_a_mirror_that_is_nothing(monkeypatch):
     monkeypatch.setenv("KERAS_MUSICTAG_MIRROR", "/no/such/folder")
-    with pytest.raises(WeightsError, match=r"must be an existing folder or an http.* got '/no/such/folder'.*Correct or unset it"):
+    with pytest.raises(
+        WeightsError, match=r"must be an existing folder or an http.* got '/no/such/folder'.*Correct or unset it"
+    ):
         download.fetch_weights(spec_of())
 
 

@@ -216,7 +216,9 @@ def test_a_track_of_exactly_one_window():
 @pytest.mark.parametrize("blocks", [[], [np.zeros(0, "float32")], [noise(1)], [noise(300), noise(211)]])
 def test_less_than_an_analysis_frame_is_too_short(blocks):
     samples = sum(map(len, blocks))
-    message = rf"'a\.wav' is too short: it has {samples} samples at 16000 Hz, .* needs 512 \(32 ms\)\. Use longer audio\."
+    message = (
+        rf"'a\.wav' is too short: it has {samples} samples at 16000 Hz, .* needs 512 \(32 ms\)\. Use longer audio\."
+    )
     with pytest.raises(AudioTooShortError, match=message):
         list(cut(blocks, make_spec(), name="'a.wav'"))
     assert len(windows_of([noise(512)], make_spec())[0]) == 1
