@@ -92,7 +92,7 @@ def _variables(model: keras.Model) -> dict[str, keras.Variable]:
         paths = [variable.path for variable in model.weights]
         repeated = sorted({path for path in paths if paths.count(path) > 1})
         raise WeightsMismatchError(
-            f"The model {model.name!r} has several variables named {_first(repeated)}. Give its layers unique names."
+            f"The model {model.name!r} has several variables named {first_names(repeated)}. Give its layers unique names."
         )
     return variables
 
@@ -121,11 +121,11 @@ def compare_shapes(found: Shapes, expected: Shapes, path: Path) -> None:
     ]
     problems = []
     if missing:
-        problems.append(f"missing from the file: {_first(missing)}")
+        problems.append(f"missing from the file: {first_names(missing)}")
     if extra:
-        problems.append(f"unknown to the model: {_first(extra)}")
+        problems.append(f"unknown to the model: {first_names(extra)}")
     if wrong:
-        problems.append(f"of another shape: {_first(wrong)}")
+        problems.append(f"of another shape: {first_names(wrong)}")
     if problems:
         raise WeightsMismatchError(
             f"{path} does not fit the model; {'; '.join(problems)}. Check that this is the file of this model. If you "
@@ -142,10 +142,11 @@ def _require_floats(types: Mapping[str, str], path: Path) -> None:
 def _require_finite(values: Mapping[str, np.ndarray], problem: str, advice: str) -> None:
     bad = sorted(name for name, value in values.items() if not np.isfinite(value).all())
     if bad:
-        raise CorruptWeightsError(f"{problem} {_first(bad)}. {advice}")
+        raise CorruptWeightsError(f"{problem} {first_names(bad)}. {advice}")
 
 
-def _first(names: list[str], count: int = 5) -> str:
+def first_names(names: list[str], count: int = 5) -> str:
+    """Join the first names of a list and state how many more there are."""
     more = f" and {len(names) - count} more" if len(names) > count else ""
     return ", ".join(names[:count]) + more
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from ...errors import CorruptWeightsError, WeightsMismatchError
+from ..weights import first_names
 
 if TYPE_CHECKING:
     from ..spec import ModelSpec
@@ -170,7 +171,7 @@ def import_arrays(arrays: Mapping[str, np.ndarray], spec: ModelSpec, file: str) 
     variables = dict(function(published, spec))
     if published.unaccounted:
         raise WeightsMismatchError(
-            f"{file} has arrays that the importer {name!r} does not know: {_first(published.unaccounted)}. "
+            f"{file} has arrays that the importer {name!r} does not know: {first_names(published.unaccounted)}. "
             "Check that this is the file of this model."
         )
     for path, array in variables.items():
@@ -180,10 +181,5 @@ def import_arrays(arrays: Mapping[str, np.ndarray], spec: ModelSpec, file: str) 
         converted = {path: np.asarray(array, "float32", order="C") for path, array in variables.items()}
     bad = sorted(path for path, array in converted.items() if not np.isfinite(array).all())
     if bad:
-        raise CorruptWeightsError(f"{file} holds NaN or infinity in {_first(bad)}. Get an intact file.")
+        raise CorruptWeightsError(f"{file} holds NaN or infinity in {first_names(bad)}. Get an intact file.")
     return converted
-
-
-def _first(names: list[str], count: int = 5) -> str:
-    more = f" and {len(names) - count} more" if len(names) > count else ""
-    return ", ".join(names[:count]) + more
