@@ -92,7 +92,8 @@ def _variables(model: keras.Model) -> dict[str, keras.Variable]:
         paths = [variable.path for variable in model.weights]
         repeated = sorted({path for path in paths if paths.count(path) > 1})
         raise WeightsMismatchError(
-            f"The model {model.name!r} has several variables named {first_names(repeated)}. Give its layers unique names."
+            f"The model {model.name!r} has several variables named {first_names(repeated)}. Give its layers unique "
+            "names."
         )
     return variables
 
