@@ -1,6 +1,9 @@
 """A loss or weight becomes NaN or infinite: training goes back and on in float32, and says so. Twice is an error."""
 
+import dataclasses
 import json
+import os
+import shutil
 
 import keras
 import numpy as np
@@ -18,8 +21,9 @@ from keras_musictag.loading import untrained
 from keras_musictag.training import training_graph
 from keras_musictag.training.distillation import distil
 from keras_musictag.training.finetuning import FineTuneError, FineTuneSpec, fine_tune
-from keras_musictag.training.loop import BEST, NotFiniteError, TrainingSpec
+from keras_musictag.training.loop import BEST, NotFiniteError, TrainingError, TrainingSpec
 from keras_musictag.training.supervised import train
+from keras_musictag.training.training_spec import lower_learning_rate
 
 
 class Spoiled(Bands):
@@ -127,13 +131,35 @@ def test_the_second_time_is_an_error(tmp_path):
     told = str(raised.value)
     assert told.startswith("The loss is nan at step 12, whose inputs or targets are not finite, for the second time")
     assert "went back from step 12 to step 10" in told
-    assert "learning_rate below 0.01, or with clip_norm, in another folder" in told
+    assert "Start again with correct data, in another folder" in told and "learning_rate" not in told
     # What was good is still there, and the failure is not forgotten.
     with pytest.raises(NotFiniteError, match=r"at step 15.*second time"):
         run(network(), Spoiled(15), spec(), tmp_path, validate=score, progress=False)
-    with pytest.raises(NotFiniteError, match=r"or with a clip_norm below 0\.5, in another folder"):
-        settings = spec(clip_norm=0.5, steps=5)
-        run(network(), Spoiled(2, times=2), settings, tmp_path / "clipped", validate=score, progress=False)
+
+
+@pytest.mark.parametrize(
+    ("settings", "advice"),
+    [
+        ({"learning_rate": 12.5}, "a learning_rate of 0.002 or less, or a clip_norm of 1, in another folder"),
+        ({"learning_rate": 1e-3}, "a learning_rate of 0.0001 or less, or a clip_norm of 1, in another folder"),
+        (
+            {"clip_norm": 0.5, "learning_rate": 1e-3},
+            "a learning_rate of 0.0001 or less, or a clip_norm of 0.05, in another folder",
+        ),
+    ],
+)
+def test_the_advice_can_be_followed(tmp_path, monkeypatch, settings, advice):
+    """What it says to set can be set, and the folder keeps its run, as it says."""
+    monkeypatch.setattr(keras.Model, "train_on_batch", lambda *_: np.nan)
+    chosen = spec(steps=5, **settings)
+    with pytest.raises(NotFiniteError) as raised:
+        run(network(), Bands(), chosen, tmp_path / "run", validate=score, progress=False)
+    assert f"Start again with {advice}: {tmp_path / 'run'} keeps the last good checkpoint" in str(raised.value)
+    monkeypatch.undo()
+    better = dataclasses.replace(chosen, learning_rate=lower_learning_rate(chosen.learning_rate, 2e-3), clip_norm=1.0)
+    with pytest.raises(TrainingError, match="holds a run with other settings"):
+        run(network(), Bands(), better, tmp_path / "run", validate=score, progress=False)
+    assert run(network(), Bands(), better, tmp_path / "other", validate=score, progress=False).step == 5
 
 
 def test_a_kill_after_going_back_costs_nothing(tmp_path, whole):
@@ -238,9 +264,25 @@ def test_fine_tune(three, spoil, tmp_path):
     assert saved["precision"] == "float32" and saved["notes"] == list(report.notes)
     assert np.isfinite(np.concatenate([w.ravel() for w in result.tagger.core.get_weights()])).all()
     spoil(2, times=2)
-    advice = "Choose a learning_rate below 0.0001, or stages='head', which trains no network"
+    advice = "Correct the data, or choose stages='head', which trains no network; give another folder if you gave one"
     with pytest.raises(FineTuneError, match=f"failed twice. .* step 2, whose inputs.*{advice}"):
         fine_tune(kmt.load("tiny"), three, folder=tmp_path / "twice", **options)
+
+
+def test_the_advice_on_fine_tuning_can_be_followed(three, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    three.to_csv("three.csv")
+    arguments = ["finetune", "tiny", "--data", "three.csv", "--out", "mine", "--epochs", "1", "--validation", "none"]
+    monkeypatch.setattr(keras.Model, "train_on_batch", lambda *_: np.nan)
+    result = CliRunner().invoke(main, [*arguments, "--learning-rate", "12.5"], catch_exceptions=False)
+    advice = "Choose a learning_rate of 0.0001 or less, or stages='head', which trains no network; give another folder"
+    assert result.exit_code == 2 and advice in result.stderr
+    arguments += ["--stages", "head"]
+    result = CliRunner().invoke(main, arguments, catch_exceptions=False)
+    run_folder = os.path.join("mine", "run")
+    assert result.exit_code == 2 and f"Choose another folder, or delete {run_folder} to start over." in result.stderr
+    shutil.rmtree(run_folder)
+    assert CliRunner().invoke(main, arguments, catch_exceptions=False).exit_code == 0
 
 
 def test_the_default_is_float32(three, tmp_path, precisions):

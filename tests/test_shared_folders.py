@@ -13,6 +13,7 @@ import platformdirs
 import pytest
 
 import keras_musictag as kmt
+from keras_musictag.tagging.runtimes import is_installed
 from keras_musictag.training.finetuning import FineTuneSpec, fitting
 from keras_musictag.training.finetuning.labelled_data import FineTuneError
 from keras_musictag.training.finetuning.run_folder import run_folder
@@ -71,6 +72,20 @@ def test_a_folder_belongs_to_one_call(tmp_path):
     refused = pytest.raises(FineTuneError, match=r"holds a run with other data, seed 0 instead of 1\. Choose another")
     with refused, run_folder(tmp_path, tmp_path, other):
         pass
+    # What to delete: with a tagger in the folder all of it, since what no run is known to have made is not replaced.
+    for whole in (False, True):
+        if whole:
+            (tmp_path / "spec.json").write_text("{}")
+        delete = tmp_path if whole else tmp_path / "run"
+        with pytest.raises(FineTuneError) as raised, run_folder(tmp_path, tmp_path, other):
+            pass
+        assert str(raised.value).endswith(f"or delete {delete} to start over.")
+        shutil.rmtree(delete)
+        with run_folder(tmp_path, tmp_path, other):
+            pass
+        shutil.rmtree(tmp_path)
+        with run_folder(tmp_path, tmp_path, ABOUT):
+            pass
 
 
 def test_two_fine_tunings_of_the_same_data_at_once(labelled, monkeypatch):
@@ -171,21 +186,35 @@ for runtime in ("onnxruntime", "keras"):
 """
 
 
-def test_a_user_whose_home_cannot_be_written(tmp_path):
-    pytest.importorskip("onnxruntime")
-    pytest.importorskip("onnx")
+def without_a_home(tmp_path, *command):
+    """Run Python as a user whose home cannot be written."""
     home, temporary = tmp_path / "home", tmp_path / "temporary"
     home.mkdir(mode=0o555)
     temporary.mkdir()
-    command = [sys.executable, "-c", HOMELESS]
+    command = [sys.executable, *map(str, command)]
     if hasattr(os, "getuid") and os.getuid() == 0:  # root may write anywhere, unless it gives that up
         if not shutil.which("setpriv"):
             pytest.skip("root needs setpriv (util-linux) to give up writing anywhere")
         command = ["setpriv", "--bounding-set=-dac_override", *command]
     environment = {**os.environ, "HOME": str(home), "TMPDIR": str(temporary)}
-    for name in ("KERAS_MUSICTAG_CACHE", "XDG_CACHE_HOME"):
+    for name in ("KERAS_MUSICTAG_CACHE", "XDG_CACHE_HOME", "TF_CPP_MIN_LOG_LEVEL"):
         environment.pop(name, None)
     done = subprocess.run(command, capture_output=True, text=True, timeout=240, env=environment)
     assert done.returncode == 0, done.stderr[-2000:]
-    assert done.stdout.splitlines() == ["['tone']", "['tone']"]
     assert done.stderr.count(f"{home}/.cache/keras_musictag cannot be written") == 1
+    return done
+
+
+def test_a_user_whose_home_cannot_be_written(tmp_path):
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnx")
+    assert without_a_home(tmp_path, "-c", HOMELESS).stdout.splitlines() == ["['tone']", "['tone']"]
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino", "litert"])
+def test_commands_of_such_a_user(tmp_path, labelled, runtime):
+    if not is_installed(runtime):
+        pytest.skip(f"{runtime} is not installed")
+    command = ("tag", labelled / "tone" / "0.wav", "--model", "tiny", "--runtime", runtime, "--top", 1, "--csv")
+    done = without_a_home(tmp_path, "-m", "keras_musictag.cli", *command)
+    assert ",tone," in done.stdout and len(done.stderr.splitlines()) == 1  # the warning

@@ -16,7 +16,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -33,9 +33,12 @@ if TYPE_CHECKING:
     from ..tagging.base import BaseTagger
 
 
+_Result = TypeVar("_Result")
+
 STOPPED = 130  # exit code of what Ctrl-C ended
 STDOUT = Path("-")  # a file that is standard output
 
+_LOG_LEVEL, _QUIET = "TF_CPP_MIN_LOG_LEVEL", "3"  # TensorFlow's variable; 3: errors that end the process only
 _PACKAGES = {  # by what is imported, where packages are called otherwise
     "tensorflow": ("tensorflow", "tensorflow-cpu", "tf-nightly"),
 }
@@ -256,7 +259,7 @@ def load_tagger_on(model: str, runtime: str | None, threads: int | None) -> Base
         import_backend()
     from ..loading import load
 
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # if it has to be exported first
+    os.environ.setdefault(_LOG_LEVEL, _QUIET)  # if it has to be exported first
     with progress_only():
         tagger = load(model, runtime=runtime, threads=threads)
     if runtime == "auto":
@@ -266,14 +269,20 @@ def load_tagger_on(model: str, runtime: str | None, threads: int | None) -> Base
 
 def import_backend() -> None:
     """Import Keras without the notices that TensorFlow prints about drivers and instruction sets."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault(_LOG_LEVEL, _QUIET)
     with stderr_on_failure():
         import keras  # noqa: F401
 
 
 @contextlib.contextmanager
 def stderr_on_failure(expected: type[Exception] | tuple[()] = ()) -> Iterator[None]:
-    """Hold back what C libraries write to file descriptor 2, and show it only if the block fails unexpectedly."""
+    """Hold back what C libraries write to file descriptor 2, and show it only if the block fails unexpectedly.
+
+    Nothing is held back if the user has set `TF_CPP_MIN_LOG_LEVEL` to 0, 1 or 2.
+    """
+    if _messages_wanted():
+        yield
+        return
     try:
         original = os.dup(2)
     except OSError:  # there is no standard error
@@ -297,12 +306,31 @@ def stderr_on_failure(expected: type[Exception] | tuple[()] = ()) -> Iterator[No
             os.close(original)
 
 
+def quietly(results: Iterator[_Result]) -> Iterator[_Result]:
+    """The same results; while each is computed, what C libraries write is held back, as by `stderr_on_failure`."""
+    while True:
+        with stderr_on_failure():
+            try:
+                result = next(results)
+            except StopIteration:
+                return
+        yield result
+
+
+def _messages_wanted() -> bool:
+    """Whether the user has asked for the messages of C libraries, with TensorFlow's own variable."""
+    return os.environ.get(_LOG_LEVEL, _QUIET) < _QUIET
+
+
 @contextlib.contextmanager
 def progress_only() -> Iterator[None]:
     """Hold back what C libraries write to file descriptor 2, as `stderr_on_failure`, but not what Python does.
 
     For long work with a progress bar on standard error.
     """
+    if _messages_wanted():
+        yield
+        return
     try:
         ours = sys.stderr.fileno() == 2
     except (AttributeError, OSError, ValueError):  # closed, or replaced by something that is no file

@@ -17,6 +17,7 @@ from .common import (
     main,
     model_option,
     print_json,
+    quietly,
     runtime_option,
     threads_option,
 )
@@ -122,7 +123,7 @@ def _a_whole_line(refresh: bool) -> Iterator[None]:
 
 def _show(rows: Any, tagger: BaseTagger, kinds: tuple[str, ...], top: int, as_json: bool, refresh: bool) -> None:
     names = [tagger.names[column] for column in tagger.spec.vocabulary.columns(kinds=kinds or None)]
-    for time, row in rows:
+    for time, row in quietly(rows):
         order = (-row).argsort(kind="stable")
         if as_json:
             tags = {names[column]: round(float(row[column]), 6) for column in order}

@@ -67,9 +67,10 @@ def serve(
     with contextlib.suppress(KeyboardInterrupt), contextlib.ExitStack() as stack:
         # Whoever stops a service sends SIGTERM; uploads are deleted then, too.
         stack.callback(signal.signal, signal.SIGTERM, signal.signal(signal.SIGTERM, signal.default_int_handler))
-        with progress_only():
+        with progress_only():  # models are loaded and run while the page is open
             url = stack.enter_context(serving(service, host=host, port=port))
-        click.echo(f"{url}  (Ctrl-C stops it)", err=True)
-        if open_page:
-            webbrowser.open(url)
-        threading.Event().wait()
+            click.echo(f"{url}  (Ctrl-C stops it)", err=True)
+            if open_page:
+                webbrowser.open(url)
+            with contextlib.suppress(KeyboardInterrupt):
+                threading.Event().wait()

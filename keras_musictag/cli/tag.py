@@ -151,7 +151,8 @@ def demo(model: str, top: int, runtime: str | None, threads: int | None) -> None
     tagger = load_tagger_on(model, runtime, threads)
     click.echo(printable(demo_clip()))
     for section in SECTIONS:
-        tags = tagger.tag(demo_clip(), offset=section.offset, duration=section.duration, top=top)
+        with stderr_on_failure():
+            tags = tagger.tag(demo_clip(), offset=section.offset, duration=section.duration, top=top)
         end = section.offset + section.duration
         _echo_tags(f"{section.name} ({section.offset:.1f} to {end:.1f} s)", tags)
     suggest("tag", "SONG.mp3", *model_words(model), always=True)

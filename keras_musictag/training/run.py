@@ -17,7 +17,7 @@ import numpy as np
 
 from ..errors import CacheError
 from ..utils.files import write_atomically
-from .training_spec import NotFiniteError, RunState, TrainingError, TrainingSpec
+from .training_spec import CLIP_NORM, NotFiniteError, RunState, TrainingError, TrainingSpec, lower_learning_rate
 
 if TYPE_CHECKING:
     import keras
@@ -29,7 +29,13 @@ Validate = Callable[["keras.Model"], Mapping[str, float]]
 
 
 class Diverged(Exception):
-    """A loss or weight is NaN or infinite; the message says which, and at which step."""
+    """A loss or weight is NaN or infinite; the message says which, and at which step.
+
+    Attributes:
+        in_data: whether the inputs or targets of the step were NaN or infinite already.
+    """
+
+    in_data = False
 
 
 class Run:
@@ -111,7 +117,8 @@ class Run:
         """
         step, notes, precision = self.state.step, self.state.notes, self.state.precision
         if self.state.failures:
-            raise NotFiniteError(self._told_twice(failure), what=f"{failure} ({precision}). {notes[-1]}") from failure
+            what = f"{failure} ({precision}). {notes[-1]}"
+            raise NotFiniteError(self._told_twice(failure), what=what, in_data=failure.in_data) from failure
         self.model.set_weights(self.initial)  # the graph is built from them, as it was
         self.graph = self.build("float32")
         found = self._read()
@@ -126,11 +133,15 @@ class Run:
         self.save()  # a kill from here on must not forget it
 
     def _told_twice(self, failure: Diverged) -> str:
-        clip = "with clip_norm" if self.spec.clip_norm is None else f"with a clip_norm below {self.spec.clip_norm:g}"
+        rate = lower_learning_rate(self.spec.learning_rate, TrainingSpec.learning_rate)
+        clip = CLIP_NORM if self.spec.clip_norm is None else self.spec.clip_norm / 10
+        advice = f"a learning_rate of {rate:g} or less, or a clip_norm of {clip:g}"
+        if failure.in_data:
+            advice = "correct data"
         return (
-            f"{failure}, for the second time in this run. The first time: {self.state.notes[-1]} Start again with a "
-            f"learning_rate below {self.spec.learning_rate:g}, or {clip}, in another folder: {self.folder} keeps the "
-            "last good checkpoint and goes on with the same settings only."
+            f"{failure}, for the second time in this run. The first time: {self.state.notes[-1]} Start again with "
+            f"{advice}, in another folder: {self.folder} keeps the last good checkpoint and goes on with the same "
+            "settings only."
         )
 
     # --- Steps ---
@@ -147,7 +158,9 @@ class Run:
             what = "A weight is NaN or infinite after" if math.isfinite(loss) else f"The loss is {loss:g} at"
             whole = np.isfinite(inputs).all() and np.isfinite(targets).all()
             cause = "" if whole else ", whose inputs or targets are not finite"
-            raise Diverged(f"{what} step {self.state.step}{cause}")
+            failure = Diverged(f"{what} step {self.state.step}{cause}")
+            failure.in_data = not whole
+            raise failure
         self._average(values)
         self.state.step += 1
         self.losses.append(loss)

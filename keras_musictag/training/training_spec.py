@@ -13,6 +13,7 @@ from ..errors import MusicTagError
 if TYPE_CHECKING:
     import keras
 
+CLIP_NORM = 1.0  # to try where none was set
 PRECISIONS = ("float32", "mixed_bfloat16", "auto")
 
 
@@ -26,12 +27,23 @@ class NotFiniteError(TrainingError):
     Args:
         message: what happened, and what to do.
         what: what happened, alone.
+        in_data: whether the inputs or targets were NaN or infinite already: no setting helps then.
     """
 
-    def __init__(self, message: str, *, what: str) -> None:
+    def __init__(self, message: str, *, what: str, in_data: bool = False) -> None:
         """See the class."""
         super().__init__(message)
-        self.what = what
+        self.what, self.in_data = what, in_data
+
+
+def lower_learning_rate(failed: float, default: float) -> float:
+    """The learning rate to try after one with which a network became NaN or infinite.
+
+    Example:
+        >>> lower_learning_rate(12.5, 2e-3), lower_learning_rate(2e-3, 2e-3)
+        (0.002, 0.0002)
+    """
+    return default if failed > default else failed / 10
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

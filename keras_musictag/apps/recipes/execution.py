@@ -228,9 +228,11 @@ class _Run:
         known = path.read_text(encoding="utf-8") if path.is_file() else text
         changed = _differences(json.loads(known), json.loads(text))
         if changed:
+            # Beside a tagger, the run alone is not enough: `do` would take the tagger for one of somebody else.
+            whole = self.folder if (self.folder / SPEC_FILE).exists() else self.run_folder
             raise RecipeError(
                 f"{self.folder} holds a run of another recipe or other data: {'; '.join(changed[:_SHOWN])}. Choose "
-                f"another folder (--out), or delete {self.run_folder} to start over."
+                f"another folder (--out), or delete {whole} to start over."
             )
         write_atomically(path, text.encode())
 

@@ -73,9 +73,9 @@ def _compare(folder: Path, path: Path, about: dict[str, Any]) -> None:
         return
     other = _differences(json.loads(path.read_text(encoding="utf-8")), json.loads(json.dumps(about)))
     if other:
+        whole = folder if (folder / SPEC_FILE).exists() else path.parent  # without its run, a tagger is not replaced
         raise FineTuneError(
-            f"{folder} holds a run with {', '.join(other)}. Choose another folder, or delete "
-            f"{path.parent} to start over."
+            f"{folder} holds a run with {', '.join(other)}. Choose another folder, or delete {whole} to start over."
         )
 
 

@@ -17,6 +17,7 @@ from ...tagging.network_tagger import NetworkTagger
 from ..heads import FittedHead, fit_head, weights_of
 from ..loop import NotFiniteError, RunState, fit
 from ..losses import BalancedCrossentropy
+from ..training_spec import lower_learning_rate
 from .labelled_data import FineTuneData, FineTuneError
 from .settings import FineTuneSpec
 
@@ -116,9 +117,13 @@ def train_all(
             progress=progress,
         )  # fmt: skip
     except NotFiniteError as error:
+        rate = lower_learning_rate(settings.learning_rate, FineTuneSpec.learning_rate)
+        advice = f"Choose a learning_rate of {rate:g} or less, or stages='head', which trains no network"
+        if error.in_data:
+            advice = "Correct the data, or choose stages='head', which trains no network"
         raise FineTuneError(
-            f"Training the whole network failed twice. {error.what} Choose a learning_rate below "
-            f"{settings.learning_rate:g}, or stages='head', which trains no network."
+            f"Training the whole network failed twice. {error.what} {advice}; give another folder if you gave one, "
+            "since each belongs to one run."
         ) from error
 
 
