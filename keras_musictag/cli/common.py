@@ -39,6 +39,7 @@ STOPPED = 130  # exit code of what Ctrl-C ended
 STDOUT = Path("-")  # a file that is standard output
 
 _LOG_LEVEL, _QUIET = "TF_CPP_MIN_LOG_LEVEL", "3"  # TensorFlow's variable; 3: errors that end the process only
+_MESSAGES_WANTED = os.environ.get(_LOG_LEVEL, _QUIET) < _QUIET  # by the user; later, JAX sets it too
 _PACKAGES = {  # by what is imported, where packages are called otherwise
     "tensorflow": ("tensorflow", "tensorflow-cpu", "tf-nightly"),
 }
@@ -280,7 +281,7 @@ def stderr_on_failure(expected: type[Exception] | tuple[()] = ()) -> Iterator[No
 
     Nothing is held back if the user has set `TF_CPP_MIN_LOG_LEVEL` to 0, 1 or 2.
     """
-    if _messages_wanted():
+    if _MESSAGES_WANTED:
         yield
         return
     try:
@@ -317,18 +318,13 @@ def quietly(results: Iterator[_Result]) -> Iterator[_Result]:
         yield result
 
 
-def _messages_wanted() -> bool:
-    """Whether the user has asked for the messages of C libraries, with TensorFlow's own variable."""
-    return os.environ.get(_LOG_LEVEL, _QUIET) < _QUIET
-
-
 @contextlib.contextmanager
 def progress_only() -> Iterator[None]:
     """Hold back what C libraries write to file descriptor 2, as `stderr_on_failure`, but not what Python does.
 
     For long work with a progress bar on standard error.
     """
-    if _messages_wanted():
+    if _MESSAGES_WANTED:
         yield
         return
     try:
