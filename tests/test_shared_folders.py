@@ -217,4 +217,5 @@ def test_commands_of_such_a_user(tmp_path, labelled, runtime):
         pytest.skip(f"{runtime} is not installed")
     command = ("tag", labelled / "tone" / "0.wav", "--model", "tiny", "--runtime", runtime, "--top", 1, "--csv")
     done = without_a_home(tmp_path, "-m", "keras_musictag.cli", *command)
-    assert ",tone," in done.stdout and len(done.stderr.splitlines()) == 1  # the warning
+    others = [line for line in done.stderr.splitlines() if "atplotlib" not in line]  # which warns of its own cache
+    assert ",tone," in done.stdout and len(others) == 1
