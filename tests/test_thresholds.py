@@ -1,6 +1,8 @@
 """When a tag is said: thresholds chosen on held-out clips, kept in the spec, used by `threshold="auto"`."""
 
 import dataclasses
+import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from sklearn.metrics import f1_score, precision_score
 from two_tags import two_tags
 
 import keras_musictag as kmt
+from keras_musictag.apps.library import LibraryError
 from keras_musictag.cli import main
 from keras_musictag.errors import NoThresholdsError, SpecError
 from keras_musictag.models.spec import ModelSpec
@@ -94,6 +97,26 @@ def test_on_the_command_line(tuned):
     assert result.exit_code == 2 and "--unsure goes with --threshold auto" in result.stderr
     result = CliRunner().invoke(main, ["tag", song, "-m", "tiny", "--threshold", "high"])
     assert result.exit_code == 2 and "'high' is not a valid float range" in result.stderr
+
+
+def test_in_a_library(tuned, tmp_path):
+    """Rows keep what `tag` says, and another choice of tags is another revision of the rows."""
+    tagger = kmt.load(tuned / "mine")
+    songs, table = sorted((tuned / "clips").glob("?.wav")), tmp_path / "tags.jsonl"
+    kmt.tag_library(songs, table, tagger, threshold="auto", unsure=True, workers=1)
+    rows = {Path(row["path"]).name: row for row in map(json.loads, table.read_text().splitlines())}
+    assert len(rows) == len(songs)
+    for song in songs:
+        said = tagger.tag(song, threshold="auto", unsure=True)
+        assert rows[song.name]["tags"] == pytest.approx(said, abs=1e-5) and not rows[song.name]["error"]
+    with pytest.raises(LibraryError, match="threshold"):
+        kmt.tag_library(songs, table, tagger, threshold="auto", workers=1)
+    with pytest.raises(NoThresholdsError, match="'tiny' has no thresholds for threshold='auto'"):
+        kmt.tag_library(songs, tmp_path / "other.jsonl", "tiny", threshold="auto", workers=1)
+    command = ["library", str(songs[0]), "-o", str(tmp_path / "one.csv"), "-m", str(tuned / "mine")]
+    assert CliRunner().invoke(main, [*command, "--threshold", "auto", "--unsure"]).exit_code == 0
+    result = CliRunner().invoke(main, [*command, "--unsure"])
+    assert result.exit_code == 2 and "--unsure goes with --threshold auto" in result.stderr
 
 
 def test_out_of_fold_without_validation(tuned):

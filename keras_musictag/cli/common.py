@@ -231,6 +231,37 @@ def check_plot(path: Path) -> None:
     new_axes(1, 1)
 
 
+# === Options ===
+
+
+class Probability(click.ParamType):  # type: ignore[type-arg]
+    """A probability, or the word auto."""
+
+    name = "PROBABILITY|auto"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float | str:
+        """As `click.FloatRange`, but for the word."""
+        return "auto" if value == "auto" else float(click.FloatRange(0, 1).convert(value, param, ctx))
+
+
+threshold_option = click.option(
+    "--threshold",
+    "-t",
+    type=Probability(),
+    default=0.0,
+    help="Leave out tags below this probability; auto: below the thresholds that fine-tuning kept for each tag.",
+)
+unsure_option = click.option(
+    "--unsure", is_flag=True, help="With --threshold auto: no tag where none reaches its threshold."
+)
+
+
+def check_unsure(unsure: bool, threshold: float | str) -> None:
+    """Raise if `--unsure` is given without `--threshold auto`."""
+    if unsure and threshold != "auto":
+        raise UsageProblem("--unsure goes with --threshold auto.")
+
+
 # === Loading ===
 
 

@@ -12,6 +12,7 @@ from ..models.vocabulary import KINDS
 from .common import (
     STOPPED,
     UsageProblem,
+    check_unsure,
     import_backend,
     json_flag,
     kind_option,
@@ -21,6 +22,8 @@ from .common import (
     print_json,
     progress_only,
     suggest,
+    threshold_option,
+    unsure_option,
 )
 from .writing import as_record, options_of, restore, tell, write_options
 
@@ -43,9 +46,8 @@ _NICE = 10  # of 19
 )
 @model_option
 @click.option("--top", "-n", type=click.IntRange(min=1), help="Tags per file.  [default: all]")
-@click.option(
-    "--threshold", "-t", type=click.FloatRange(0, 1), default=0.0, help="Leave out tags below this probability."
-)
+@threshold_option
+@unsure_option
 @kind_option
 @click.option("--embeddings", is_flag=True, help="Store embeddings too.")
 @click.option(
@@ -143,6 +145,7 @@ def library(
     if engine == "ray" and writing is not None:
         raise UsageProblem("--write-tags works on this machine only. Leave it out, or --engine ray.")
     options["kinds"] = kinds or None
+    check_unsure(options["unsure"], options["threshold"])
     here_only = ("max_cores", "nice", "pause_on_load", "imports", "chapters")
     if engine == "ray" and any([options.pop(name) for name in here_only]):
         raise UsageProblem(

@@ -16,6 +16,7 @@ from ..errors import AudioError
 from .common import (
     UsageProblem,
     check_plot,
+    check_unsure,
     csv_option,
     duration_option,
     format_option,
@@ -32,21 +33,13 @@ from .common import (
     stderr_on_failure,
     suggest,
     threads_option,
+    threshold_option,
+    unsure_option,
 )
 from .writing import options_of, restore_files, tag_and_write, write_options
 
 if TYPE_CHECKING:
     from ..tagger import TagResult
-
-
-class Probability(click.ParamType):  # type: ignore[type-arg]
-    """A probability, or the word auto."""
-
-    name = "PROBABILITY|auto"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float | str:
-        """As `click.FloatRange`, but for the word."""
-        return "auto" if value == "auto" else float(click.FloatRange(0, 1).convert(value, param, ctx))
 
 
 _BAR = 24  # characters of a full bar
@@ -56,14 +49,8 @@ _BAR = 24  # characters of a full bar
 @click.argument("files", nargs=-1, type=click.Path(path_type=Path))
 @model_option
 @click.option("--top", "-n", type=click.IntRange(min=1), default=10, show_default=True, help="Tags per file.")
-@click.option(
-    "--threshold",
-    "-t",
-    type=Probability(),
-    default=0.0,
-    help="Leave out tags below this probability; auto: below the thresholds that fine-tuning kept for each tag.",
-)
-@click.option("--unsure", is_flag=True, help="With --threshold auto: no tag where none reaches its threshold.")
+@threshold_option
+@unsure_option
 @click.option("--plot", type=click.Path(path_type=Path), help="Draw the tags of one file here (png, svg, pdf).")
 @kind_option
 @click.option("--write", is_flag=True, help="Write tags into the files' metadata, where players find them; a dry run.")
@@ -117,8 +104,7 @@ def tag(
         tagger, part = load_tagger_on(model, runtime, threads), {"offset": offset, "duration": duration}
         tag_and_write(tagger, files, writing, dry_run=dry_run, undo_file=undo_file, output=output, **part)
         return
-    if unsure and threshold != "auto":
-        raise UsageProblem("--unsure goes with --threshold auto.")
+    check_unsure(unsure, threshold)
     if plot is not None:
         check_plot(plot)
         if len(files) > 1:

@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any, Self
 
 from ...errors import MusicTagError
 from ...models.front_end import identifying_fields
+from ...models.thresholds import auto_thresholds
 from ...models.vocabulary import KINDS, check_kinds
 
 if TYPE_CHECKING:
     from ...models.spec import ModelSpec
     from ...tagging.base import BaseTagger
+    from ...tagging.choosing import Threshold
 
 # What the outputs of a network depend on, besides the weights.
 _DECIDES = ("architecture", "config", "audio", "mel", "window", "tags")
@@ -112,14 +114,16 @@ class Revision:
         cls,
         tagger: BaseTagger,
         top: int | None,
-        threshold: float,
+        threshold: Threshold,
         embeddings: bool,
         kinds: Collection[str] | None = None,
+        unsure: bool = False,
     ) -> Self:
         """The revision of a tagger's rows.
 
         Raises:
             LibraryError: the weights are in no file, so nobody could tell later what gave the rows.
+            NoThresholdsError: `threshold` is `"auto"`, and the model has none.
             ValueError: there is no such kind of tags, or the kinds of the tagger's tags are not known.
         """
         tagger.spec.vocabulary.columns(kinds=kinds)
@@ -129,7 +133,14 @@ class Revision:
                 "the tagger and load it from its folder."
             )
         kept = [] if kinds is None else [kind for kind in KINDS if kind in check_kinds(kinds)]
-        kept += [f"top {top}"] * (top is not None) + [f">= {threshold:g}"] * (threshold > 0)
+        if top is not None:
+            kept.append(f"top {top}")
+        if threshold == "auto":
+            least = json.dumps([float(value) for value in auto_thresholds(tagger.spec)])
+            digest = hashlib.sha256(least.encode()).hexdigest()[:8]
+            kept.append(f">= thresholds {digest}" + (", else none" if unsure else ""))
+        elif threshold > 0:
+            kept.append(f">= {threshold:g}")
         return cls(
             tagger.spec.name,
             tagger.weights_sha256,

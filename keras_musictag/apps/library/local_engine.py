@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...models.registry import DEFAULT_MODEL
+from ...models.spec import ModelSpec
 from ...models.vocabulary import Vocabulary
+from ...tagging.choosing import Threshold, chosen_columns
 from ...utils.cores import available_cores
 from . import listing, output, write_back
 from .batching import Batcher, batch_size, network
@@ -45,7 +47,8 @@ def tag_library(
     tagger: BaseTagger | str | os.PathLike[str] = DEFAULT_MODEL,
     *,
     top: int | None = None,
-    threshold: float = 0.0,
+    threshold: Threshold = 0.0,
+    unsure: bool = False,
     kinds: Collection[str] | None = None,
     embeddings: bool = False,
     workers: int | None = None,
@@ -72,7 +75,8 @@ def tag_library(
             the output is written when the run ends, also when it ends by Ctrl-C or an error.
         tagger: a `Tagger` or `ExportedTagger` with weights from a file, or what `load` takes.
         top: keep this many of the most probable tags.
-        threshold: keep tags at least this probable.
+        threshold: keep tags at least this probable; `"auto"` for the thresholds in the spec, as in `Tagger.tag`.
+        unsure: with `"auto"`: keep no tag where none reaches its threshold, instead of the most probable one.
         kinds: keep tags of these kinds only, as in `Tagger.tag`.
         embeddings: keep the embeddings too.
         workers: processes that decode; by default, one per processor.
@@ -119,12 +123,13 @@ def tag_library(
         tagger = load(tagger)
     if write_tags is not None:
         check_known(tagger.spec.vocabulary, write_tags)
-    revision = Revision.of(tagger, top, threshold, embeddings, kinds)
+    revision = Revision.of(tagger, top, threshold, embeddings, kinds, unsure)
     with OutputLock(out), contextlib.closing(_open_journal(out, revision, resume)) as journal:
         write_back.settle(journal, undo_path)
         if not update:
             check_revision(out, found, journal, revision)
-        run = Run(journal, tagger.spec.vocabulary, revision, top, threshold, kinds, update)
+        choose = tag_chooser(tagger.spec, top, threshold, unsure, kinds)
+        run = Run(journal, tagger.spec.vocabulary, revision, choose, update)
         run.imported = ImportedRows(imports, revision) if imports else None
         busy = (lambda: False) if pause_on_load is None else Others(pause_on_load).busy
         written = None
@@ -147,13 +152,23 @@ def tag_library(
         return dataclasses.replace(run.summary(out, found, time.monotonic() - begun), written=written)
 
 
-def check_numbers(counts: dict[str, int | None], threshold: float, timeout: float) -> None:
+def tag_chooser(
+    spec: ModelSpec, top: int | None, threshold: Threshold, unsure: bool, kinds: Collection[str] | None
+) -> Callable[[np.ndarray], list[int]]:
+    """Return the function that chooses the tags of a file, see `tag_library` for the arguments."""
+    wanted = spec.vocabulary.columns(kinds=kinds)
+    return lambda probabilities: chosen_columns(
+        spec, probabilities, wanted, top=top, threshold=threshold, unsure=unsure
+    )
+
+
+def check_numbers(counts: dict[str, int | None], threshold: Threshold, timeout: float) -> None:
     """Raise `ValueError` if a number makes no sense."""
     for name, value in counts.items():
         if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
             raise ValueError(f"{name} must be a whole number of at least 1; got {value!r}.")
-    if not 0 <= threshold <= 1:
-        raise ValueError(f"threshold must be a probability from 0 to 1; got {threshold!r}.")
+    if threshold != "auto" and (isinstance(threshold, str) or not 0 <= threshold <= 1):
+        raise ValueError(f"threshold must be a probability from 0 to 1, or 'auto'; got {threshold!r}.")
     if not 0 < timeout < math.inf:
         raise ValueError(f"timeout must be a positive number of seconds; got {timeout!r}.")
 
@@ -210,7 +225,8 @@ class Run:
         journal: holds the rows.
         vocabulary: tags of the network's first outputs.
         revision: of the rows.
-        top, threshold, kinds, update: as in `tag_library`.
+        choose: gives the columns of the tags to keep, the most probable first, for the probabilities of a file.
+        update: as in `tag_library`.
 
     Attributes:
         imported: rows of other tables, if there are some.
@@ -223,15 +239,12 @@ class Run:
         journal: RowStore,
         vocabulary: Vocabulary,
         revision: Revision,
-        top: int | None,
-        threshold: float,
-        kinds: Collection[str] | None,
+        choose: Callable[[np.ndarray], list[int]],
         update: bool,
     ) -> None:
         """Nothing is done yet."""
         self._journal, self._tags, self._revision = journal, vocabulary.names, revision
-        self._columns = vocabulary.columns(kinds=kinds)
-        self._top, self._threshold, self._update = top, threshold, update
+        self._choose, self._update = choose, update
         self._tagged = self._skipped = self._changed = self._noted = self._taken = 0
         self._sound_seconds = 0.0
         self._segments: dict[str, Segment] = {}
@@ -344,10 +357,7 @@ class Run:
             self._fail(path, f"The model gives NaN or infinity for {path!r}. Try another one.", "model", done.opened)
             return
         tags = self._tags
-        order = sorted(self._columns, key=lambda column: -outputs[column])[: self._top]
-        kept = {
-            tags[column]: round(float(outputs[column]), 6) for column in order if outputs[column] >= self._threshold
-        }
+        kept = {tags[column]: round(float(outputs[column]), 6) for column in self._choose(outputs[: len(tags)])}
         features = outputs[len(tags) :]
         embedding = [float(f"{value:.6g}") for value in features] if self._revision.embeddings else None
         self._append(path, done.opened, duration_s=duration, tags=kept, embedding=embedding, notes=done.ended.notes)

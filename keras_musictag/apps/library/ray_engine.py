@@ -25,13 +25,14 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import MissingExtraError
 from ...models.registry import DEFAULT_MODEL, list_models
+from ...tagging.choosing import Threshold
 from . import storage
 from .batching import Batcher, batch_size, network
 from .decoding import Ended, Job
 from .journal import OutputLock
 from .library_rows import LibraryError, Revision, spec_digest
 from .listing import Sources
-from .local_engine import TIMEOUT, Run, check_numbers, check_revision
+from .local_engine import TIMEOUT, Run, check_numbers, check_revision, tag_chooser
 from .parts import Parts
 from .pool import DecodeWorkers
 from .summary import LibrarySummary
@@ -56,7 +57,8 @@ def tag_on_ray(
     model: str | os.PathLike[str] = DEFAULT_MODEL,
     *,
     top: int | None = None,
-    threshold: float = 0.0,
+    threshold: Threshold = 0.0,
+    unsure: bool = False,
     kinds: Collection[str] | None = None,
     embeddings: bool = False,
     actors: int | None = None,
@@ -77,7 +79,7 @@ def tag_on_ray(
         sources: as for `tag_library`, or URLs of folders and files that fsspec reads (`s3://`, `gs://`).
         out: folder or its URL; it gets the rows in Parquet files of the same columns as `tag_library` writes.
         model: what `load` takes.
-        top, threshold, kinds, embeddings: what is kept, as for `tag_library`.
+        top, threshold, unsure, kinds, embeddings: what is kept, as for `tag_library`.
         actors: how many at most; by default, as many as the cluster has room for now.
         workers: processes that decode, per actor; an actor takes so many processors of the cluster.
         gpus: of the cluster per actor, also a part of one.
@@ -110,7 +112,7 @@ def tag_on_ray(
     out = out if storage.is_url(out) else os.path.abspath(out)
     found = storage.find(sources, progress=progress)
     tagger = load(model)
-    revision = Revision.of(tagger, top, threshold, embeddings, kinds)
+    revision = Revision.of(tagger, top, threshold, embeddings, kinds, unsure)
     # Actors run in other folders.
     name = os.fspath(model)
     name = os.path.abspath(name) if os.path.isdir(name) and name not in list_models() else name
@@ -118,7 +120,8 @@ def tag_on_ray(
         parts = Parts(out, revision, fresh=not resume)
         if not update:
             check_revision(out, found, parts, revision)
-        run = Run(parts, tagger.spec.vocabulary, revision, top, threshold, kinds, update)
+        choose = tag_chooser(tagger.spec, top, threshold, unsure, kinds)
+        run = Run(parts, tagger.spec.vocabulary, revision, choose, update)
         states = {listed.path: listed.state for listed in found.files}
         setting = _Setting(name, revision, workers, timeout)
 
