@@ -42,6 +42,11 @@ NOT_RUN = {
         "keras-musictag library s3://": "needs a cluster and a bucket; see test_library_ray.py",
         "from keras_musictag.apps.library import tag_on_ray": "needs a cluster and a bucket; see test_library_ray.py",
     },
+    "beets.md": {
+        "plugins: musictag": "settings of beets; test_beets.py has the same",
+        "smartplaylist:": "settings of beets; test_beets.py has similar ones",
+        "beet": "needs a beets library; test_beets.py has one",
+    },
     "live.md": {
         "ffmpeg": "pipes and the internet; test_live.py feeds the same pipe",
         "keras-musictag listen": "needs a microphone; test_live.py has one that is made up",

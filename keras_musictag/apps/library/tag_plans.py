@@ -92,6 +92,34 @@ def check_known(vocabulary: Vocabulary, options: WriteOptions) -> None:
         )
 
 
+def by_kind(tags: Mapping[str, float], vocabulary: Vocabulary, options: WriteOptions) -> dict[str, list[str]]:
+    """Select the most probable tags of each kind.
+
+    Args:
+        tags: names for people -> probability.
+        vocabulary: says the kinds of the tags; a tag whose kind is not known is `other`.
+        options: `most`, `min_prob` and `kinds` are used.
+
+    Returns:
+        Kind -> tags, the most probable first; without kinds that have none.
+
+    Example:
+        >>> from keras_musictag.models.vocabulary import Vocabulary
+        >>> words = Vocabulary.of(("dub", "ska", "sad"), {"dub": "genre", "ska": "genre", "sad": "mood"})
+        >>> by_kind({"dub": 0.9, "ska": 0.8, "sad": 0.7}, words, WriteOptions(most=1))
+        {'genre': ['dub'], 'mood': ['sad']}
+    """
+    kind_of = dict(zip(vocabulary.names, vocabulary.kinds or (), strict=False))
+    chosen = None if options.kinds is None else check_kinds(options.kinds)
+    selected: dict[str, list[str]] = {}
+    for tag in sorted(tags, key=lambda tag: -tags[tag]):
+        kind = kind_of.get(tag, "other")
+        few = len(selected.get(kind, ())) < options.most
+        if few and tags[tag] >= options.min_prob and (chosen is None or kind in chosen):
+            selected.setdefault(kind, []).append(tag)
+    return selected
+
+
 def wanted(tags: Mapping[str, float], vocabulary: Vocabulary, options: WriteOptions) -> dict[str, list[str]]:
     """Values to write.
 
@@ -109,20 +137,13 @@ def wanted(tags: Mapping[str, float], vocabulary: Vocabulary, options: WriteOpti
         >>> wanted({"dub": 0.9, "flute": 0.8, "sad": 0.1}, words, WriteOptions(comment="{genre}, {instrument}"))
         {'genre': ['dub'], 'musictag': ['flute'], 'comment': ['dub, flute']}
     """
-    kind_of = dict(zip(vocabulary.names, vocabulary.kinds or (), strict=False))
-    chosen = None if options.kinds is None else check_kinds(options.kinds)
-    probable = sorted((tag for tag, p in tags.items() if p >= options.min_prob), key=lambda tag: -tags[tag])
-    of_kind: dict[str, list[str]] = {}
-    for tag in probable:
-        kind = kind_of.get(tag, "other")
-        if (chosen is None or kind in chosen) and len(of_kind.setdefault(kind, [])) < options.most:
-            of_kind[kind].append(tag)
-    kept = {tag for some in of_kind.values() for tag in some}
+    of_kind = by_kind(tags, vocabulary, options)
+    kind_of = {tag: kind for kind, some in of_kind.items() for tag in some}
+    probable = sorted(kind_of, key=lambda tag: -tags[tag])
     values: dict[str, list[str]] = {}
     for tag in probable:
-        if tag in kept:
-            values.setdefault(_FIELD_OF.get(kind_of.get(tag, "other"), "musictag"), []).append(tag)
-    comment = _comment(options, of_kind, [tag for tag in probable if tag in kept])
+        values.setdefault(_FIELD_OF.get(kind_of[tag], "musictag"), []).append(tag)
+    comment = _comment(options, of_kind, probable)
     return values | ({"comment": [comment]} if comment else {})
 
 
