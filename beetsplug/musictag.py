@@ -128,9 +128,16 @@ class MusicTagPlugin(BeetsPlugin):
         return self._chooser.tagger.tag_many([item.filepath for item in items])
 
     def _store(self, item: Item, probabilities: Mapping[str, float]) -> None:
-        """Replace the attributes of an item by new ones."""
+        """Replace the attributes of an item by new ones.
+
+        When Ctrl-C ends a `store`, beets commits the attributes that are written by then, in any order. So the model is
+        removed before all others and written after them: an item that has it has all its attributes.
+        """
+        if item.get(_MODEL, with_album=False):
+            del item[_MODEL]
+            item.store()
         for key in list(item.keys(with_album=False)):
-            if key.startswith(_PROBABILITY) or key.removeprefix(_KIND) in KINDS:  # of an earlier run
+            if key.startswith(_PROBABILITY) or key.removeprefix(_KIND) in KINDS:
                 del item[key]
         chosen = self._chooser.choose(probabilities)
         for kind, tags in chosen.items():
@@ -139,6 +146,7 @@ class MusicTagPlugin(BeetsPlugin):
             names = self._chooser.tagger.names
             for name, attribute in zip(names, probability_attributes(names), strict=True):
                 item[attribute] = round(probabilities[name], 6)
+        item.store()
         item[_MODEL] = self._chooser.tagger.spec.name
         item.store()
         shown = "; ".join(f"{kind}: {', '.join(tags)}" for kind, tags in chosen.items())

@@ -1,9 +1,11 @@
 """The beets plugin in the real beets: commands in processes of their own, on a library of generated sounds."""
 
+import contextlib
 import csv
 import dataclasses
 import doctest
 import importlib.util
+import itertools
 import os
 import re
 import signal
@@ -84,7 +86,7 @@ class Beets:
         return found
 
     def tagged(self):
-        return {name: values for name, values in self.attributes().items() if values}
+        return {name: values for name, values in self.attributes().items() if "musictag_model" in values}
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +140,7 @@ def test_interrupted_runs_keep_what_is_done_and_the_next_one_goes_on(tagged):
     _, statuses, (first, second, last), errors = tagged
     assert statuses == [0, -signal.SIGKILL]  # beets itself ends quietly on Ctrl-C
     assert 20 <= len(first) < len(second) < FILES - 1 == len(last)
-    assert first.items() <= second.items() <= last.items()
+    assert all(last[name] == values for stage in (first, second) for name, values in stage.items())
     assert f"{FILES - 1 - len(second)} tagged, {len(second)} tagged before, 1 failed" in errors
 
 
@@ -227,6 +229,50 @@ def test_a_wrong_setting_ends_an_import_before_it_begins(model, tmp_path):
     _, errors = beets("import", beets.folder / "music", status=1)
     assert "error: musictag: Unknown kinds of tags: gender. Known: genre, " in errors
     assert beets.attributes() == {}
+
+
+def test_an_item_counts_as_tagged_only_with_all_its_attributes(model, tmp_path, monkeypatch):
+    """Ctrl-C between any two statements of SQL, in a first run and in one with --force."""
+    import beets
+    from beets import plugins
+    from beets.dbcore.db import Transaction
+    from beets.library import Item, Library
+
+    from beetsplug.musictag import MusicTagPlugin
+
+    beets.config.clear()
+    beets.config["musictag"].set({"model": str(model), "probabilities": True, "force": True})
+    plugin = MusicTagPlugin()
+    monkeypatch.setattr(plugins, "_instances", [plugin])
+    library = Library(":memory:")
+    library.add(Item(path=bytes(sound(tmp_path / "0.wav", 0.3))))
+
+    def attributes():
+        (item,) = library.items()
+        return {key: item[key] for key in item.keys(with_album=False) if key.startswith("musictag_")}
+
+    mutate, left = Transaction.mutate, []
+
+    def interrupted(self, *arguments):
+        if left and not left.pop():
+            raise KeyboardInterrupt
+        return mutate(self, *arguments)
+
+    monkeypatch.setattr(Transaction, "mutate", interrupted)
+    complete, states = [], []
+    for min_prob in (0.5, 1.0):
+        plugin._chooser._options = dataclasses.replace(plugin._chooser._options, min_prob=min_prob)
+        for statements in itertools.count():  # before the Ctrl-C
+            left[:] = [False, *[True] * statements]
+            with contextlib.suppress(KeyboardInterrupt):
+                plugin.tag_items(library.items())
+            states.append(attributes())
+            if left:  # there was no further statement to interrupt
+                break
+        complete.append(states[-1])
+    assert "musictag_genre" in complete[0] and "musictag_genre" not in complete[1]
+    assert all(state in complete for state in states if "musictag_model" in state)
+    assert len(states) > 2 * len(complete[1])
 
 
 @pytest.mark.parametrize(
