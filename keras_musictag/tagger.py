@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from .tagging.network_tagger import NetworkTagger
 from .tagging.tag_result import TagResult as TagResult
@@ -47,14 +47,15 @@ class Tagger(NetworkTagger):
             options: `folder`, `cache`, `settings`, `single_label`, `strict`, `progress`, see `finetuning.fine_tune`.
 
         Returns:
-            `Tagger`; its `report` says how good it is, its spec how it was made.
+            `Tagger`; its `report` says how good it is, its spec how it was made. The function `fine_tune` takes the
+            same arguments and returns more: a `TrainingResult` with this tagger, its report, and problems of the data.
 
         Raises:
             FineTuneError, DataError, CacheError: as `finetuning.fine_tune`.
         """
         from .training.finetuning import fine_tune
 
-        return cast(Tagger, fine_tune(self, data, tags, validation=validation, **options).tagger)
+        return fine_tune(self, data, tags, validation=validation, **options).tagger
 
     def export(
         self,

@@ -278,7 +278,7 @@ def test_a_recipe_makes_a_tagger_that_says_where_it_is_from(folder):
     recipe = Recipe.load(folder / "recipe.toml")
     result = run(recipe, None, folder)
     out = folder / "out"
-    assert result.finished and result.state.step == 30 and result.agreement is None and result.dropped == 0
+    assert result.finished and result.report.step == 30 and result.agreement is None and result.dropped == 0
     tagger = kmt.load(out)
     assert tagger.tags == TAGS and tagger.spec.name == "out"
     assert tagger.spec.trained_on.startswith("clips, 16 clips with labels; ")
@@ -306,7 +306,7 @@ def test_a_recipe_makes_a_tagger_that_says_where_it_is_from(folder):
     # Where the data are does not matter.
     moved = folder.with_name("moved")
     folder.rename(moved)
-    assert run(Recipe.load(moved / "recipe.toml"), None, moved).state.step == 30
+    assert run(Recipe.load(moved / "recipe.toml"), None, moved).report.step == 30
     with (
         locked(moved / "out" / "run" / ".lock"),
         pytest.raises(RecipeError, match=r"Another call is training in .*Wait"),
@@ -332,7 +332,7 @@ def test_it_stops_and_goes_on(folder, monkeypatch, caplog, ctrl_c):
     scores = supervised._scores
     monkeypatch.setattr(supervised, "_scores", stopping)
     stopped = carry_out(plan, folder / "out", cache=folder / "mels", progress=False)
-    assert not stopped.finished and stopped.state.step == 15 and stopped.evaluation is None
+    assert not stopped.finished and stopped.report.step == 15 and stopped.evaluation is None
     assert "Stopped at step 15 of 30" in caplog.text
     assert kmt.load(folder / "out").spec.metrics == ()
     caplog.set_level(logging.INFO, "keras_musictag")

@@ -1,6 +1,7 @@
 """Learning the tags that people gave: it learns, it scores what `tag` says, and it refuses what cannot work."""
 
 import dataclasses
+import inspect
 
 import keras
 import numpy as np
@@ -8,13 +9,16 @@ import pytest
 from two_tags import TAGS, two_tags
 
 import keras_musictag as kmt
+from keras_musictag.apps.recipes import Result
 from keras_musictag.datasets import Manifest, Row
 from keras_musictag.datasets.augment import Augmentation
 from keras_musictag.datasets.batches import EvaluationWindows, FeatureCache
 from keras_musictag.evaluation.metrics import evaluate_scores
 from keras_musictag.loading import untrained
+from keras_musictag.training.finetuning import FineTuned
 from keras_musictag.training.loop import TrainingError, TrainingSpec
 from keras_musictag.training.supervised import check_disjoint, row_outputs, train
+from keras_musictag.training.training_spec import TrainingResult
 
 SETTINGS = {
     "steps": 60, "validate_every": 20, "checkpoint_every": 20, "warmup_steps": 5, "learning_rate": 1e-2, "average": 0.9
@@ -34,12 +38,14 @@ def cache(tmp_path_factory):
 @pytest.mark.contract
 def test_it_learns_and_scores_what_tag_says(clips, cache, tmp_path):
     augment = Augmentation(mel=cache.spec.mel, gain_db=3.0, mel_masks=1, mel_mask_bands=4)
-    tagger, state = train(
+    result = train(
         untrained("tiny", TAGS), clips[:10], clips[10:], tmp_path / "run",
         cache=cache, training=TrainingSpec(**SETTINGS), batch_size=8, augment=augment, mixup=0.2, bn_momentum=0.8,
         progress=False,
     )  # fmt: skip
+    tagger, state = result
     assert state.step == 60 and state.best > 0.9
+    assert (result.finished, result.problems, result.folder) == (True, (), tmp_path / "run")
     header, *lines = (tmp_path / "run" / "log.csv").read_text().splitlines()
     assert header == "step,loss,waiting,pr_auc,roc_auc" and len(lines) == 3
     tags = [tagger.tag(row.path) for row in clips[10:]]
@@ -64,6 +70,18 @@ def test_a_network_for_other_tags_claims_what_it_has():
     assert (tiny.weights, tiny.trained_on, tiny.license, tiny.metrics) == (None, "", "", ())
     first, second, other = (untrained("tiny", TAGS, seed=seed).core.get_weights()[0] for seed in (1, 1, 2))
     assert np.array_equal(first, second) and not np.array_equal(first, other)
+
+
+def test_all_ways_to_train_return_the_same_kind_of_result():
+    functions = (kmt.train, kmt.distil, kmt.fine_tune, kmt.run_recipe)
+    returned = [inspect.signature(function).return_annotation for function in functions]
+    assert returned == ["TrainingResult[TaggerT, RunState]"] * 2 + ["FineTuned[TaggerT]", "Result"]
+    for result in (TrainingResult, FineTuned, Result):
+        fields = [field.name for field in dataclasses.fields(result)]
+        assert issubclass(result, TrainingResult)
+        assert fields[:5] == ["tagger", "report", "finished", "problems", "folder"]
+    made = TrainingResult(tagger="a tagger", report="a report", finished=False)
+    assert tuple(made) == ("a tagger", "a report") and (made.problems, made.folder) == ((), None)
 
 
 @pytest.mark.parametrize(

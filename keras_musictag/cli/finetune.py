@@ -138,7 +138,7 @@ def finetune(model: str | None, base: str | None, data: str, **given: Any) -> No
     _tell(result, out, given["as_json"])
 
 
-def _planned(tagger: Tagger, data: str, options: dict[str, Any]) -> FineTunePlan:
+def _planned(tagger: Tagger, data: str, options: dict[str, Any]) -> FineTunePlan[Tagger]:
     from ..training.finetuning import FineTuneSpec
     from ..training.finetuning.fitting import plan
 
@@ -146,7 +146,7 @@ def _planned(tagger: Tagger, data: str, options: dict[str, Any]) -> FineTunePlan
         return plan(tagger, data, **{**options, "settings": FineTuneSpec(**options["settings"])})
 
 
-def _planned_with_the_best(data: str, options: dict[str, Any], given: dict[str, Any]) -> FineTunePlan:
+def _planned_with_the_best(data: str, options: dict[str, Any], given: dict[str, Any]) -> FineTunePlan[Tagger]:
     """Choose a base, tell why, and plan with it."""
     import_backend()
     from ..apps.probing.base_choice import choose_base
@@ -179,7 +179,7 @@ def _validation(text: str) -> float | str | None:
         return text
 
 
-def _tell(result: FineTuned, folder: Path, as_json: bool) -> None:
+def _tell(result: FineTuned[Tagger], folder: Path, as_json: bool) -> None:
     """Print the result on standard output."""
     if as_json:
         print_json({"folder": printable(folder), "finished": result.finished, **result.report.to_dict()})

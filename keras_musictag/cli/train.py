@@ -176,7 +176,7 @@ def _setting(text: str) -> tuple[str, Any]:
 
 def _tell(plan: Plan, result: Result, as_json: bool) -> None:
     """Print the result on standard output."""
-    state, folder = result.state, printable(result.folder)
+    state, folder = result.report, printable(result.folder)
     if as_json:
         print_json(_facts(plan, result))
     if not result.finished:
@@ -203,7 +203,7 @@ def _tell(plan: Plan, result: Result, as_json: bool) -> None:
 
 
 def _facts(plan: Plan, result: Result) -> dict[str, Any]:
-    state = result.state
+    state = result.report
     return {
         "folder": printable(result.folder),
         "finished": result.finished,

@@ -11,15 +11,15 @@ from __future__ import annotations
 import io
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..errors import AudioError
-from ..tagging.network_tagger import NetworkTagger
 from ..utils.files import write_atomically
 from .loop import RunState, TrainingError, TrainingSpec, fit, set_prior
 from .training_graph import segment_frames
+from .training_spec import TaggerT, TrainingResult
 
 if TYPE_CHECKING:
     import keras
@@ -28,9 +28,7 @@ if TYPE_CHECKING:
     from ..datasets.augment import Augmentation
     from ..datasets.batches import EvaluationWindows, TargetsOf
     from ..datasets.features import FeatureCache
-
-
-_Tagger = TypeVar("_Tagger", bound=NetworkTagger)
+    from ..tagging.network_tagger import NetworkTagger
 
 
 class TeacherTargets:
@@ -125,7 +123,7 @@ class TeacherTargets:
 
 
 def distil(
-    student: _Tagger,
+    student: TaggerT,
     teacher: NetworkTagger,
     train: Manifest,
     validation: Manifest,
@@ -145,7 +143,7 @@ def distil(
     shared_groups: bool = False,
     workers: int = 1,
     progress: bool = True,
-) -> tuple[_Tagger, RunState]:
+) -> TrainingResult[TaggerT, RunState]:
     """Train `student` to agree with `teacher`; goes on where a killed run stopped.
 
     Args:
@@ -171,7 +169,7 @@ def distil(
         progress: show bars.
 
     Returns:
-        The trained tagger, holding the best averaged weights, and where the run ended.
+        `TrainingResult`: the trained tagger, with the best averaged weights, and as report the `RunState` at the end.
 
     Raises:
         TrainingError: the tags differ, the parts overlap, validation has fewer than three tracks, or files cannot be
@@ -226,7 +224,8 @@ def distil(
         },
     )  # fmt: skip
     taught = f"Distilled from {teacher.spec.name} on {len(train)} tracks without labels."
-    return student.like(spec.retrained(trained_on=taught), student.core), state
+    trained = student.like(spec.retrained(trained_on=taught), student.core)
+    return TrainingResult(tagger=trained, report=state, finished=training.is_over(state), folder=Path(folder))
 
 
 def _with_segments(targets: TeacherTargets, count: int, frames: int) -> TargetsOf:

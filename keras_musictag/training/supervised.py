@@ -10,12 +10,13 @@ import dataclasses
 import itertools
 import os
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..tagging.network_tagger import NetworkTagger
 from .loop import RunState, TrainingError, TrainingSpec, fit, set_prior
+from .training_spec import TaggerT, TrainingResult
 
 if TYPE_CHECKING:
     import keras
@@ -28,11 +29,8 @@ if TYPE_CHECKING:
 SCORES = ("pr_auc", "roc_auc")  # of a validation
 
 
-_Tagger = TypeVar("_Tagger", bound=NetworkTagger)
-
-
 def train(
-    tagger: _Tagger,
+    tagger: TaggerT,
     train: Manifest,
     validation: Manifest,
     folder: str | os.PathLike[str],
@@ -47,7 +45,7 @@ def train(
     shared_groups: bool = False,
     workers: int = 1,
     progress: bool = True,
-) -> tuple[_Tagger, RunState]:
+) -> TrainingResult[TaggerT, RunState]:
     """Train `tagger` on labelled clips; goes on where a killed run stopped.
 
     Args:
@@ -67,7 +65,7 @@ def train(
         progress: show bars.
 
     Returns:
-        The trained tagger, holding the best averaged weights, and where the run ended.
+        `TrainingResult`: the trained tagger, with the best averaged weights, and as report the `RunState` at the end.
 
     Raises:
         TrainingError: the tags differ, the parts overlap, one of them is too small or says nothing about any tag, or
@@ -103,7 +101,8 @@ def train(
         },
     )  # fmt: skip
     spec = tagger.spec.retrained(trained_on=f"{len(train):,} clips with labels")
-    return tagger.like(spec, tagger.core), state
+    trained = tagger.like(spec, tagger.core)
+    return TrainingResult(tagger=trained, report=state, finished=training.is_over(state), folder=Path(folder))
 
 
 def row_outputs(model: keras.Model, windows: EvaluationWindows) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Settings of a training run, where it is, and what can be wrong with it."""
+"""Settings, state and result of a training run, and the errors it raises."""
 
 from __future__ import annotations
 
@@ -6,14 +6,20 @@ import dataclasses
 import hashlib
 import json
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from ..errors import MusicTagError
 
 if TYPE_CHECKING:
     import keras
 
+    from ..tagging.network_tagger import NetworkTagger
+
 CLIP_NORM = 1.0  # to try where none was set
+TaggerT = TypeVar("TaggerT", bound="NetworkTagger")
+ReportT = TypeVar("ReportT")
 PRECISIONS = ("float32", "mixed_bfloat16", "auto")
 
 
@@ -145,3 +151,27 @@ class RunState:
     precision: str = "float32"
     failures: int = 0
     notes: list[str] = dataclasses.field(default_factory=list)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainingResult(Generic[TaggerT, ReportT]):
+    """Result of `train`, `distil`, `fine_tune` and `run_recipe`; `tagger, report = result` unpacks it.
+
+    Attributes:
+        tagger: the trained tagger, with the best weights.
+        report: a `RunState` or, from `fine_tune`, a `FineTuneReport`.
+        finished: `False` if Ctrl-C stopped the run early; the same call continues it.
+        problems: one line for each clip that was left out. `train` and `distil` leave none out.
+        folder: folder of the run or, from `fine_tune` and `run_recipe`, of the saved tagger; `None` without one.
+    """
+
+    tagger: TaggerT
+    report: ReportT
+    finished: bool
+    problems: tuple[str, ...] = ()
+    folder: Path | None = None
+
+    def __iter__(self) -> Iterator[Any]:
+        """Tagger and report, for unpacking."""
+        yield self.tagger
+        yield self.report

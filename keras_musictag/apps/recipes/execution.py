@@ -24,7 +24,7 @@ from ...datasets.opening import Source
 from ...errors import AudioError, CacheError
 from ...models import folder as saving
 from ...models.spec import SPEC_FILE, WEIGHTS_FILE, ModelSpec, TrainingData
-from ...training.loop import RunState
+from ...training.training_spec import RunState, TrainingResult
 from ...utils.files import write_atomically
 from ...utils.locks import locked
 from .planning import Plan, plan_recipe
@@ -46,23 +46,16 @@ _SHOWN = 10  # problems and licences that are named
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Result:
-    """What came out.
+class Result(TrainingResult["Tagger", RunState]):
+    """Result of `run_recipe`: a `TrainingResult` whose folder `load` reads, unless a stop came before any validation.
 
     Attributes:
-        folder: of the tagger; `load` reads it unless the run was stopped before its first validation.
-        tagger: with the best averaged weights.
-        state: where the run ended.
-        finished: `False` if it was stopped by Ctrl-C; the same recipe goes on.
         evaluation: on the labels of the test split, if it has any.
         agreement: with the teacher on the test split, to distil.
         dropped: clips whose sound could not be decoded.
     """
 
     folder: Path
-    tagger: Tagger
-    state: RunState
-    finished: bool
     evaluation: Evaluation | None = None
     agreement: Agreement | None = None
     dropped: int = 0
@@ -154,12 +147,14 @@ class _Run:
         self._listen(strict)
         tagger, state = self._train()
         save_training(self.run_folder, score=self.plan.training.monitor)
-        finished = self.plan.training.is_over(state)
-        result = Result(folder=self.folder, tagger=tagger, state=state, finished=finished, dropped=self.dropped)
+        result = Result(
+            tagger=tagger, report=state, finished=self.plan.training.is_over(state), problems=tuple(self.problems),
+            folder=self.folder, dropped=self.dropped,
+        )  # fmt: skip
         if not state.best_step:
             return result
         result = dataclasses.replace(result, tagger=self._save(self._described(tagger, state)))
-        return self._tested(result) if finished and "test" in self.parts else result
+        return self._tested(result) if result.finished and "test" in self.parts else result
 
     # --- Before ---
 
@@ -238,7 +233,7 @@ class _Run:
 
     # --- Training ---
 
-    def _train(self) -> tuple[Tagger, RunState]:
+    def _train(self) -> TrainingResult[Tagger, RunState]:
         from ...training.distillation import distil
         from ...training.supervised import train
 

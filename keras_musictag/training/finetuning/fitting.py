@@ -17,7 +17,7 @@ import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic
 
 import numpy as np
 
@@ -31,6 +31,7 @@ from ...models.thresholds import Thresholds, choose
 from ...tagging.network_tagger import NetworkTagger
 from ...utils.files import write_atomically
 from ..loop import RunState
+from ..training_spec import TaggerT, TrainingResult
 from .description import described
 from .estimate import duration_text, seconds_for
 from .fine_tune_report import FineTuneReport, make_report
@@ -50,28 +51,18 @@ PROBLEMS, REPORT, PLOT = "problems.txt", "report.json", "report.png"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class FineTuned:
-    """What came out.
+class FineTuned(TrainingResult[TaggerT, FineTuneReport]):
+    """Result of `fine_tune`: a `TrainingResult` whose report is a `FineTuneReport`.
 
     Attributes:
-        tagger: the new one; its spec says of what and how it was made.
-        data: the clips it learned from and was measured on.
-        report: how good it is.
-        finished: `False` if Ctrl-C stopped it early; the same call goes on.
-        problems: what is wrong with the clips that were left out.
-        folder: that `load` reads, if one was asked for.
+        data: the clips that the tagger was trained and measured on.
     """
 
-    tagger: NetworkTagger
     data: FineTuneData
-    report: FineTuneReport
-    finished: bool
-    problems: tuple[str, ...] = ()
-    folder: Path | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class FineTunePlan:
+class FineTunePlan(Generic[TaggerT]):
     """What will be done. Made by `plan`; `str` tells it.
 
     Attributes:
@@ -80,7 +71,7 @@ class FineTunePlan:
         settings: every number.
     """
 
-    base: NetworkTagger
+    base: TaggerT
     data: FineTuneData
     settings: FineTuneSpec
 
@@ -95,7 +86,7 @@ class FineTunePlan:
 
 
 def plan(
-    tagger: NetworkTagger,
+    tagger: TaggerT,
     data: Source,
     tags: Sequence[str] | None = None,
     *,
@@ -103,7 +94,7 @@ def plan(
     settings: FineTuneSpec | None = None,
     single_label: bool | None = None,
     strict: bool = False,
-) -> FineTunePlan:
+) -> FineTunePlan[TaggerT]:
     """Check everything, and say what `fine_tune` with these arguments would do.
 
     Raises:
@@ -115,7 +106,7 @@ def plan(
 
 
 def fine_tune(
-    tagger: NetworkTagger,
+    tagger: TaggerT,
     data: Source,
     tags: Sequence[str] | None = None,
     *,
@@ -126,7 +117,7 @@ def fine_tune(
     single_label: bool | None = None,
     strict: bool = False,
     progress: bool = True,
-) -> FineTuned:
+) -> FineTuned[TaggerT]:
     """Make a tagger for new tags from one that knows others.
 
     First a linear classifier is fitted to embeddings of the clips: what enters the base's own head, and statistics of
@@ -168,22 +159,22 @@ def fine_tune(
 
 @default_settings()
 def carry_out(
-    prepared: FineTunePlan,
+    prepared: FineTunePlan[TaggerT],
     folder: str | os.PathLike[str] | None = None,
     *,
     cache: str | os.PathLike[str] | None = None,
     strict: bool = False,
     progress: bool = True,
-) -> FineTuned:
+) -> FineTuned[TaggerT]:
     """Do what was planned; see `fine_tune`."""
     return _Run(prepared, None if folder is None else Path(folder), cache, progress).do(strict)
 
 
-class _Run:
+class _Run(Generic[TaggerT]):
     """A plan, being carried out."""
 
     def __init__(
-        self, prepared: FineTunePlan, folder: Path | None, cache: str | os.PathLike[str] | None, progress: bool
+        self, prepared: FineTunePlan[TaggerT], folder: Path | None, cache: str | os.PathLike[str] | None, progress: bool
     ) -> None:
         from ...utils.files import cache_folder
 
@@ -195,11 +186,11 @@ class _Run:
         self.notes: list[str] = []
         self.started = time.perf_counter()
 
-    def do(self, strict: bool) -> FineTuned:
+    def do(self, strict: bool) -> FineTuned[TaggerT]:
         with run_folder(self.folder, self.cache_folder.parent, self._about()) as self.run_folder:
             return self._do(strict)
 
-    def _do(self, strict: bool) -> FineTuned:
+    def _do(self, strict: bool) -> FineTuned[TaggerT]:
         from ..embeddings import EmbeddingCache
 
         tagger = new_tagger(self.base, self.data)
@@ -355,7 +346,7 @@ class _Run:
             min_precision=self.settings.min_precision,
         )  # fmt: skip
 
-    def _save(self, tagger: NetworkTagger, report: FineTuneReport) -> NetworkTagger:
+    def _save(self, tagger: TaggerT, report: FineTuneReport) -> TaggerT:
         """Write the tagger and the report into the folder; the spec last, so that it is complete or none."""
         from ...errors import MissingExtraError
         from ...plots import save_figure, save_training
