@@ -295,13 +295,11 @@ def test_a_recipe_makes_a_tagger_that_says_where_it_is_from(folder):
     again = run(recipe, None, folder)
     assert again.tagger.spec.weights.sha256 == result.tagger.spec.weights.sha256
     # Another recipe, or other data, is not taken for this one.
-    with pytest.raises(
-        RecipeError, match=r"holds a run of another recipe .*: training\.average was 0\.9, is 0\.5\. Choose"
-    ):
+    with pytest.raises(RecipeError, match=r"holds a run with training\.average 0\.9 instead of 0\.5\. Choose"):
         run(recipe.changed({"training.average": 0.5}), None, folder)
     manifest = Manifest.load(folder / "clips.csv")
     other = Manifest((*manifest.rows[:-1], dataclasses.replace(manifest[-1], duration=1.25)), manifest.tags)
-    with pytest.raises(RecipeError, match=r"or other data: data\.\w+ was '\d+ clips, \w{12}', is '\d+ clips, \w{12}'"):
+    with pytest.raises(RecipeError, match=r"holds a run with other data\. Choose"):
         run(recipe, other, folder)
     # Where the data are does not matter.
     moved = folder.with_name("moved")

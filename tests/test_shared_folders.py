@@ -16,7 +16,7 @@ import keras_musictag as kmt
 from keras_musictag.tagging.runtimes import is_installed
 from keras_musictag.training.finetuning import FineTuneSpec, fitting
 from keras_musictag.training.finetuning.labelled_data import FineTuneError
-from keras_musictag.training.finetuning.run_folder import run_folder
+from keras_musictag.training.run_folder import run_folder
 from keras_musictag.utils import files
 from keras_musictag.utils.locks import locked
 
@@ -55,36 +55,38 @@ def test_a_lock_is_held_by_one_and_removed(tmp_path):
 
 
 ABOUT = {"base": "b", "data": "d", "single_label": True, "settings": {"seed": 0}}
+OPTIONS = {"file": "fine-tuning.json", "error": FineTuneError}
 
 
 def test_the_same_run_twice_gets_a_folder_each(tmp_path):
-    with run_folder(None, tmp_path, ABOUT) as first, run_folder(None, tmp_path, ABOUT) as second:
+    options = {**OPTIONS, "cache": tmp_path}
+    with run_folder(None, ABOUT, **options) as first, run_folder(None, ABOUT, **options) as second:
         assert first != second and first.is_dir() and second.is_dir()
-    with run_folder(None, tmp_path, ABOUT) as again:  # what a killed run has left is gone on with
+    with run_folder(None, ABOUT, **options) as again:  # what a killed run has left is gone on with
         assert again == first
 
 
 def test_a_folder_belongs_to_one_call(tmp_path):
-    refused = pytest.raises(FineTuneError, match=r"Another call is fine-tuning into .*Wait until it has ended")
-    with run_folder(tmp_path, tmp_path, ABOUT), refused, run_folder(tmp_path, tmp_path, ABOUT):
+    refused = pytest.raises(FineTuneError, match=r"Another call is training in .*Wait until it has ended")
+    with run_folder(tmp_path, ABOUT, **OPTIONS), refused, run_folder(tmp_path, ABOUT, **OPTIONS):
         pass
     other = {**ABOUT, "data": "e", "settings": {"seed": 1}}
     refused = pytest.raises(FineTuneError, match=r"holds a run with other data, seed 0 instead of 1\. Choose another")
-    with refused, run_folder(tmp_path, tmp_path, other):
+    with refused, run_folder(tmp_path, other, **OPTIONS):
         pass
     # What to delete: with a tagger in the folder all of it, since what no run is known to have made is not replaced.
     for whole in (False, True):
         if whole:
             (tmp_path / "spec.json").write_text("{}")
         delete = tmp_path if whole else tmp_path / "run"
-        with pytest.raises(FineTuneError) as raised, run_folder(tmp_path, tmp_path, other):
+        with pytest.raises(FineTuneError) as raised, run_folder(tmp_path, other, **OPTIONS):
             pass
         assert str(raised.value).endswith(f"or delete {delete} to start over.")
         shutil.rmtree(delete)
-        with run_folder(tmp_path, tmp_path, other):
+        with run_folder(tmp_path, other, **OPTIONS):
             pass
         shutil.rmtree(tmp_path)
-        with run_folder(tmp_path, tmp_path, ABOUT):
+        with run_folder(tmp_path, ABOUT, **OPTIONS):
             pass
 
 

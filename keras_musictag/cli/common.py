@@ -10,7 +10,6 @@ import importlib.metadata
 import io
 import json
 import os
-import re
 import shlex
 import sys
 import tempfile
@@ -195,11 +194,6 @@ def model_words(model: str) -> tuple[str, ...]:
 def printable(path: Path) -> str:
     """Path as text; bytes that are not UTF-8 become replacement characters."""
     return os.fsencode(path).decode("utf-8", "replace")
-
-
-def slug(text: str) -> str:
-    """Turn text into a folder name."""
-    return re.sub(r"[^A-Za-z0-9_.-]+", "-", text).strip("-._") or "tagger"
 
 
 def loadable(folder: Path) -> str:

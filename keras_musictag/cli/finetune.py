@@ -10,6 +10,7 @@ import click
 
 from ..models.registry import DEFAULT_MODEL
 from ..training.training_spec import PRECISIONS
+from ..utils.files import slug
 from ..utils.name_lists import split_names
 from ..utils.tables import echo
 from .common import (
@@ -23,7 +24,6 @@ from .common import (
     print_json,
     printable,
     progress_only,
-    slug,
     suggest_tagging,
 )
 from .completers import complete_file, complete_model

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..training.training_spec import PRECISIONS
+from ..utils.files import slug
 from .common import (
     STOPPED,
     UsageProblem,
@@ -20,7 +21,6 @@ from .common import (
     print_json,
     printable,
     progress_only,
-    slug,
     suggest_tagging,
 )
 from .completers import complete_file, complete_model, complete_recipe

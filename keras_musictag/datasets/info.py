@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
-from .rows import DataError
+from .rows import DataError, Row
+
+_SHOWN = 10  # licences that are named
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -47,3 +49,10 @@ class DatasetInfo:
         empty = [name for name in required if not getattr(self, name)]
         if empty:
             raise DataError(f"The data set {self.name!r} does not state its {', '.join(empty)}. Fill them in.")
+
+
+def named_licences(rows: Iterable[Row]) -> str:
+    """Return the licences of rows, each once and at most ten, or `"not stated"`."""
+    names = list(dict.fromkeys(row.licence for row in rows if row.licence))
+    more = f" and {len(names) - _SHOWN} others" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more if names else "not stated"

@@ -14,6 +14,7 @@ import functools
 import hashlib
 import logging
 import os
+import re
 import stat
 import tempfile
 import uuid
@@ -188,3 +189,13 @@ def cache_error(folder: Path, error: OSError, variable: str) -> CacheError:
 def temporary_name(path: Path) -> Path:
     """Return a unique name beside `path` for a file that is still being written."""
     return path.with_name(f".{path.name}.{uuid.uuid4().hex}{PART}")
+
+
+def slug(text: str, default: str = "tagger") -> str:
+    """Turn text into a name for a file or folder; `default` if no character is left.
+
+    Example:
+        >>> slug("My songs: 2026"), slug("???")
+        ('My-songs-2026', 'tagger')
+    """
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", text).strip("-._") or default

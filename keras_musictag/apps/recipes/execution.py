@@ -8,25 +8,22 @@ with the data. The same recipe on the same data goes on in the same folder; any 
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import datetime
-import json
 import logging
 import os
-import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...datasets import Manifest
+from ...datasets.info import named_licences
 from ...datasets.opening import Source
-from ...errors import AudioError, CacheError
+from ...errors import AudioError
 from ...models import folder as saving
-from ...models.spec import SPEC_FILE, WEIGHTS_FILE, ModelSpec, TrainingData
+from ...models.spec import ModelSpec, TrainingData
+from ...training.run_folder import PROBLEMS, run_folder, write_problems
 from ...training.training_spec import RunState, TrainingResult
-from ...utils.files import write_atomically
-from ...utils.locks import locked
+from ...utils.files import slug
 from .planning import Plan, plan_recipe
 from .recipe import Recipe
 from .recipe_tables import RecipeError
@@ -38,8 +35,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-RUN, RUN_FILE, PROBLEMS, EVALUATION = "run", "run.json", "problems.txt", "evaluation.json"
-_SHOWN = 10  # problems and licences that are named
+RUN_FILE, EVALUATION = "run.json", "evaluation.json"
 
 
 # === Result ===
@@ -108,31 +104,13 @@ class _Run:
         self, plan: Plan, folder: Path, cache: FeatureCache | str | os.PathLike[str] | None, progress: bool
     ) -> None:
         self.plan, self.recipe, self.folder, self.progress = plan, plan.recipe, folder, progress
-        self.run_folder = folder / RUN
         self.parts = plan.data.parts
         self.given_cache = cache
         self.problems = [str(problem) for problem in plan.data.report.problems]
         self.dropped = 0
 
     def do(self, strict: bool) -> Result:
-        if not (self.run_folder / RUN_FILE).is_file():
-            taken = [name for name in (SPEC_FILE, WEIGHTS_FILE, "README.md") if (self.folder / name).exists()]
-            if taken:
-                raise CacheError(
-                    f"{self.folder} holds {', '.join(taken)}, which no run here has made and which would be replaced. "
-                    "Choose another folder."
-                )
-        with contextlib.ExitStack() as stack:
-            try:
-                self.run_folder.mkdir(parents=True, exist_ok=True)
-                alone = stack.enter_context(locked(self.run_folder / ".lock"))
-            except OSError as error:
-                raise CacheError(f"{self.run_folder} cannot be made: {error}. Choose another folder.") from error
-            if not alone:
-                raise RecipeError(
-                    f"Another call is training in {self.folder}. Wait until it has ended, or choose another folder."
-                )
-            self._claim()
+        with run_folder(self.folder, self._about(), file=RUN_FILE, error=RecipeError) as self.run_folder:
             return self._do(strict)
 
     def _do(self, strict: bool) -> Result:
@@ -174,9 +152,7 @@ class _Run:
             heard = every.filter(lambda row: row.path not in bad)
             bad |= self._targets(heard).fill(self.progress) if len(heard) else {}
         self.problems += [f"{path}: {error}" for path, error in bad.items()]
-        if self.problems:
-            text = "\n".join(self.problems) + "\n"
-            write_atomically(self.run_folder / PROBLEMS, text.encode("utf-8", "replace"))
+        write_problems(self.run_folder, self.problems)
         if not bad:
             return
         for error in bad.values():
@@ -208,28 +184,13 @@ class _Run:
             frame_seconds=spec.mel.hop_length / spec.audio.sr, hop_seconds=self.recipe.distillation.hop_seconds,
         )  # fmt: skip
 
-    def _settings(self) -> dict[str, Any]:
-        """The recipe as far as it decides what comes out: not where data are, but what they are."""
+    def _about(self) -> dict[str, Any]:
+        """The recipe and the data that determine the result, wherever the data are."""
         recipe = self.recipe.to_dict()
         for name in ("source", "validation", "name"):
             del recipe["data"][name]
-        return {**recipe, "training": dataclasses.asdict(self.plan.training)}
-
-    def _claim(self) -> None:
-        """Write down whose run this is, or raise if it is another's."""
-        about = {"recipe": self._settings(), "data": {name: part.digest() for name, part in self.parts.items()}}
-        path = self.run_folder / RUN_FILE
-        text = json.dumps(about, indent=2)
-        known = path.read_text(encoding="utf-8") if path.is_file() else text
-        changed = _differences(json.loads(known), json.loads(text))
-        if changed:
-            # Beside a tagger, the run alone is not enough: `do` would take the tagger for one of somebody else.
-            whole = self.folder if (self.folder / SPEC_FILE).exists() else self.run_folder
-            raise RecipeError(
-                f"{self.folder} holds a run of another recipe or other data: {'; '.join(changed[:_SHOWN])}. Choose "
-                f"another folder (--out), or delete {whole} to start over."
-            )
-        write_atomically(path, text.encode())
+        recipe["training"] = dataclasses.asdict(self.plan.training)
+        return {"recipe": recipe, "data": {name: part.digest() for name, part in self.parts.items()}}
 
     # --- Training ---
 
@@ -265,7 +226,7 @@ class _Run:
         teacher = self.teacher.spec if self.teacher is not None else None
         used = [
             TrainingData(
-                name=origin.name, n=len(clips), licence=_licences(clips),
+                name=origin.name, n=len(clips), licence=named_licences(clips),
                 role="labelled" if teacher is None else "unlabelled",
                 note=", ".join(text for text in (origin.version, "split train") if text),
             )
@@ -277,7 +238,7 @@ class _Run:
         steps = f"{state.best_step:,} of {self.plan.training.steps:,} steps, seed {recipe.seed}"
         return dataclasses.replace(
             tagger.spec,
-            name=re.sub(r"[^A-Za-z0-9_.-]+", "-", self.folder.resolve().name).strip("-._") or tagger.spec.name,
+            name=slug(self.folder.resolve().name, tagger.spec.name),
             description=f"{recipe.model} {'trained' if teacher is None else 'distilled'} on {origin.title}.",
             trained_on=f"{origin.title}, {len(clips):,} clips {labels}; {steps}",
             training_data=tuple(used),
@@ -337,24 +298,3 @@ class _Run:
 
         windows = EvaluationWindows(test, self.tagger.spec, self.cache)
         return agreement(row_outputs(self.tagger.core, windows), self._targets(test).of_rows(), self.tagger.tags)
-
-
-# === Digests ===
-
-
-def _differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """`key: old, now new` of every value that differs."""
-    found = []
-    for key in dict.fromkeys((*old, *new)):
-        before, after = old.get(key), new.get(key)
-        if isinstance(before, dict) and isinstance(after, dict):
-            found += _differences(before, after, f"{prefix}{key}.")
-        elif before != after:
-            found.append(f"{prefix.removeprefix('recipe.')}{key} was {before!r}, is {after!r}")
-    return found
-
-
-def _licences(manifest: Manifest) -> str:
-    names = list(dict.fromkeys(row.licence for row in manifest if row.licence))
-    more = f" and {len(names) - _SHOWN} others" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more if names else "not stated"

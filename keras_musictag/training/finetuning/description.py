@@ -6,7 +6,7 @@ import dataclasses
 import datetime
 from typing import TYPE_CHECKING, Any
 
-from ...datasets import Manifest
+from ...datasets.info import named_licences
 from ...models.facts import TrainingData
 from .fine_tune_report import FineTuneReport
 from .labelled_data import FineTuneData
@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from ...models.spec import ModelSpec
     from ...models.thresholds import Thresholds
     from ...tagging.network_tagger import NetworkTagger
-
-_SHOWN = 10  # licences that are named
 
 
 def described(
@@ -50,7 +48,7 @@ def described(
     which = "head" if report.kept == "head" else f"whole network, {epochs} epochs"
     base_name, sha256 = base.spec.name, base.weights_sha256 or "in memory"
     labelled = TrainingData(
-        name=data.origin.name, role="labelled", n=clips, licence=_licences(data.train),
+        name=data.origin.name, role="labelled", n=clips, licence=named_licences(data.train),
         note=f"{sizes}; {data.train.digest()}",
     )  # fmt: skip
     inherited = [
@@ -81,9 +79,3 @@ def _told(settings: FineTuneSpec) -> str:
     defaults = dataclasses.asdict(FineTuneSpec())
     changed = {name: value for name, value in dataclasses.asdict(settings).items() if value != defaults[name]}
     return ", ".join(f"{name} {value}" for name, value in {"seed": settings.seed, **changed}.items())
-
-
-def _licences(manifest: Manifest) -> str:
-    names = list(dict.fromkeys(row.licence for row in manifest if row.licence))
-    more = f" and {len(names) - _SHOWN} others" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more if names else "not stated"

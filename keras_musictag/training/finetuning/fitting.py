@@ -12,7 +12,6 @@ import hashlib
 import logging
 import math
 import os
-import re
 import shutil
 import time
 from collections.abc import Sequence
@@ -29,14 +28,14 @@ from ...models.keras_state import default_settings
 from ...models.spec import ModelSpec
 from ...models.thresholds import Thresholds, choose
 from ...tagging.network_tagger import NetworkTagger
-from ...utils.files import write_atomically
+from ...utils.files import slug
 from ..loop import RunState
+from ..run_folder import run_folder, write_problems
 from ..training_spec import TaggerT, TrainingResult
 from .description import described
 from .estimate import duration_text, seconds_for
 from .fine_tune_report import FineTuneReport, make_report
 from .labelled_data import FineTuneData, FineTuneError, prepare, with_all, without
-from .run_folder import run_folder
 from .settings import SHARE, FineTuneSpec
 from .stages import blend, log_likelihoods, new_tagger, solve_head, train_all
 
@@ -47,7 +46,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-PROBLEMS, REPORT, PLOT = "problems.txt", "report.json", "report.png"
+RUN_FILE, REPORT, PLOT = "fine-tuning.json", "report.json", "report.png"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -187,7 +186,8 @@ class _Run(Generic[TaggerT]):
         self.started = time.perf_counter()
 
     def do(self, strict: bool) -> FineTuned[TaggerT]:
-        with run_folder(self.folder, self.cache_folder.parent, self._about()) as self.run_folder:
+        where: dict[str, Any] = {"cache": self.cache_folder.parent, "file": RUN_FILE, "error": FineTuneError}
+        with run_folder(self.folder, self._about(), **where) as self.run_folder:
             return self._do(strict)
 
     def _do(self, strict: bool) -> FineTuned[TaggerT]:
@@ -235,7 +235,7 @@ class _Run(Generic[TaggerT]):
     def name(self) -> str:
         """Of the new tagger: that of its folder, else that of the data."""
         name = self.folder.resolve().name if self.folder else self.data.origin.name
-        return re.sub(r"[^A-Za-z0-9_.-]+", "-", name).strip("-._") or self.base.spec.name
+        return slug(name, self.base.spec.name)
 
     def _about(self) -> dict[str, Any]:
         """What decides what comes out."""
@@ -352,9 +352,7 @@ class _Run(Generic[TaggerT]):
         from ...plots import save_figure, save_training
 
         assert self.folder is not None
-        if self.problems:
-            text = "\n".join(self.problems) + "\n"
-            write_atomically(self.folder / PROBLEMS, text.encode("utf-8", "replace"))
+        write_problems(self.folder, self.problems)
         report.to_json(self.folder / REPORT)
         try:
             save_figure(report.plot(), self.folder / PLOT)
