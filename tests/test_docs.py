@@ -36,7 +36,11 @@ NOT_RUN = {
         "python benchmarks/fuzz.py": "takes minutes; test_fuzz.py runs it on fewer files",
         "python benchmarks/library.py": "a quarter of an hour; test_reliability.py checks its figures",
     },
-    "exports.md": {"const session": "needs a browser and a package of npm; the page says with which it was tried"},
+    "exports.md": {
+        "python docs/browser/build.py": "needs npm and a browser; see test_browser_page.py",
+        "python -m http.server": "serves until it is stopped",
+        "import {loadTagger}": "runs in a browser; see test_browser_page.py",
+    },
     "library.md": {
         "ray start": "needs a cluster; test_library_ray.py starts one of one machine",
         "keras-musictag library s3://": "needs a cluster and a bucket; see test_library_ray.py",
