@@ -38,11 +38,12 @@ def fetch(folder: Path) -> Path:
     npm = shutil.which("npm")
     if npm is None:
         raise BuildError(f"npm is needed to fetch {PACKAGE}. Install Node.js, or pass its tarball as --runtime.")
-    command = [npm, "pack", PACKAGE, "--silent", "--pack-destination", str(folder)]
+    patience = ["--fetch-retry-mintimeout=1000", "--fetch-retry-maxtimeout=4000"]  # ms; by default over a minute in all
+    command = [npm, "pack", PACKAGE, "--silent", "--pack-destination", str(folder), *patience]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
     except (subprocess.SubprocessError, OSError) as error:
-        raise BuildError(f"npm cannot fetch {PACKAGE}: {error}. Pass its tarball as --runtime.") from error
+        raise BuildError(f"npm cannot fetch {PACKAGE}. Check the network, or pass its tarball as --runtime.") from error
     return folder / done.stdout.split()[-1]
 
 
