@@ -10,12 +10,12 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from ..errors import NoThresholdsError
 from ..utils.fields import require
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from .spec import ModelSpec
 
 LEAST_CLIPS = 5  # minimum number of clips with a tag for a threshold
@@ -87,6 +87,7 @@ def choose(
         `Thresholds`; `None` if no tag has a threshold.
 
     Example:
+        >>> import numpy as np
         >>> targets = np.array([[0], [0], [0], [1], [1], [1], [1], [1]])
         >>> predicted = np.array([[0.1], [0.2], [0.6], [0.5], [0.7], [0.8], [0.9], [0.9]])
         >>> choose(targets, predicted, ["dub"], dataset="mine", split="validation").values
@@ -94,6 +95,8 @@ def choose(
         >>> choose(targets, predicted, ["dub"], dataset="mine", split="validation", min_precision=0.95).values
         {'dub': 0.65}
     """
+    import numpy as np
+
     check_floor(min_precision)
     values = {}
     for column, tag in enumerate(tags):
@@ -109,6 +112,8 @@ def choose(
 
 def _best_threshold(labels: np.ndarray, scores: np.ndarray, min_precision: float) -> float | None:
     """Return the threshold with the best F1, halfway between two scores; the highest one if several are equal."""
+    import numpy as np
+
     if labels.sum() < LEAST_CLIPS or not np.isfinite(scores).all():
         return None
     order = np.argsort(-scores, kind="stable")
@@ -137,4 +142,6 @@ def auto_thresholds(spec: ModelSpec) -> np.ndarray:
             f"clips. Pass a number, or fine-tune the model on your own clips, with at least {LEAST_CLIPS} held-out "
             "clips per tag."
         )
+    import numpy as np
+
     return np.array([spec.thresholds.values.get(tag, np.inf) for tag in spec.tags])
