@@ -278,19 +278,20 @@ HEADER = """# Few labelled clips
 
 <!-- python benchmarks/small_data.py; do not edit by hand -->
 
-What is a person with a few hundred labelled clips to do? Four ways, on the same five folds; groups (artists; files
-where nobody is named) are never on two sides, and no number is of a clip that was learned from:
+Methods for a few hundred labelled clips, compared on the same five folds. All clips of a group (an artist; a file where
+no artist is named) are in one fold, and every figure is on clips that were not trained on.
 
-- `mfcc`: scikit-learn's logistic regression on 80 statistics of MFCCs, what everybody would try first
+- `mfcc`: scikit-learn's logistic regression on 80 statistics of MFCCs; the baseline
 - probe: the same classifier on the embeddings of a model (`keras-musictag probe`)
-- first stage: the head that `Tagger.fine_tune` begins with, on the embeddings and on statistics of what the stages
-  of the network hear; used on the mean over a clip. It is what `finetune --base auto` compares models by
+- first stage: the head that `Tagger.fine_tune` trains first, on embeddings and statistics of earlier layers, averaged
+  over a clip; `finetune --base auto` compares models by it
 - fine-tuned: `Tagger.fine_tune` with default settings, head only or the whole network
 
-In brackets: 95 % intervals from resamples of groups. Differences are paired, so look at them and not at whether two
-intervals overlap. Labels of the emotions: listeners felt it more often than in the median track. The weights of
-`musicnet_crnn`, `baseline_cnn` and `large_cnn` were distilled on sounds that include tracks of Emotify (without their
-labels), and those called `_mtt` were trained on tracks of the same catalogue; none has heard instruments10.
+In brackets: 95 % intervals, groups resampled. Differences are paired: an interval that excludes 0 is a difference, also
+where the intervals of two methods overlap. A clip has an emotion if its listeners named it more often than those of the
+median clip. `musicnet_crnn`, `baseline_cnn` and `large_cnn` were distilled on sounds that include tracks of Emotify
+(without their labels); the models called `_mtt` were trained on tracks of the same catalogue. No model was trained on
+instruments10.
 
 ```bash
 {command}
