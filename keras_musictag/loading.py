@@ -29,6 +29,7 @@ from .tagging import fastest_runtime
 from .tagging.base import BaseTagger
 from .tagging.exported import ExportedTagger, ExportError, Format, is_export
 from .tagging.runtimes import FILE_RUNTIMES, is_installed, require_installed, runtimes
+from .utils.checks import check_count
 from .utils.files import cache_folder, cached_path
 
 if TYPE_CHECKING:
@@ -161,8 +162,7 @@ def _check(weights: str | None, runtime: str | None, threads: int | None) -> Non
         raise ValueError(f"runtime must be 'auto' or one of {', '.join(map(repr, runtimes()))}; got {runtime!r}.")
     if weights is None and runtime not in (None, "keras"):
         raise ValueError(f"Random weights are for training, with Keras; got weights=None and runtime={runtime!r}.")
-    if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
-        raise ValueError(f"threads must be a whole number of at least 1, or None for all cores; got {threads!r}.")
+    check_count("threads", threads, none=" for all cores")
 
 
 def find_spec(name: _Name) -> ModelSpec:

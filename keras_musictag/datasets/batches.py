@@ -24,6 +24,7 @@ import numpy as np
 
 from ..errors import AudioTooShortError, SpecError
 from ..models.spec import ModelSpec
+from ..utils.checks import check_count
 from .augment import Augmentation, Domain, check_mixup, from_power, limit_range, mixup
 from .features import FeatureCache as FeatureCache
 from .features import front_end_digest
@@ -134,8 +135,8 @@ class WindowBatches(keras.utils.PyDataset):
         """Validate the arguments; audio is read when a batch is."""
         super().__init__(workers=workers, use_multiprocessing=use_multiprocessing, max_queue_size=max_queue_size)
         for name, value, least in (("batch_size", batch_size, 1), ("steps", steps, 1), ("seed", seed, 0)):
-            _check_count(name, value, least)
-        _check_count("first_step", first_step, 0)
+            check_count(name, value, least)
+        check_count("first_step", first_step, 0)
         check_mixup(mixup, mixup_mode)
         self._rows = _Rows(manifest, spec, cache)
         if targets is None and manifest.tags != spec.tags:
@@ -180,11 +181,6 @@ def _permutation(seed: int, turn: int, count: int) -> np.ndarray:
     return np.random.default_rng([seed, turn, count, 3]).permutation(count)
 
 
-def _check_count(name: str, value: Any, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-        raise ValueError(f"{name} must be a whole number of at least {least}; got {value!r}.")
-
-
 # === Evaluation ===
 
 
@@ -214,8 +210,8 @@ class EvaluationWindows(keras.utils.PyDataset):
     ) -> None:  # fmt: skip
         """Cut every row into windows; computes log-mels that are not cached."""
         super().__init__(workers=workers)
-        _check_count("batch_size", batch_size, 1)
-        _check_count("hop_frames", 1 if hop_frames is None else hop_frames, 1)
+        check_count("batch_size", batch_size, 1)
+        check_count("hop_frames", 1 if hop_frames is None else hop_frames, 1)
         self.batch_size = batch_size
         self._rows = _Rows(manifest, spec, cache)
         pairs = [(row, start) for row in range(len(manifest)) for start in self._starts(row, hop_frames)]
@@ -278,8 +274,8 @@ class TimedBatches:
 
     def __init__(self, dataset: Any, *, start: int = 0, workers: int = 1, ahead: int = 4) -> None:
         """Validate the arguments; reading starts with the iteration."""
-        _check_count("workers", workers, 0)
-        _check_count("ahead", ahead, 1)
+        check_count("workers", workers, 0)
+        check_count("ahead", ahead, 1)
         self.dataset, self.start, self.workers, self.ahead = dataset, start, workers, ahead
         self.waiting = self.working = 0.0
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..audio import reading as audio
+from ..audio.mixing import ONE_STEP
 from ..errors import AudioError, AudioTooShortError
 from ..utils.parallel import parallel
 from .copies import copies
@@ -34,7 +35,6 @@ _Found = list[tuple[int, _Fault]]  # row, fault
 
 _TOLERATED_SECONDS = 0.1  # encoder delay and padding can shorten a file by this
 _DECODED_RATE = 16_000  # Hz; a low rate, as decoded audio is only checked
-_ONE_STEP = 2.0**-15  # smallest step of 16-bit audio; below it, all is silence
 
 # A file in several splits is kept in the first of these, so that scores on evaluation sets stay comparable.
 _KEEPS = ("test", "valid", "train")
@@ -126,7 +126,7 @@ def _decoded_fault(path: Path, start: float, duration: float | None) -> _Fault |
         return "too short", str(error)
     except AudioError as error:
         return "undecodable", str(error)
-    if peak < _ONE_STEP:
+    if peak < ONE_STEP:
         return "silent", "it is silent: no sample reaches one 16-bit step"
     return None if duration is None else _length_fault(start + samples / _DECODED_RATE, start, duration)
 

@@ -157,6 +157,27 @@ def group_counts(n_groups: int, n_bootstrap: int, seed: int, block: int) -> Iter
         yield counts
 
 
+def share_deviations(hits: np.ndarray, groups: np.ndarray, n_bootstrap: int, seed: int) -> np.ndarray:
+    """Compute shares of hits in resamples of groups, minus those of the sample.
+
+    Args:
+        hits: bool array `(models, clips)`.
+        groups: int array `(clips,)`: 0, 1, ... for the group a clip belongs to.
+        n_bootstrap: number of resamples.
+        seed: random seed.
+
+    Returns:
+        float64 array `(models, n_bootstrap)`.
+    """
+    count = int(groups.max()) + 1
+    sums = np.stack([np.bincount(groups, weights=row, minlength=count) for row in hits])
+    sizes = np.bincount(groups, minlength=count)
+    resampled = [np.empty((0, len(sums)))]
+    for drawn in group_counts(count, n_bootstrap, seed, 100):
+        resampled.append(drawn @ sums.T / (drawn @ sizes)[:, None])
+    return np.asarray((np.concatenate(resampled) - hits.mean(axis=1)).T)
+
+
 def mean_defined(deviation: np.ndarray) -> np.ndarray:
     """Average deviations over the tags that are defined in a resample; NaN if none is.
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import MusicTagError
+from ..utils.checks import check_count
 from ..utils.tables import Block, Table, plain
 
 if TYPE_CHECKING:
@@ -37,8 +38,7 @@ def require(condition: bool, message: str) -> None:
 
 def require_count(name: str, value: object, least: int) -> None:
     """Require a whole number of at least `least`."""
-    whole = isinstance(value, int) and not isinstance(value, bool) and value >= least
-    require(whole, f"{name} must be a whole number of at least {least}; got {value!r}.")
+    check_count(name, value, least, kind=int, error=EvaluationError)
 
 
 def require_named(dataset: str, split: str) -> None:

@@ -12,15 +12,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 import numpy as np
 
+from ..audio.mixing import ONE_STEP
 from ..errors import AudioTooShortError, SilentAudioError
+from ..utils.checks import check_count
 from .spec import ModelSpec
-
-# One quantisation step of 16-bit audio. A track with a lower peak is digital silence.
-_ONE_STEP = 2.0**-15
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +77,7 @@ def cut(
         >>> [batch.samples.shape for batch in cut([y], spec)]
         [(3, 48128)]
     """
-    _check_count("batch_size", batch_size)
+    check_count("batch_size", batch_size)
     windows: list[np.ndarray] = []
     offsets: list[int] = []
     heard = spec if heard_frames is None else hearing(spec, heard_frames)
@@ -101,13 +99,13 @@ def _batch(windows: list[np.ndarray], offsets: list[int], spec: ModelSpec) -> Wi
 def _hop(spec: ModelSpec, hop_frames: int | None, hop_samples: int | None) -> int | None:
     """Validate the hop and return it in samples, `None` by default."""
     if hop_frames is not None:
-        _check_count("hop_frames", hop_frames)
+        check_count("hop_frames", hop_frames)
         if hop_samples is not None:
             raise ValueError(f"Give hop_frames or hop_samples, not both; got {hop_frames!r} and {hop_samples!r}.")
         return int(hop_frames) * spec.mel.hop_length
     if hop_samples is None:
         return None
-    _check_count("hop_samples", hop_samples)
+    check_count("hop_samples", hop_samples)
     if hop_samples % _grid(spec):
         raise ValueError(f"hop_samples must be a multiple of hop_length={spec.mel.hop_length}; got {hop_samples!r}.")
     return int(hop_samples)
@@ -118,14 +116,9 @@ def _grid(spec: ModelSpec) -> int:
     return 1 if spec.mel.center else spec.mel.hop_length
 
 
-def _check_count(argument: str, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-        raise ValueError(f"{argument} must be a whole number of at least 1; got {value!r}.")
-
-
 def hearing(spec: ModelSpec, frames: int) -> ModelSpec:
     """Return the spec with windows of at most so many frames."""
-    _check_count("heard_frames", frames)
+    check_count("heard_frames", frames)
     if frames >= spec.window.frames:
         return spec
     samples = spec.mel.least_samples(frames) if spec.mel.center else None
@@ -162,9 +155,9 @@ def _windows(
             f"{name} is too short: it has {track.samples} samples at {spec.audio.sr} Hz, but one STFT frame needs "
             f"{spec.mel.n_fft} ({1000 * spec.mel.n_fft / spec.audio.sr:.0f} ms). Use longer audio."
         )
-    if peak < _ONE_STEP:
+    if peak < ONE_STEP:
         raise SilentAudioError(
-            f"{name} is silent: its peak of {peak:.1e} is below one 16-bit quantisation step, {_ONE_STEP:.1e}. "
+            f"{name} is silent: its peak of {peak:.1e} is below one 16-bit quantisation step, {ONE_STEP:.1e}. "
             "Check the recording."
         )
     track.finish()

@@ -20,6 +20,7 @@ from ..audio import reading as audio
 from ..errors import ForkedProcessError, MusicTagError
 from ..models import windows
 from ..models.spec import ModelSpec
+from ..utils.checks import check_count
 from ..utils.cores import available_cores
 from .choosing import Threshold, check_threshold, chosen_columns
 from .runtimes import Runtime
@@ -191,8 +192,7 @@ class BaseTagger(abc.ABC):
         """
         if isinstance(sources, (str, os.PathLike, np.ndarray, bytes)):
             raise TypeError(f"tag_many() takes several sounds; got one {type(sources).__name__}. Use tag(), or a list.")
-        if workers is not None and (isinstance(workers, bool) or not isinstance(workers, int) or workers < 1):
-            raise ValueError(f"workers must be a whole number of at least 1, or None; got {workers!r}.")
+        check_count("workers", workers, none="")
         self.spec.vocabulary.columns(tags, kinds)
         check_threshold(self.spec, threshold)
         chosen = {"top": top, "threshold": threshold, "unsure": unsure, "tags": tags, "kinds": kinds}

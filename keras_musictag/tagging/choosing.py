@@ -9,6 +9,7 @@ import numpy as np
 
 from ..models.spec import ModelSpec
 from ..models.thresholds import auto_thresholds
+from ..utils.checks import check_count
 
 Threshold = float | Literal["auto"]
 
@@ -48,8 +49,8 @@ def chosen_columns(
     Raises:
         NoThresholdsError, ValueError: as `check_threshold`.
     """
-    if top is not None and (isinstance(top, bool) or not isinstance(top, int) or top < 1):
-        raise ValueError(f"top must be a whole number of at least 1; got {top!r}.")
+    if top is not None:
+        check_count("top", top)
     check_threshold(spec, threshold)
     order = sorted(wanted, key=lambda column: -probabilities[column])
     if threshold != "auto":

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from ..errors import MusicTagError
+from ..utils.checks import check_count
 
 if TYPE_CHECKING:
     import keras
@@ -97,9 +98,7 @@ class TrainingSpec:
             ("warmup_steps", 0),
             ("seed", 0),
         ):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise TrainingError(f"{name} must be a whole number of at least {least}; got {value!r}.")
+            check_count(name, getattr(self, name), least, kind=int, error=TrainingError)
         if self.precision not in PRECISIONS:
             raise TrainingError(f"precision must be one of {', '.join(PRECISIONS)}; got {self.precision!r}.")
         if not 0 <= self.average < 1:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import SpecError
+from .checks import check_count
 
 _LARGEST_JSON = 2**24  # bytes
 
@@ -26,10 +27,7 @@ def require_choice(what: str, value: object, choices: Sequence[object]) -> None:
 
 def require_count(what: str, value: object, least: int = 1, most: int | None = None) -> None:
     """Raise `SpecError` unless `value` is an int of at least `least` and at most `most`."""
-    require(
-        isinstance(value, int) and not isinstance(value, bool) and value >= least,
-        f"{what} must be a whole number of at least {least}; got {value!r}.",
-    )
+    check_count(what, value, least, kind=int, error=SpecError)
     if most is not None:
         require_most(what, value, most)
 

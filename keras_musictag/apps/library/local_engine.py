@@ -20,6 +20,7 @@ from ...models.registry import DEFAULT_MODEL
 from ...models.spec import ModelSpec
 from ...models.vocabulary import Vocabulary
 from ...tagging.choosing import Threshold, chosen_columns
+from ...utils.checks import check_count
 from ...utils.cores import available_cores
 from . import listing, output, write_back
 from .batching import Batcher, batch_size, network
@@ -165,8 +166,8 @@ def tag_chooser(
 def check_numbers(counts: dict[str, int | None], threshold: Threshold, timeout: float) -> None:
     """Raise `ValueError` if a number makes no sense."""
     for name, value in counts.items():
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-            raise ValueError(f"{name} must be a whole number of at least 1; got {value!r}.")
+        if value is not None:
+            check_count(name, value)
     if threshold != "auto" and (isinstance(threshold, str) or not 0 <= threshold <= 1):
         raise ValueError(f"threshold must be a probability from 0 to 1, or 'auto'; got {threshold!r}.")
     if not 0 < timeout < math.inf:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import MissingExtraError
 from ...models.vocabulary import column_of, name_of
+from ...utils.checks import check_count
 from .library_rows import COLUMNS, LibraryError, spec_digest
 from .likeness import Likeness
 
@@ -86,8 +87,7 @@ def search(
         MissingExtraError: DuckDB is not installed.
         ValueError: `limit` is no number of files.
     """
-    if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
-        raise ValueError(f"limit must be a whole number of at least 1; got {limit!r}.")
+    check_count("limit", limit)
     try:
         duckdb: Any = importlib.import_module("duckdb")
     except ImportError as error:

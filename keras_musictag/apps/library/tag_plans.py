@@ -9,6 +9,7 @@ from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
 from ...models.vocabulary import KINDS, check_kinds
+from ...utils.checks import check_count
 from .tag_fields import FIELDS
 
 if TYPE_CHECKING:
@@ -51,8 +52,7 @@ class WriteOptions:
 
     def __post_init__(self) -> None:
         """Check."""
-        if isinstance(self.most, bool) or not isinstance(self.most, int) or self.most < 1:
-            raise ValueError(f"most must be a whole number of at least 1; got {self.most!r}.")
+        check_count("most", self.most)
         if not (0 <= self.min_prob <= 1) or math.isnan(self.min_prob):
             raise ValueError(f"min_prob must be a probability from 0 to 1; got {self.min_prob!r}.")
         if self.kinds is not None:

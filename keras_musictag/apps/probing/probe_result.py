@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from ...evaluation.bootstrap import Sample, estimate, group_counts, group_ids, mean_defined
+from ...evaluation.bootstrap import Sample, estimate, group_ids, mean_defined, share_deviations
 from ...evaluation.results import Estimate, flat, require, write_csv, write_json
 from ...evaluation.scores import Scores
 from ...plots.score_plots import TITLES
@@ -240,12 +240,4 @@ def measure(
 def _accuracies(scores: Scores, groups: Sequence[str], n_bootstrap: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Of each model `(models,)`, and how far those of the resamples are from it `(models, resamples)`."""
     right = scores.probabilities.argmax(axis=2) == scores.targets.argmax(axis=1)
-    ids = group_ids(groups, len(scores.rows))
-    count = int(ids.max()) + 1
-    sums = np.stack([np.bincount(ids, weights=row, minlength=count) for row in right])
-    sizes = np.bincount(ids, minlength=count)
-    points = right.mean(axis=1)
-    resampled = [np.empty((0, len(sums)))]
-    for drawn in group_counts(count, n_bootstrap, seed, 100):
-        resampled.append(drawn @ sums.T / (drawn @ sizes)[:, None])
-    return points, (np.concatenate(resampled) - points).T
+    return right.mean(axis=1), share_deviations(right, group_ids(groups, len(scores.rows)), n_bootstrap, seed)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...datasets import Manifest
-from ...evaluation.bootstrap import group_ids
+from ...evaluation.bootstrap import estimate, group_ids, share_deviations
 from ...evaluation.metrics import evaluate_scores
 from ...evaluation.results import Estimate, Evaluation, EvaluationError, flat
 from ...utils.files import write_atomically
@@ -176,25 +176,14 @@ def make_report(
         true, predicted = targets.argmax(axis=1), probabilities.argmax(axis=1)
         confusion = np.zeros((len(data.tags), len(data.tags)), int)
         np.add.at(confusion, (true, predicted), 1)
-        accuracy = share(true == predicted, groups, seed)
+        right = true == predicted
+        deviations = share_deviations(right[None], group_ids(groups, len(right)), RESAMPLES if enough else 0, seed)
+        accuracy = estimate(right.mean(), deviations[0], 0.95)
     return FineTuneReport(
         dataset=data.origin.title, split=split, n_clips=len(clips), kept=kept, log_likelihood=log_likelihood,
         tags=data.tags, evaluation=evaluation, accuracy=accuracy, confusion=confusion,
         mistakes=_mistakes(clips, targets, probabilities, data.tags), seconds=seconds,
     )  # fmt: skip
-
-
-def share(right: np.ndarray, groups: np.ndarray, seed: int = 0) -> Estimate:
-    """Share of what is right, with a 95 % interval from resampled groups."""
-    ids = group_ids(groups, len(right))
-    count = int(ids.max()) + 1
-    if count < 2:
-        return Estimate(float(right.mean()))
-    sizes = np.bincount(ids, minlength=count)
-    hits = np.bincount(ids, weights=right, minlength=count)
-    drawn = np.random.default_rng(seed).integers(0, count, (RESAMPLES, count))
-    low, high = np.quantile(hits[drawn].sum(axis=1) / sizes[drawn].sum(axis=1), (0.025, 0.975))
-    return Estimate(float(right.mean()), float(low), float(high))
 
 
 def _mistakes(
