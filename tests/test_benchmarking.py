@@ -201,7 +201,7 @@ def test_wrong_data_is_said_before_anything_is_measured(options, message, sounds
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"runtimes": ["abacus"]}, r"runtimes must be some of keras, onnxruntime, .*; got 'abacus'"),
+        ({"runtimes": ["abacus"]}, r"runtimes must be some of keras, openvino, .*; got 'abacus'"),
         ({"precisions": ["float8"]}, r"precisions must be some of float32, float16, int8; got \['float8'\]"),
         ({"threads": [0]}, r"threads must be from 1 to the \d+ cores that are there; got \[0\]"),
         ({"threads": [4096]}, r"threads must be from 1 to the"),

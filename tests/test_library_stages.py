@@ -136,7 +136,7 @@ def test_sources_that_are_not_there(tmp_path):
     [
         ({"top": 0}, "top must be a whole number of at least 1; got 0"),
         ({"workers": 1.5}, "workers must be a whole number of at least 1; got 1.5"),
-        ({"threshold": 2}, "threshold must be a probability from 0 to 1; got 2"),
+        ({"threshold": 2}, "threshold must be a probability from 0 to 1, or 'auto'; got 2"),
         ({"timeout": 0}, "timeout must be a positive number of seconds; got 0"),
     ],
 )
