@@ -138,11 +138,8 @@ def choose_base(
         DataError: the data cannot be read.
 
     Example:
-        >>> import tempfile, keras_musictag as kmt
-        >>> from keras_musictag.datasets import Manifest, Row
-        >>> rows = [Row(path=kmt.demo_clip(), start=s, duration=1, tags=("ab"[s > 12],)) for s in range(4, 20)]
-        >>> choose_base(Manifest(rows), ["tiny"], cache=tempfile.mkdtemp(), progress=False).model
-        'tiny'
+        >>> choose_base("clips.csv", ["musicnet_crnn", "mn04_audioset"]).model  # doctest: +SKIP
+        'musicnet_crnn'
     """
     settings = settings or FineTuneSpec()
     if not isinstance(data, FineTuneData):
