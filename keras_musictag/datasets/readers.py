@@ -17,6 +17,7 @@ from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from ..errors import MissingExtraError
+from .cells import is_blank, number_of, text_of
 from .rows import SPLITS, DataError, Row, Table
 
 Record = tuple[str, Mapping[str, Any]]  # file and line, and column -> cell
@@ -44,7 +45,6 @@ SPLIT_NAMES = {
     **dict.fromkeys(("valid", "val", "validation", "dev"), "valid"),
     **dict.fromkeys(("test", "testing", "eval", "evaluation"), "test"),
 }
-_BOOLEANS = {"true": 1.0, "false": 0.0}  # as pandas and Excel write them
 _SHOWN = 20  # problems listed in a message
 
 _KINDS = {
@@ -246,7 +246,7 @@ def _table(
         try:
             row = _common(record, fields, base, decimal_comma) | {"where": where}
             if in_columns:
-                row["targets"] = [_number(record[column], tag, decimal_comma) for tag, column in tag_columns.items()]
+                row["targets"] = [number_of(record[column], tag, decimal_comma) for tag, column in tag_columns.items()]
             else:
                 row["tags"], row["targets"] = _tags_of(record, fields)
             parsed.append(row)
@@ -328,17 +328,17 @@ def _tag_columns(
 def _common(record: Mapping[str, Any], fields: Mapping[str, str], base: Path, decimal_comma: bool) -> dict[str, Any]:
     """Return the fields other than tags as arguments of `Row`."""
     cells = {field: record.get(column) for field, column in fields.items()}
-    file = _text(cells.get("file"))
+    file = text_of(cells.get("file"))
     if not file:
         raise DataError("the file is missing")
-    split = _text(cells.get("split"))
+    split = text_of(cells.get("split"))
     if split.lower() not in SPLIT_NAMES:
         raise DataError(f"the split must be {', '.join(SPLITS)} or empty; got {split!r}")
     row: dict[str, Any] = {"path": _located(file, base), "split": SPLIT_NAMES[split.lower()]}
     for field in ("start", "duration"):
-        if not _blank(cells.get(field)):
-            row[field] = _number(cells[field], field, decimal_comma, most=math.inf)
-    return row | {field: _text(cells.get(field)) for field in ("group", "source", "licence")}
+        if not is_blank(cells.get(field)):
+            row[field] = number_of(cells[field], field, decimal_comma, most=math.inf)
+    return row | {field: text_of(cells.get(field)) for field in ("group", "source", "licence")}
 
 
 def _located(file: str, base: Path) -> Path:
@@ -353,12 +353,12 @@ def _tags_of(record: Mapping[str, Any], fields: Mapping[str, str]) -> tuple[tupl
     targets = record.get(fields["targets"]) if "targets" in fields else None
     if targets is not None:
         if isinstance(targets, dict):
-            return (), {tag: _number(value, tag) for tag, value in targets.items()}
+            return (), {tag: number_of(value, tag) for tag, value in targets.items()}
         if isinstance(targets, list):
-            return (), [_number(value, f"target {at}") for at, value in enumerate(targets)]
+            return (), [number_of(value, f"target {at}") for at, value in enumerate(targets)]
         raise DataError(f"targets must be numbers by tag, or a list of numbers; got {targets!r}")
     tags = record.get(fields["tags"]) if "tags" in fields else None
-    if _blank(tags):
+    if is_blank(tags):
         return (), None
     names = tags.split(TAG_SEPARATOR) if isinstance(tags, str) else tags
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
@@ -379,30 +379,3 @@ def _align(rows: list[dict[str, Any]], names: tuple[str, ...], path: Path) -> tu
         row["targets"] = [row["targets"].get(tag, 0.0) for tag in names]
     _raise(path, problems)
     return names
-
-
-def _blank(value: Any) -> bool:
-    if isinstance(value, str):
-        return not value.strip()
-    return value is None or (isinstance(value, float) and math.isnan(value))
-
-
-def _text(value: Any) -> str:
-    return "" if _blank(value) else str(value).strip()
-
-
-def _number(value: Any, what: str, decimal_comma: bool = False, most: float = 1.0) -> float:
-    """Convert a cell to a number from 0 to `most`. An empty cell is 0; NaN is an error, as from a diverged teacher."""
-    if _blank(value) and not isinstance(value, float):
-        return 0.0
-    if isinstance(value, str) and most == 1:
-        value = _BOOLEANS.get(value.strip().lower(), value)
-    try:
-        number = float(value.strip().replace(",", ".") if decimal_comma and isinstance(value, str) else value)
-    except (TypeError, ValueError):
-        number = math.nan
-    if not 0 <= number <= most:
-        limit = "a number of seconds" if most > 1 else "a number from 0 to 1"
-        hint = "" if most > 1 else "; if the column is not a tag, pass the tags with tags=[...]"
-        raise DataError(f"{what} must be {limit}, got {value!r}{hint}")
-    return number

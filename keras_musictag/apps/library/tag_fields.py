@@ -119,7 +119,7 @@ class Id3Tags(FileTags):
         return list(frame.genres if field == "genre" else frame.text)
 
     def set(self, field: str, values: Sequence[str]) -> None:
-        """Replace the values of a field; what is there is written as it was, also as the number of a genre."""
+        """Replace the values of a field. Existing values keep their form, such as the number of a genre."""
         there = self.get(field)
         old, tags = self._frame(field), self._opened.tags
         texts = list(values)
