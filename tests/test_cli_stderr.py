@@ -11,7 +11,7 @@ import urllib.request
 import pytest
 from two_tags import two_tags
 
-from keras_musictag.tagging.runtimes import is_installed
+from keras_musictag.tagging.runtimes import FILE_RUNTIMES, is_installed
 
 OURS = re.compile(
     r"(next: |note: |time: |\[\d\] |More about |Wrote |fine-tune +|data +|tags +|stages +|folder: |http://127|"
@@ -68,10 +68,10 @@ def test_commands_with_keras(clips, tmp_path):
 
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino", "litert"])
 def test_other_runtimes_and_exports(clips, tmp_path, runtime):
-    """Export and load in the first command, then load the cached export only, and an export of one's own."""
+    """Export a model and load it; then load it from the cache; then load an export of the user."""
     if not is_installed(runtime):
         pytest.skip(f"{runtime} is not installed")
-    format = {"onnxruntime": "onnx"}.get(runtime, runtime)
+    format = FILE_RUNTIMES[runtime].formats[0]
     check(
         commands(
             ("demo", "-m", "tiny", "--runtime", runtime),

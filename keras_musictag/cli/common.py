@@ -6,7 +6,6 @@ A module with commands imports `main` from here; `keras_musictag.cli` imports th
 from __future__ import annotations
 
 import contextlib
-import importlib.metadata
 import io
 import json
 import os
@@ -24,7 +23,7 @@ from ..errors import AudioError, MusicTagError
 from ..models.registry import DEFAULT_MODEL, list_models
 from ..models.vocabulary import KINDS
 from ..tagging.runtimes import FILE_RUNTIMES, runtimes
-from ..utils.backend import configured_backend
+from ..utils.backend import backend_version, configured_backend, installed_version
 from .completers import complete_model
 
 if TYPE_CHECKING:
@@ -39,9 +38,6 @@ STDOUT = Path("-")  # a file that is standard output
 
 _LOG_LEVEL, _QUIET = "TF_CPP_MIN_LOG_LEVEL", "3"  # TensorFlow's variable; 3: errors that end the process only
 _MESSAGES_WANTED = os.environ.get(_LOG_LEVEL, _QUIET) < _QUIET  # by the user; later, JAX sets it too
-_PACKAGES = {  # by what is imported, where packages are called otherwise
-    "tensorflow": ("tensorflow", "tensorflow-cpu", "tf-nightly"),
-}
 
 
 class UsageProblem(click.ClickException):
@@ -67,17 +63,12 @@ class Group(click.Group):
 
 def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
     if wanted and not ctx.resilient_parsing:
-        versions = [f"{name} {_version(name) or 'not installed'}" for name in ("keras", configured_backend())]
+        backend = configured_backend()
+        found = {"keras": installed_version("keras"), backend: backend_version(backend)}
+        versions = [f"{name} {version or 'not installed'}" for name, version in found.items()]
         versions += [f"{name} {version}" for name, entry in FILE_RUNTIMES.items() if (version := entry.version())]
         click.echo(f"keras_musictag {__version__} ({', '.join(versions)}, Python {sys.version.split()[0]})")
         ctx.exit()
-
-
-def _version(name: str) -> str | None:
-    for package in _PACKAGES.get(name, (name,)):
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            return importlib.metadata.version(package)
-    return None
 
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import json
 import logging
 import platform
@@ -16,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from .. import __version__
-from ..utils.backend import configured_backend
+from ..utils.backend import configured_backend, installed_version
 from ..utils.cores import available_cores, processor
 from ..utils.files import cached_path, write_atomically
 from .base import BaseTagger
@@ -43,7 +42,7 @@ def conditions(model: str, threads: int | None) -> dict[str, Any]:
         "threads": threads,
         "python": platform.python_version(),
         "keras_musictag": __version__,
-        "keras": importlib.metadata.version("keras"),
+        "keras": installed_version("keras"),
         "backend": backend,
         **versions,
     }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import abc
-import contextlib
 import dataclasses
 import functools
 import importlib.metadata
@@ -16,6 +15,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..errors import MissingExtraError
+from ..utils.backend import installed_version
 from ..utils.cores import available_cores
 
 if TYPE_CHECKING:
@@ -239,10 +239,7 @@ class RuntimeEntry:
 
     def version(self) -> str | None:
         """Return the installed version, `None` without one."""
-        for package in self.packages:
-            with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-                return importlib.metadata.version(package)
-        return None
+        return installed_version(*self.packages)
 
 
 # Fastest first, by geometric means over the zoo from log-mel to tags at float32 on two cores (docs/benchmark.md;

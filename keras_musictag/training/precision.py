@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import importlib.metadata
 import json
 import logging
 import os
@@ -23,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import CacheError
+from ..utils.backend import backend_version
 from ..utils.cores import processor
 from ..utils.files import cache_folder, write_atomically
 
@@ -150,7 +150,7 @@ def conditions() -> dict[str, Any]:
         "versions": {
             "keras_musictag": __version__,
             "keras": keras.version(),
-            backend: importlib.metadata.version(backend),
+            backend: backend_version(backend),
         },
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
