@@ -1,7 +1,6 @@
 """What several test files share. Development data is optional: tests that need it skip where it is absent."""
 
 import os
-import signal
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -9,6 +8,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np
 import pytest
 from hub_server import HubServer
+from interrupts import usual_ctrl_c
 from weight_files import CONTENT, NAME, answer_https
 
 from keras_musictag.utils import transfers
@@ -69,9 +69,8 @@ def sine():
 @pytest.fixture
 def ctrl_c():
     """The usual answer to Ctrl-C, also where the tests run in the background."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
+    with usual_ctrl_c():
+        yield
 
 
 # === A loopback server of weight files ===

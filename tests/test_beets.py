@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 from audio_files import posix
+from interrupts import usual_ctrl_c
 from library_files import sound
 
 import keras_musictag as kmt
@@ -130,7 +131,8 @@ def tagged(imported):
     """The library after two runs that were cut short and one that went to its end; attributes after each; messages."""
     statuses, stages = [], []
     for number in (signal.SIGINT, signal.SIGKILL):
-        statuses.append(interrupt(imported, number, 20))
+        with usual_ctrl_c():
+            statuses.append(interrupt(imported, number, 20))
         stages.append(imported.tagged())
     _, errors = imported("musictag", "-p")
     stages.append(imported.tagged())
@@ -245,7 +247,7 @@ def test_an_item_counts_as_tagged_only_with_all_its_attributes(model, tmp_path, 
     beets.config["musictag"].set({"model": str(model), "probabilities": True, "force": True})
     plugin = MusicTagPlugin()
     monkeypatch.setattr(plugins, "_instances", [plugin])
-    library = Library(":memory:")
+    library = Library(str(tmp_path / "library.db"))
     library.add(Item(path=bytes(sound(tmp_path / "0.wav", 0.3))))
 
     def attributes():

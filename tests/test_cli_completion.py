@@ -122,6 +122,7 @@ def test_nothing_heavy_is_imported():
     assert "plain,musicnn_msd" in result.stdout and result.stderr.strip() == "[]"
 
 
+@pytest.mark.speed
 def test_takes_less_than_0_3_seconds():
     resource = pytest.importorskip("resource")
 
@@ -132,4 +133,4 @@ def test_takes_less_than_0_3_seconds():
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
-    assert min(spent() for _ in range(3)) < 0.3
+    assert min(spent() for _ in range(5)) < 0.3

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import get_args
 
+import click
 import keras
 import numpy as np
 import pytest
@@ -69,7 +70,7 @@ def test_export_of_an_export(tmp_path, exports):
 
 def test_choices_are_those_of_the_package():
     def choices(command, name):
-        (option,) = [p for p in main.commands[command].params if p.name == name]
+        (option,) = [p for p in main.get_command(click.Context(main), command).params if p.name == name]
         return tuple(option.type.choices)
 
     for name, literal in (("format", Format), ("precision", Precision), ("input", Sound)):

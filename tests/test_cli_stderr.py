@@ -84,7 +84,7 @@ def test_other_runtimes_and_exports(clips, tmp_path, runtime):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C is sent to a process as POSIX does")
-def test_a_page_that_tags(clips):
+def test_a_page_that_tags(clips, ctrl_c):
     model, runtime = ("tiny", runtimes("litert", "keras")[0])
     command = [sys.executable, "-m", "keras_musictag.cli", "serve", "-m", model, "--runtime", runtime]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment())
@@ -96,6 +96,8 @@ def test_a_page_that_tags(clips):
         rest = process.communicate(timeout=60)[1]
     finally:
         process.kill()
+        process.wait()
+        process.stderr.close()
     assert url.startswith("http://127.0.0.1:") and rest == "" and process.returncode == 0
 
 

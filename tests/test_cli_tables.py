@@ -1,6 +1,7 @@
 """What the command line prints: tables here and there, JSON alone where it is asked for, and what to call next."""
 
 import dataclasses
+import importlib
 import io
 import json
 import os
@@ -143,7 +144,7 @@ def test_defaults_in_help_texts_are_those_of_the_package():
     from keras_musictag.apps.library import local_engine as run_module
     from keras_musictag.apps.library import ray_engine
 
-    module = sys.modules["keras_musictag.cli.library"]
+    module = importlib.import_module("keras_musictag.cli.library")
     assert (module._TIMEOUT, module._RAY_WORKERS) == (run_module.TIMEOUT, ray_engine.WORKERS)
 
 

@@ -19,7 +19,8 @@ from published_miniatures import gtzan_folder, jamendo_folder
 from two_tags import two_tags
 
 import keras_musictag as kmt
-from keras_musictag.cli import main
+from keras_musictag.cli.finetune import finetune
+from keras_musictag.cli.tag import tag
 from keras_musictag.datasets.loaders.gtzan import filtered_split
 from keras_musictag.models import registry
 
@@ -237,10 +238,8 @@ def test_the_table_of_settings():
 
 
 def test_every_option_that_is_named_exists():
-    options = {
-        name for parameter in main.commands["finetune"].params for name in (*parameter.opts, *parameter.secondary_opts)
-    }
+    options = {name for parameter in finetune.params for name in (*parameter.opts, *parameter.secondary_opts)}
     named = set(re.findall(r"--[a-z][a-z-]+", text_of(FINE_TUNE))) - {"--split"}
     of_tag = {"--model", "--threshold", "--unsure"}  # the page says how to use the tagger, too
-    assert of_tag <= {name for parameter in main.commands["tag"].params for name in parameter.opts}
+    assert of_tag <= {name for parameter in tag.params for name in parameter.opts}
     assert named <= options | of_tag, named - options

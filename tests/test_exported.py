@@ -219,8 +219,8 @@ def test_a_runtime_is_a_row_and_an_adapter(monkeypatch, noise):
     code = """
 from keras_musictag.tagging import runtimes
 runtimes.FILE_RUNTIMES["mine"] = runtimes.FILE_RUNTIMES["onnxruntime"]
-from keras_musictag.cli import main
-(option,) = [option for option in main.commands["tag"].params if option.name == "runtime"]
+from keras_musictag.cli.tag import tag
+(option,) = [option for option in tag.params if option.name == "runtime"]
 print(*option.type.choices)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

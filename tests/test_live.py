@@ -236,7 +236,7 @@ def test_mistakes_on_the_command_line():
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT")
-def test_ctrl_c_ends_it():
+def test_ctrl_c_ends_it(ctrl_c):
     """In a process of its own: rows appear while the pipe is open, and SIGINT ends it without a traceback."""
     process = subprocess.Popen(
         [sys.executable, "-m", "keras_musictag.cli", "listen", "-m", "tiny", "--sr", "16000"],
@@ -257,6 +257,7 @@ def test_ctrl_c_ends_it():
     finally:
         watchdog.cancel()
         process.kill()
+        process.wait()
         for pipe in (process.stdin, process.stdout, process.stderr):
             pipe.close()
 

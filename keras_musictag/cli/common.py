@@ -1,14 +1,16 @@
 """Shared by the commands: the command group, options, checks of paths, loading of models.
 
-A module with commands imports `main` from here; `keras_musictag.cli` imports the modules.
+A module with commands imports `main` from here and adds them to it.
 """
 
 from __future__ import annotations
 
 import contextlib
+import importlib
 import io
 import json
 import os
+import pkgutil
 import shlex
 import sys
 import tempfile
@@ -46,8 +48,25 @@ class UsageProblem(click.ClickException):
     exit_code = 2
 
 
-class Group(click.Group):
-    """Click group that prints this package's exceptions as one line on standard error."""
+class CommandGroup(click.Group):
+    """The commands of the modules of this folder, with this package's exceptions as one line on standard error."""
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return a command, `None` if there is none of that name; import only the module of that name if it exists."""
+        if cmd_name not in self.commands:
+            self._import_modules(cmd_name)
+        return super().get_command(ctx, cmd_name)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of all commands."""
+        self._import_modules()
+        return super().list_commands(ctx)
+
+    def _import_modules(self, wanted: str | None = None) -> None:
+        names = (module.name for module in pkgutil.iter_modules([str(Path(__file__).parent)]))
+        modules = [name for name in names if not name.startswith("_")]
+        for module in [wanted] if wanted in modules else modules:
+            importlib.import_module(f"{__package__}.{module}")
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; exit with 1 or 2 on an error of this package."""
@@ -71,7 +90,7 @@ def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None
         ctx.exit()
 
 
-@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(cls=CommandGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.option(
     "--version", is_flag=True, expose_value=False, is_eager=True, callback=_print_version, help="Show versions."
 )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import abc
 import dataclasses
 import functools
-import importlib.metadata
 import importlib.util
 import os
 import sys
@@ -204,7 +203,7 @@ class LiteRtRuntime(FileRuntime):
         (name, signature), *_ = interpreter.get_signature_list().items()
         self._input = signature["inputs"][0]
         self.outputs = tuple(signature["outputs"])
-        self.version = f"ai-edge-litert {importlib.metadata.version('ai-edge-litert')}"
+        self.version = f"ai-edge-litert {installed_version('ai-edge-litert')}"
         return interpreter.get_signature_runner(name)
 
     def _compute(self, handle: Any, batch: np.ndarray) -> dict[str, np.ndarray]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.metadata
 import json
 import os
 from pathlib import Path
@@ -28,6 +27,8 @@ def backend_version(backend: str) -> str | None:
 
 def installed_version(*packages: str) -> str | None:
     """Return the version of the first of these packages that is installed, `None` if none is."""
+    import importlib.metadata  # a fifth of the time of the command line's start
+
     for package in packages:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             return importlib.metadata.version(package)
