@@ -24,7 +24,7 @@ from keras_musictag.cli.tag import tag
 from keras_musictag.datasets.loaders.gtzan import filtered_split
 from keras_musictag.models import registry
 
-IN_TESTS_OF_THEIR_OWN = {"fine-tune.md", "index.md", "migrate-from-musicnn.md"}
+IN_TESTS_OF_THEIR_OWN = {"add-a-runtime-or-command.md", "fine-tune.md", "index.md", "migrate-from-musicnn.md"}
 
 # Page -> beginning of a line of a shell block, or of another block -> why it is not run.
 HOURS = "measures for minutes to hours; test_pages.py checks the page against its results"
