@@ -13,9 +13,11 @@ import shlex
 import sys
 from pathlib import Path
 
+from benchmark_page import page
+
 import keras_musictag as kmt
 from keras_musictag.apps.benchmarking import BenchmarkRun, benchmark
-from keras_musictag.apps.benchmarking.page import page, plot
+from keras_musictag.apps.benchmarking.score_plot import plot_scores
 from keras_musictag.plots import save_figure
 from keras_musictag.utils.files import write_atomically
 
@@ -53,7 +55,7 @@ def main() -> int:
         run.to_csv(RESULTS.with_suffix(".csv"))
     run = BenchmarkRun.from_json(RESULTS)
     write_atomically(PAGE, page(run).encode())
-    save_figure(plot(run), PICTURE)
+    save_figure(plot_scores(run), PICTURE)
     return int(bool(run.failed))
 
 

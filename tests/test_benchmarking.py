@@ -2,8 +2,10 @@
 
 import csv
 import dataclasses
+import importlib
 import json
 import sys
+from pathlib import Path
 
 import keras
 import pytest
@@ -15,7 +17,7 @@ import keras_musictag as kmt
 from keras_musictag.apps.benchmarking import BenchmarkError, BenchmarkRun, benchmark, compare_runs
 from keras_musictag.apps.benchmarking.complexity import multiply_adds, parameters
 from keras_musictag.apps.benchmarking.job import timed
-from keras_musictag.apps.benchmarking.page import page, plot
+from keras_musictag.apps.benchmarking.score_plot import plot_scores
 from keras_musictag.apps.benchmarking.suite import CLIP_SECONDS
 from keras_musictag.cli import main
 from keras_musictag.datasets import Manifest
@@ -243,16 +245,20 @@ def test_files(made, tmp_path):
         BenchmarkRun.from_json(tmp_path / "other.json")
 
 
-def test_the_page_and_the_picture(made):
-    text = page(made)
+def test_the_page(made, monkeypatch):
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "benchmarks")
+    text = importlib.import_module("benchmark_page").page(made)
     assert "| small | keras | float32 | 2 | 10.0 [9.0, 11.0] |" in text and "no such luck" in text
     assert "those that have one on songs, split test" in text
     assert "| big | songs | test | 10 | 0.950 [0.940, 0.960] |  | keras float32 |" in text
-    ax = plot(made)
+
+
+def test_the_picture(made):
+    ax = plot_scores(made)
     assert {label.get_text() for label in ax.texts} == {"small", "big"} and "songs" in ax.get_ylabel()
     assert sorted(ax.collections[0].get_offsets()[:, 0].tolist()) == pytest.approx([9.6, 24.0])  # the fastest runtime
     with pytest.raises(BenchmarkError, match="nothing to draw"):
-        plot(dataclasses.replace(made, rows=made.failed))
+        plot_scores(dataclasses.replace(made, rows=made.failed))
 
 
 # === Comparison ===

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from keras_musictag.apps.benchmarking import BenchmarkRun
-from keras_musictag.apps.benchmarking.page import page as benchmark_page
 from keras_musictag.tagging.runtimes import FILE_RUNTIMES
 
 ROOT = Path(__file__).parents[1]
@@ -63,8 +62,9 @@ def test_operations_of_nodes(monkeypatch):
         module.gflop_of(dataclasses.replace(found, layers=found.layers | {"gru2": 0.1}))
 
 
-def test_of_the_benchmark():
-    assert text_of("benchmark.md") == benchmark_page(BenchmarkRun.from_json(RESULTS / "benchmark.json"))
+def test_of_the_benchmark(monkeypatch):
+    page = script("benchmark_page", monkeypatch).page
+    assert text_of("benchmark.md") == page(BenchmarkRun.from_json(RESULTS / "benchmark.json"))
     assert (DOCS / "images" / "pareto.png").stat().st_size > 10_000
 
 

@@ -87,7 +87,7 @@ def run(models: tuple[str, ...], threads: tuple[str, ...] | None, **given: Any) 
     A measurement that fails is reported, the others go on, and the exit code is 1.
     """
     from ..apps import benchmarking
-    from ..apps.benchmarking import page
+    from ..apps.benchmarking.score_plot import plot_scores
 
     if given["csv_file"] is not None:
         check_output("--csv", given["csv_file"], (".csv",))
@@ -117,7 +117,7 @@ def run(models: tuple[str, ...], threads: tuple[str, ...] | None, **given: Any) 
     if given["plot"] is not None:
         from ..plots import save_figure
 
-        save_figure(page.plot(measured), given["plot"])
+        save_figure(plot_scores(measured), given["plot"])
     if given["json_file"] == STDOUT:
         print_json(measured.to_dict())
     else:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -16,6 +15,7 @@ from ..errors import MusicTagError, SpecError
 from ..utils.files import is_offline
 from . import cards
 from .spec import SPEC_FILE, WEIGHTS_FILE, ModelSpec, parse_hub_uri
+from .weights import first_names
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -139,7 +139,7 @@ def _check_repository(api: HfApi, address: str, repo_id: str, private: bool) -> 
     if names - _NO_CONTENT and SPEC_FILE not in names:
         raise UploadError(
             f"{address} was not uploaded: the repository has other content than a tagger "
-            f"({_first(names - _NO_CONTENT)}). Choose another name."
+            f"({first_names(sorted(names - _NO_CONTENT))}). Choose another name."
         )
     if private and info.private is False:
         raise UploadError(
@@ -159,10 +159,6 @@ def _commit(api: HfApi, folder: Path, repo_id: str, branch: str | None, message:
         CommitOperationAdd(_CARD, card.encode()),
     ]
     return str(api.create_commit(repo_id, operations, commit_message=message, revision=branch).oid)
-
-
-def _first(names: Collection[str]) -> str:
-    return ", ".join(sorted(names)[:3]) + (", ..." if len(names) > 3 else "")
 
 
 # === Errors ===

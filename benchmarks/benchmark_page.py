@@ -1,24 +1,17 @@
-"""`docs/benchmark.md` and its picture, from the results of a run."""
+"""The text of `docs/benchmark.md`, from the results of a run."""
 
 from __future__ import annotations
 
-from collections import Counter
-from typing import TYPE_CHECKING, Any
-
-from .benchmark_results import (
+from keras_musictag.apps.benchmarking.benchmark_results import (
     MODEL_COLUMNS,
     ROW_COLUMNS,
     SCORE_COLUMNS,
     STAGE_COLUMNS,
-    BenchmarkError,
     BenchmarkRun,
-    Row,
     stages,
     table,
 )
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+from keras_musictag.apps.benchmarking.score_plot import shared_data
 
 TEXT = """# Benchmark
 
@@ -68,7 +61,7 @@ intervals before you believe a difference.
 
 
 def page(run: BenchmarkRun) -> str:
-    """Markdown of a run."""
+    """Return the page of a run, in Markdown."""
     machine = run.machine
     about = (
         f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gb']:.0f} GB, {machine['system']}, Python "
@@ -80,7 +73,7 @@ def page(run: BenchmarkRun) -> str:
         f"{speed:.0f} GFLOP/s with {n} thread{'s' if n != '1' else ''}" for n, speed in machine["matmul_gflops"].items()
     )
     errors = [f"- {row['model']}, {row['runtime']} {row['precision']}: {row['error']}" for row in run.failed]
-    named = _shared(run)
+    named = shared_data(run)
     return TEXT.format(
         command=run.command,
         seconds=run.clip_seconds,
@@ -93,54 +86,3 @@ def page(run: BenchmarkRun) -> str:
         errors="\n## Failed\n\n" + "\n".join(errors) + "\n" if errors else "",
         shared=f"those that have one on {named[0]}, split {named[1]}" if named else "none",
     )
-
-
-def plot(run: BenchmarkRun, ax: Axes | None = None) -> Axes:
-    """ROC-AUC with its interval against the latency of the fastest float32 runtime, areas by parameters.
-
-    Models are those with a score on the data that most of them have one on; `tiny` is for tests.
-
-    Raises:
-        BenchmarkError: no model has a score, or none was timed.
-        MissingExtraError: Matplotlib is not installed.
-    """
-    from ...plots import plot_pareto
-
-    data, points = _shared(run), list[tuple[str, float, float, float, tuple[float, float] | None]]()
-    for model in run.models:
-        score = next((entry for entry in model["scores"] if data and _data(entry) == data), None)
-        spent = [
-            row["waveform"]["median_ms"]
-            for row in run.rows
-            if row["model"] == model["model"] and row["precision"] == "float32" and not row.get("error")
-        ]
-        if score and spent and model["model"] != "tiny":
-            ends = score.get("roc_auc_low"), score.get("roc_auc_high")
-            points.append(
-                (
-                    model["model"],
-                    min(spent),
-                    score["roc_auc"],
-                    model.get("parameters", 1),
-                    None if None in ends else ends,
-                )
-            )
-    if not data or not points:
-        raise BenchmarkError("There is nothing to draw: no model that was timed has a ROC-AUC.")
-    names, times, scores, sizes, intervals = zip(*points, strict=True)
-    return plot_pareto(
-        names, times, scores, sizes, ax, intervals=intervals, score=f"ROC-AUC ({data[0]}, {data[1]}, n = {data[2]})",
-        title=f"One clip of {run.clip_seconds:g} s on {run.machine['cores']} cores; area: parameters",
-    )  # fmt: skip
-
-
-def _shared(run: BenchmarkRun) -> tuple[Any, ...] | None:
-    """Data set, split and n that most models have a ROC-AUC on."""
-    every = Counter(
-        key for model in run.models for key in {_data(score) for score in model["scores"] if "roc_auc" in score}
-    )
-    return max(every, key=lambda key: every[key]) if every else None
-
-
-def _data(score: Row) -> tuple[Any, ...]:
-    return (score.get("dataset"), score.get("split"), score.get("n"))
