@@ -164,14 +164,14 @@ def profile(model: str, runtime: str, precision: str, threads: int, calls: int) 
     log_mel = LogMel(tagger.spec)(np.concatenate(windows))
     layers = {name: 2e-9 * len(log_mel) * count for name, count in multiply_adds_by_layer(tagger.core).items() if count}
     if runtime == "keras":
-        plain = timed(lambda: tagger._run_log_mel.predict(log_mel), 0.0, calls, WARM_UP)
+        plain = timed(lambda: tagger._log_mel_runtime.predict(log_mel), 0.0, calls, WARM_UP)
         nodes, spent = keras(folded(tagger.core), log_mel, calls)
     else:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "export")
             tagger.export(path, format="onnx", precision=precision, input="log_mel")
             other = kmt.load(path, runtime=runtime, threads=threads)
-            plain = timed(lambda: other._run_log_mel.predict(log_mel), 0.0, calls, WARM_UP)
+            plain = timed(lambda: other._log_mel_runtime.predict(log_mel), 0.0, calls, WARM_UP)
             content = (path / MODEL_FILES["onnx"][0]).read_bytes()
         measure = {"openvino": openvino, "onnxruntime": onnxruntime}[runtime]
         nodes, spent = measure(content, log_mel, threads, precision != "float16", calls)

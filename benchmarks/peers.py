@@ -136,16 +136,16 @@ def from_log_mel(
     calls: Calls = {
         PREDICT: lambda: core.predict(log_mel, verbose=0),
         "model(x)": lambda: np.asarray(core(log_mel, training=False)),
-        OURS: lambda: tagger._run_log_mel.predict(log_mel),
+        OURS: lambda: tagger._log_mel_runtime.predict(log_mel),
     }
     if importlib.util.find_spec("torch"):
         calls |= torch_calls(core, log_mel)
     for name, (export, _) in exports.items():
-        calls[name] = lambda export=export: export._run_log_mel.predict(log_mel)  # type: ignore[misc]
+        calls[name] = lambda export=export: export._log_mel_runtime.predict(log_mel)  # type: ignore[misc]
     changes = largest_changes(calls)
     calls |= {
         MUSICNN_PREDICT: lambda: other.core.predict(patches, verbose=0),
-        MUSICNN_OURS: lambda: other._run_log_mel.predict(patches),
+        MUSICNN_OURS: lambda: other._log_mel_runtime.predict(patches),
     }
     rows = summary(in_turns(calls, rounds, "log-mel to tags"), PREDICT)
     gflop, others_gflop = 2 * multiply_adds(core) / 1e9, 2 * len(patches) * multiply_adds(other.core) / 1e9

@@ -1,4 +1,4 @@
-"""From a name, a folder or a Hub address to a tagger with its weights, on the runtime of one's choice."""
+"""Loading taggers from a name, a folder or a Hub address, on any runtime."""
 
 from __future__ import annotations
 
@@ -68,21 +68,21 @@ def load(
     """Load a tagger.
 
     A name, a saved tagger or a Hub address gives a `Tagger`, which has the Keras model. An exported tagger, or another
-    runtime than Keras, gives an `ExportedTagger`: it tags the same, several times faster to start, and imports neither
-    Keras nor TensorFlow.
+    runtime than Keras, gives an `ExportedTagger`: it gives the same tags, starts several times faster, and imports
+    neither Keras nor TensorFlow.
 
     Args:
         name: a registered model (`list_models()`), a folder written by `Tagger.save` or `Tagger.export`, or
             `hf://org/repo@revision`.
-        weights: `"pretrained"`, or `None` for random ones; nothing else ever gives random weights.
-        impl: `"fft"` or `"conv"`, how `LogMelSpectrogram` transforms; on Keras only.
-        runtime: `"keras"`, `"onnxruntime"`, `"openvino"` or `"litert"`; `"auto"` for the fastest of those that are
-            installed. The first time, `"auto"` times them on one window; the times are logged and kept in the cache
-            folder, per model, processor and versions. A model that is not an export is exported once, at float32,
-            and kept there too. By default: Keras, or for an export the first of OpenVINO, ONNX Runtime and LiteRT
-            that is installed and reads it.
-        threads: to compute with; all cores by default. With Keras it holds for the whole process, and for TensorFlow
-            must come before anything else has run on it.
+        weights: `"pretrained"`, or `None` for random weights; missing weights are an error, never random.
+        impl: `"fft"` or `"conv"`, implementation of `LogMelSpectrogram`; on Keras only.
+        runtime: `"keras"`, `"onnxruntime"`, `"openvino"` or `"litert"`; `"auto"` for the fastest installed one. The
+            first time, `"auto"` times them on one window; the times are logged and kept in the cache folder, per model,
+            processor and versions. A model that is not an export is exported once, at float32, and kept there too. By
+            default: Keras, or for an export the first of OpenVINO, ONNX Runtime and LiteRT that is installed and reads
+            it.
+        threads: number of CPU threads; all cores by default. With Keras it applies to the whole process, and must be
+            set before TensorFlow has run anything.
 
     Returns:
         `Tagger` or `ExportedTagger`, ready to use.
@@ -90,9 +90,9 @@ def load(
     Raises:
         UnknownModelError: no such name or folder.
         WeightsUnavailableError: the model has no weights yet.
-        WeightsError: they could not be had or do not fit (see its subclasses).
+        WeightsError: the weights cannot be fetched or do not match the model (see its subclasses).
         SpecError: the folder or repository holds no valid spec.
-        ExportError: the export or the model cannot be run that way.
+        ExportError: the runtime cannot run the export or the model.
         MissingExtraError: the runtime is not installed.
 
     Example:
@@ -102,27 +102,27 @@ def load(
     _check(weights, runtime, threads)
     if not os.fspath(name).startswith("hf://") and is_export(name) and os.fspath(name) not in registry.list_models():
         if weights is None:
-            raise ValueError(f"{os.fspath(name)} is an export, which has its weights; got weights=None.")
+            raise ValueError(f"{os.fspath(name)} is an exported tagger, which includes its weights; got weights=None.")
         return ExportedTagger.from_folder(name, runtime, threads)
     spec = find_spec(name)
     if weights is not None and spec.weights is None:
         raise WeightsUnavailableError(
-            f"There are no weights for {spec.name!r} yet. {spec.weights_help or 'Train some.'} "
+            f"There are no weights for {spec.name!r} yet. {spec.weights_help or 'Train it first.'} "
             f"Models that have weights: {', '.join(registry.list_models(pretrained=True))}. "
             f"For a network with random weights: load({spec.name!r}, weights=None)."
         )
     if runtime == "auto":
-        return _fastest(spec, impl, threads)
+        return _load_fastest(spec, impl, threads)
     if runtime not in (None, "keras"):
         assert runtime is not None
-        return _on_runtime(spec, runtime, threads)
+        return _load_exported(spec, runtime, threads)
     if threads is not None:
         limit_threads(threads)
     return Tagger(spec, pretrained=weights is not None, impl=impl)
 
 
 def untrained(model: str | os.PathLike[str], tags: Sequence[str], *, seed: int = 0) -> Tagger:
-    """Make a tagger with the network of a model, random weights and your own tags, to be trained.
+    """Make an untrained tagger: the network of a model with random weights and your own tags.
 
     Args:
         model: a name, a folder or a Hub address, as for `load`; its weights are not needed.
@@ -130,7 +130,7 @@ def untrained(model: str | os.PathLike[str], tags: Sequence[str], *, seed: int =
         seed: random seed of the weights.
 
     Returns:
-        `Tagger`; its spec makes no claims about trained weights, and counts its own parameters.
+        `Tagger`; the claims of its spec are those of the new network.
 
     Raises:
         UnknownModelError: no such model.
@@ -161,22 +161,22 @@ def _check(weights: str | None, runtime: str | None, threads: int | None) -> Non
     if runtime not in (None, "auto", *runtimes()):
         raise ValueError(f"runtime must be 'auto' or one of {', '.join(map(repr, runtimes()))}; got {runtime!r}.")
     if weights is None and runtime not in (None, "keras"):
-        raise ValueError(f"Random weights are for training, with Keras; got weights=None and runtime={runtime!r}.")
+        raise ValueError(f"weights=None (random weights, for training) requires Keras; got runtime={runtime!r}.")
     check_count("threads", threads, none=" for all cores")
 
 
 def find_spec(name: _Name) -> ModelSpec:
-    """The spec of what `load` would load: a registered name, a folder or a Hub address.
+    """Return the spec of a registered name, a folder or a Hub address, as `load` finds it.
 
     Raises:
         UnknownModelError: no such name or folder.
         SpecError: the folder or repository holds no valid spec.
-        DownloadError, OfflineError: the Hub cannot be asked.
+        DownloadError, OfflineError: the Hub cannot be reached.
     """
     text = os.fspath(name)
     if text.startswith("hf://"):
         return hub_files.fetch_hub_spec(text)
-    # A registered name means the same wherever it is used; a folder of that name is ./name.
+    # A registered name wins over a folder in the working directory; write ./name for the folder.
     is_folder = isinstance(name, os.PathLike) or os.sep in text or (Path(text) / SPEC_FILE).is_file()
     if is_folder and text not in registry.list_models():
         if not Path(text).is_dir():
@@ -188,44 +188,44 @@ def find_spec(name: _Name) -> ModelSpec:
 # === Models of the zoo on other runtimes ===
 
 
-def _fastest(spec: ModelSpec, impl: Impl, threads: int | None) -> BaseTagger:
-    """Load on the runtime that is fastest here, which is measured the first time."""
-    under = fastest_runtime.conditions(_key(spec, impl), threads)
-    known = fastest_runtime.recall(under)
+def _load_fastest(spec: ModelSpec, impl: Impl, threads: int | None) -> BaseTagger:
+    """Load on the fastest runtime, measured the first time."""
+    conditions = fastest_runtime.conditions(_export_key(spec, impl), threads)
+    known = fastest_runtime.recall(conditions)
     if known is not None:
         runtime = min(known, key=lambda name: known[name])
-        tagger = _if_it_can(spec, runtime, impl, threads)
+        tagger = _try_runtime(spec, runtime, impl, threads)
         if tagger is not None:
             _log.info("%s runs %s.", runtime, spec.name)
             return tagger
-    candidates = {name: _if_it_can(spec, name, impl, threads) for name in runtimes() if is_installed(name)}
+    candidates = {name: _try_runtime(spec, name, impl, threads) for name in runtimes() if is_installed(name)}
     taggers = {name: tagger for name, tagger in candidates.items() if tagger is not None}
     times = fastest_runtime.measure(taggers)
-    fastest_runtime.remember(under, times)
+    fastest_runtime.remember(conditions, times)
     runtime = min(times, key=lambda name: times[name])
     measured = ", ".join(f"{name} {ms:.1f} ms" for name, ms in sorted(times.items(), key=lambda item: item[1]))
     _log.info("%s runs %s; a window took %s.", runtime, spec.name, measured)
     return taggers[runtime]
 
 
-def _if_it_can(spec: ModelSpec, runtime: str, impl: Impl, threads: int | None) -> BaseTagger | None:
-    """Load on a runtime; `None` if the runtime cannot run the model, which is logged."""
+def _try_runtime(spec: ModelSpec, runtime: str, impl: Impl, threads: int | None) -> BaseTagger | None:
+    """Load on a runtime; log and return `None` if it cannot run the model."""
     if runtime == "keras":
         if threads is not None:
             limit_threads(threads)
         return Tagger(spec, impl=impl)
     try:
-        return _on_runtime(spec, runtime, threads)
+        return _load_exported(spec, runtime, threads)
     except (ExportError, MissingExtraError) as error:
         _log.info("%s cannot run %s: %s", runtime, spec.name, error)
         return None
 
 
-def _on_runtime(spec: ModelSpec, runtime: str, threads: int | None) -> ExportedTagger:
-    """From the cache, exported when it is not there yet or damaged."""
+def _load_exported(spec: ModelSpec, runtime: str, threads: int | None) -> ExportedTagger:
+    """Load an export from the cache; export the model first if it is missing or damaged."""
     require_installed(runtime)
     file_format = cast(Format, FILE_RUNTIMES[runtime].zoo_format)
-    key = _key(spec, file_format)
+    key = _export_key(spec, file_format)
     folder = cached_path("exports", key)
     if is_export(folder):
         try:
@@ -239,14 +239,14 @@ def _on_runtime(spec: ModelSpec, runtime: str, threads: int | None) -> ExportedT
     try:
         export(Tagger(spec), folder, format=file_format, input="log_mel", overwrite=True)
     except CacheError:
-        if not is_export(folder):  # else another process was faster
+        if not is_export(folder):  # unless another process has exported it meanwhile
             raise
     return ExportedTagger.from_folder(folder, runtime, threads, spec=spec)
 
 
-def _key(spec: ModelSpec, variant: str) -> str:
-    """Return hexadecimal digits that stand for everything that an exported file depends on."""
+def _export_key(spec: ModelSpec, variant: str) -> str:
+    """Return a digest of everything that an exported file depends on."""
     fields = ("architecture", "config", "audio", "mel", "window", "tags", "weights")
-    numbers = {name: value for name, value in dataclasses.asdict(spec).items() if name in fields}
-    text = json.dumps({**numbers, "format": variant, "version": __version__}, sort_keys=True)
+    values = {name: value for name, value in dataclasses.asdict(spec).items() if name in fields}
+    text = json.dumps({**values, "format": variant, "version": __version__}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:32]

@@ -1,4 +1,4 @@
-"""`Tagger`: sound in, tags with probabilities out; fine-tuned, exported and uploaded with one call each."""
+"""`Tagger`: the public class, which adds fine-tuning, export and upload to `NetworkTagger`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .tagging.tag_result import TagResult as TagResult
 if TYPE_CHECKING:
     from .datasets import Manifest
     from .datasets.opening import Source
-    from .tagging.exported import Format, Precision, Sound
+    from .tagging.exported import Format, InputKind, Precision
     from .tagging.exporting import Export
     from .training.finetuning import FineTuneReport
 
@@ -25,7 +25,7 @@ class Tagger(NetworkTagger):
         tags: tuple of tag names, in the order of the outputs.
         core: `keras.Model`, log-mel `(batch, mels, frames)` -> `(batch, tags)`.
         model: `keras.Model`, waveform `(batch, window_samples)` -> `(batch, tags)`.
-        report: what fine-tuning measured, if `fine_tune` has just made it.
+        report: the `FineTuneReport` if `fine_tune` has just made the tagger, else `None`.
     """
 
     report: FineTuneReport | None = None
@@ -38,17 +38,17 @@ class Tagger(NetworkTagger):
         validation: float | Manifest | str | os.PathLike[str] | None = 0.2,
         **options: Any,
     ) -> Tagger:
-        """A new tagger for tags of your own, made from this one in minutes; this one stays as it is.
+        """Make a new tagger for your own tags from this one, which stays unchanged.
 
         Args:
             data: labelled clips: a `Manifest`, a table (`file,tags`), a folder per tag, or `"gtzan:FOLDER"`.
-            tags: those to learn; by default, all there are.
-            validation: share that is held out, clips to validate on, or `None`.
+            tags: tags to learn; by default, all.
+            validation: share of the clips to hold out, clips to validate on, or `None`.
             options: `folder`, `cache`, `settings`, `single_label`, `strict`, `progress`, see `finetuning.fine_tune`.
 
         Returns:
-            `Tagger`; its `report` says how good it is, its spec how it was made. The function `fine_tune` takes the
-            same arguments and returns more: a `TrainingResult` with this tagger, its report, and problems of the data.
+            `Tagger` with its scores in `report` and its training in the spec. The function `fine_tune` takes the same
+            arguments and returns a `TrainingResult`: the tagger, its report, and the problems of the data.
 
         Raises:
             FineTuneError, DataError, CacheError: as `finetuning.fine_tune`.
@@ -63,10 +63,10 @@ class Tagger(NetworkTagger):
         *,
         format: Format = "onnx",
         precision: Precision = "float32",
-        input: Sound = "waveform",
+        input: InputKind = "waveform",
         **options: Any,
     ) -> Export:
-        """Write it as a file for ONNX Runtime, OpenVINO, LiteRT or TensorFlow Serving, run and compared first.
+        """Export to a file for ONNX Runtime, OpenVINO, LiteRT or TensorFlow Serving, checked against Keras.
 
         Args:
             path: folder to write, which `load` reads without Keras.
@@ -76,7 +76,7 @@ class Tagger(NetworkTagger):
             options: `calibration`, `data`, `dataset`, `overwrite`, `progress`, see `exporting.export`.
 
         Returns:
-            `Export`, with the folder and what the file changes.
+            `Export`, with the folder and the measured change of the probabilities.
 
         Raises:
             ExportError, MissingExtraError, CacheError: as `exporting.export`.
@@ -96,13 +96,13 @@ class Tagger(NetworkTagger):
         token: str | None = None,
         exist_ok: bool = True,
     ) -> str:
-        """Upload it to the Hugging Face Hub, in one commit; arguments and errors are those of `upload.push`.
+        """Upload the tagger to the Hugging Face Hub, in one commit; arguments and errors are those of `hub.push`.
 
         Returns:
             `hf://org/repo@commit`, which `load` reads.
         """
-        from .models import hub as upload
+        from .models import hub
 
-        return upload.push(
+        return hub.push(
             self, repo_id, private=private, branch=branch, commit_message=commit_message, token=token, exist_ok=exist_ok
         )

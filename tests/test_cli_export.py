@@ -17,7 +17,7 @@ from labelled_sounds import labelled_sounds
 
 import keras_musictag as kmt
 from keras_musictag.cli import main
-from keras_musictag.tagging.exported import Format, Precision, Sound
+from keras_musictag.tagging.exported import Format, InputKind, Precision
 from keras_musictag.tagging.runtimes import runtimes
 
 HEAVY = {"tensorflow", "keras", "jax", "torch", "openvino_telemetry"}  # the last reports to a server
@@ -73,7 +73,7 @@ def test_choices_are_those_of_the_package():
         (option,) = [p for p in main.get_command(click.Context(main), command).params if p.name == name]
         return tuple(option.type.choices)
 
-    for name, literal in (("format", Format), ("precision", Precision), ("input", Sound)):
+    for name, literal in (("format", Format), ("precision", Precision), ("input", InputKind)):
         assert choices("export", name) == get_args(literal)
     assert choices("tag", "runtime") == ("auto", *runtimes())
 
@@ -95,7 +95,7 @@ def test_tag_and_taggram_on_a_runtime(song):
 def test_a_runtime_that_does_not_read_the_export(song, exports):
     result = run("tag", song, "-m", exports["onnx"], "--runtime", "litert")
     assert result.exit_code == 2
-    assert "litert does not read onnx exports; openvino and onnxruntime can" in result.stderr
+    assert "litert does not read onnx exports. Use openvino or onnxruntime." in result.stderr
 
 
 # === Without Keras ===

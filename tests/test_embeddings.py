@@ -235,7 +235,7 @@ def test_networks_without_embeddings(tiny, tmp_path):
     with pytest.raises(SpecError, match="'tiny' has no embeddings: its network has no layer named 'head'"):
         EmbeddingCache(tmp_path, kmt.Tagger(tiny.spec, core=keras.Model(x, flat)))
     pooled = keras.layers.GlobalAveragePooling1D()(keras.layers.Dense(5, name="head")(x))
-    with pytest.raises(SpecError, match=r"what enters its head has the shape \(None, 32, 63\)"):
+    with pytest.raises(SpecError, match=r"the input of its head has the shape \(None, 32, 63\)"):
         EmbeddingCache(tmp_path, kmt.Tagger(tiny.spec, core=keras.Model(x, pooled)))
 
 

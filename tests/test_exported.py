@@ -49,14 +49,14 @@ def test_what_an_export_cannot_do(exported):
     assert not hasattr(tagger, "core")
     with pytest.raises(AttributeError, match="no attribute 'tga'"):
         _ = tagger.tga
-    with pytest.raises(ValueError, match="is an export, which has its weights; got weights=None"):
+    with pytest.raises(ValueError, match="is an exported tagger, which includes its weights; got weights=None"):
         kmt.load(exported().folder, weights=None)
 
 
 @pytest.mark.parametrize(
     ("runtime", "error", "message"),
     [
-        ("litert", ExportError, r"litert does not read onnx exports; openvino and onnxruntime can"),
+        ("litert", ExportError, r"litert does not read onnx exports\. Use openvino or onnxruntime\."),
         ("keras", ExportError, r"keras does not read onnx exports"),
         ("tensorrt", ValueError, r"runtime must be 'auto' or one of 'keras', 'openvino'.*got 'tensorrt'"),
     ],
@@ -243,7 +243,7 @@ def test_threads_are_counted(threads):
 
 
 def test_random_weights_are_for_keras():
-    with pytest.raises(ValueError, match=r"Random weights are for training, with Keras"):
+    with pytest.raises(ValueError, match=r"weights=None \(random weights, for training\) requires Keras"):
         kmt.load("tiny", weights=None, runtime="onnxruntime")
 
 

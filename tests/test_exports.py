@@ -172,7 +172,7 @@ class Liar:
 @pytest.mark.parametrize("precision", ["float32", "int8"])
 def test_a_file_that_says_something_else_is_deleted(tmp_path, value, precision):
     tagger = kmt.load("tiny")
-    tagger.__dict__["_run"] = Liar(value)
+    tagger.__dict__["_waveform_runtime"] = Liar(value)
     with pytest.raises(ExportError, match=r"says something else than Keras: on \d+ windows.* It was deleted"):
         tagger.export(tmp_path / "wrong", precision=precision)
     assert [path.name for path in tmp_path.iterdir() if path.name != "cache"] == []

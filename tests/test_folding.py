@@ -156,4 +156,4 @@ def test_variables_are_shared_and_nothing_of_the_model_changes(tmp_path):
 def test_a_tagger_says_what_its_model_says():
     tagger = kmt.load("tiny")
     window = np.random.default_rng(0).normal(0, 0.1, (1, tagger.spec.window_samples)).astype("float32")
-    np.testing.assert_allclose(tagger._run.predict(window), says(tagger.model, window), atol=1e-6)
+    np.testing.assert_allclose(tagger._waveform_runtime.predict(window), says(tagger.model, window), atol=1e-6)

@@ -283,7 +283,7 @@ def test_networks_without_embeddings():
         network(kmt.Tagger(tagger.spec, core), True)
     head = keras.layers.Dense(5, name="head")
     core = keras.Model(inputs, keras.layers.GlobalAveragePooling1D()(head(inputs)))
-    with pytest.raises(SpecError, match=r"what enters its head has the shape \(None, 32, 63\)"):
+    with pytest.raises(SpecError, match=r"the input of its head has the shape \(None, 32, 63\)"):
         network(kmt.Tagger(tagger.spec, core), True)
 
 

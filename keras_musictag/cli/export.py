@@ -15,7 +15,7 @@ from .completers import complete_file, complete_model
 from .data_options import DATA_HELP, load_data
 
 if TYPE_CHECKING:
-    from ..tagging.exported import Format, Precision, Sound
+    from ..tagging.exported import Format, InputKind, Precision
 
 
 @main.command(short_help="Write a model for ONNX Runtime, OpenVINO, LiteRT or TensorFlow.")
@@ -65,7 +65,7 @@ def export(
     out: Path,
     format: Format,
     precision: Precision,
-    input: Sound,
+    input: InputKind,
     calibration: tuple[Path, ...],
     data: str | None,
     overwrite: bool,

@@ -272,7 +272,7 @@ def _from_audio(
 
     if not numbers:
         return {}
-    tagger._run  # noqa: B018 (compile once, before the threads start)
+    tagger._waveform_runtime  # noqa: B018 (compile once, before the threads start)
     errors = {}
     pool = ThreadPoolExecutor(workers)  # decoding and inference overlap
     try:
@@ -326,7 +326,7 @@ def _from_cache(
             cache,
             batch_size=batch_size,
         )
-        run = tagger._run_log_mel
+        run = tagger._log_mel_runtime
         batches = TimedBatches(windows, workers=1)
         bar = tqdm(batches, desc=tagger.spec.name, total=len(windows), unit="batch", delay=2, disable=not progress)
         outputs[done] = windows.mean_per_row(np.concatenate([run.predict(x) for x, _ in bar]))

@@ -1,6 +1,6 @@
-"""What every tagger does with sound, whatever runs its network: decode, cut, predict, name the tags.
+"""Base class of all taggers: decode audio, cut windows, predict, name the tags.
 
-`BaseTagger` knows no Keras. A `Tagger` has a Keras model, an `ExportedTagger` a file and a runtime that reads it.
+`BaseTagger` does not depend on Keras. A `Tagger` has a Keras model, an `ExportedTagger` a file and a runtime for it.
 """
 
 from __future__ import annotations
@@ -29,47 +29,49 @@ from .taggram import Taggram, TaggramRow
 
 _log = logging.getLogger(__name__)
 
-# Sound that goes through the network at a time. Measured on 2 cores: per window, a batch of 96 s is at most 5 % faster
-# than one of 24 s, but takes up to 1.5 GB (musicnn's widest activations) instead of 0.5 GB.
+# Audio per call of the network. Measured on 2 cores: per window, a batch of 96 s is at most 5 % faster than one of
+# 24 s, but takes up to 1.5 GB (musicnn's widest activations) instead of 0.5 GB.
 BATCH_SECONDS = 24.0
-_MOST_WORKERS = 4  # unless asked for more
+_MAX_DEFAULT_WORKERS = 4
 
 
 def windows_per_batch(spec: ModelSpec) -> int:
-    """Windows that hold `BATCH_SECONDS` of sound."""
+    """Return the number of windows that hold `BATCH_SECONDS` of audio."""
     return max(1, round(BATCH_SECONDS / spec.window_seconds))
 
 
-_Given = TypeVar("_Given")
-_Found = TypeVar("_Found")
+_ItemT = TypeVar("_ItemT")
+_ResultT = TypeVar("_ResultT")
 
 
-def _in_order(work: Callable[[_Given], _Found], given: Iterable[_Given], workers: int) -> Iterator[_Found]:
-    """`map` in threads: results in order, taking no more from `given` than is worked on."""
+def _map_in_threads(
+    function: Callable[[_ItemT], _ResultT], items: Iterable[_ItemT], workers: int
+) -> Iterator[_ResultT]:
+    """Like `map`, in threads: yields results in order and reads at most `workers + 1` items ahead."""
     if workers == 1:
-        yield from map(work, given)
+        yield from map(function, items)
         return
-    waiting: collections.deque[Future[_Found]] = collections.deque()
+    pending: collections.deque[Future[_ResultT]] = collections.deque()
     with ThreadPoolExecutor(workers) as pool:
         try:
-            for item in given:
-                waiting.append(pool.submit(work, item))
-                if len(waiting) > workers:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:  # also when nobody wants the rest
-            for future in waiting:
+            for item in items:
+                pending.append(pool.submit(function, item))
+                if len(pending) > workers:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:  # also if the caller stops early
+            for future in pending:
                 future.cancel()
 
 
 class BaseTagger(abc.ABC):
-    """A spec and something that maps windows of sound to probabilities.
+    """A spec and a network that maps windows of audio to probabilities.
 
     Attributes:
         spec: the `ModelSpec`.
         tags: tuple of tag names as trained, in the order of the outputs.
-        names: tuple of the names that people read, in the same order.
+        names: tuple of display names, in the same order.
         runtime: what runs the network, one of `runtimes.runtimes()`.
     """
 
@@ -89,22 +91,22 @@ class BaseTagger(abc.ABC):
     @property
     @abc.abstractmethod
     def weights_sha256(self) -> str:
-        """Of the file its weights came from; empty if they came from nowhere, being random or trained in memory."""
+        """sha256 of the weight file; empty if the weights are random or were trained in memory."""
 
     @property
     @abc.abstractmethod
-    def _run(self) -> Runtime:
+    def _waveform_runtime(self) -> Runtime:
         """Waveforms `(batch, window_samples)` to probabilities `(batch, tags)`."""
 
     @property
     @abc.abstractmethod
-    def _run_log_mel(self) -> Runtime:
+    def _log_mel_runtime(self) -> Runtime:
         """Log-mels `(batch, mels, frames)` to probabilities `(batch, tags)`."""
 
     @property
     @abc.abstractmethod
-    def _run_features(self) -> Runtime:
-        """Waveforms `(batch, window_samples)` to what enters the classifier, `(batch, features)`."""
+    def _embedding_runtime(self) -> Runtime:
+        """Waveforms `(batch, window_samples)` to embeddings `(batch, features)`, the input of the classifier."""
 
     # --- Tagging ---
 
@@ -122,30 +124,30 @@ class BaseTagger(abc.ABC):
         duration: float | None = None,
         notes: list[str] | None = None,
     ) -> dict[str, float]:
-        """Probabilities of the tags, averaged over the windows of the sound.
+        """Return the probabilities of the tags, averaged over all windows.
 
         Args:
             source: path, binary file object, array `(samples,)` or `(channels, samples)`, or `(array, sr)`.
             sr: sample rate of an array in Hz.
             top: keep this many of the most probable tags.
-            threshold: keep tags at least this probable. `"auto"`: those that reach their thresholds in the spec; if
-                none does, the most probable one.
-            unsure: with `"auto"`: no tag then.
-            tags: keep these tags only, called by name or as trained.
+            threshold: keep tags at least this probable. `"auto"`: keep tags that reach their thresholds in the spec; if
+                none does, keep the most probable one.
+            unsure: with `"auto"`, return no tags if none reaches its threshold.
+            tags: keep these tags only, by name or as trained.
             kinds: keep tags of these kinds only: genre, instrument, mood, voice, era, tempo, other.
             offset: seconds to skip.
-            duration: seconds to use; nothing beyond is decoded.
-            notes: list that gets a sentence for each thing to know of a sound that could be tagged, e.g. that it is
-                damaged; without a list they are logged as warnings.
+            duration: seconds to use; the rest is not decoded.
+            notes: list to which remarks are appended, one sentence each, e.g. that the file is damaged; without a list
+                they are logged as warnings.
 
         Returns:
             Tag -> probability, most probable first.
 
         Raises:
-            AudioError: the sound cannot be tagged; one of its subclasses says why.
-            UnknownTagError: `tags` has one that the model does not know.
+            AudioError: the audio cannot be tagged; the subclass says why.
+            UnknownTagError: the model does not have one of `tags`.
             NoThresholdsError: `threshold` is `"auto"` and the spec has none.
-            ValueError: `kinds` has an unknown one, or the kinds of the model's tags are not known.
+            ValueError: one of `kinds` is unknown, or the model does not state the kinds of its tags.
 
         Example:
             >>> import keras_musictag as kmt, numpy as np
@@ -155,9 +157,9 @@ class BaseTagger(abc.ABC):
         """
         wanted = self.spec.vocabulary.columns(tags, kinds)
         check_threshold(self.spec, threshold)
-        mean = self._mean(self._run, self._windows(source, sr, offset, duration, notes=notes))
-        said = chosen_columns(self.spec, mean, wanted, top=top, threshold=threshold, unsure=unsure)
-        return {self.names[column]: float(mean[column]) for column in said}
+        mean = self._mean(self._waveform_runtime, self._windows(source, sr, offset, duration, notes=notes))
+        columns = chosen_columns(self.spec, mean, wanted, top=top, threshold=threshold, unsure=unsure)
+        return {self.names[column]: float(mean[column]) for column in columns}
 
     def tag_many(
         self,
@@ -173,22 +175,21 @@ class BaseTagger(abc.ABC):
         workers: int | None = None,
         progress: bool = False,
     ) -> Iterator[TagResult]:
-        """Tag many sounds; a bad one never ends the batch.
+        """Tag many files or arrays; one that cannot be tagged does not end the batch.
 
         Args:
             sources: paths, file objects or `(array, sr)` pairs.
             top, threshold, unsure, tags, kinds, offset, duration: as in `tag`.
-            workers: sounds worked on at once, in threads: some are decoded while another is in the network. By default
-                one per core, at most four; memory grows with them.
+            workers: number of threads: some files are decoded while another is in the network. By default one per core,
+                at most four; memory grows with the number.
             progress: show a progress bar on standard error.
 
         Yields:
             A `TagResult` per source, in order, with `tags` or with `error`.
 
         Raises:
-            TypeError: `sources` is one sound, not several.
-            UnknownTagError: `tags` has one that the model does not know.
-            ValueError: `kinds` has an unknown one, or the kinds of the model's tags are not known.
+            TypeError: `sources` is a single source.
+            UnknownTagError, ValueError: as `tag`.
         """
         if isinstance(sources, (str, os.PathLike, np.ndarray, bytes)):
             raise TypeError(f"tag_many() takes several sounds; got one {type(sources).__name__}. Use tag(), or a list.")
@@ -197,7 +198,7 @@ class BaseTagger(abc.ABC):
         check_threshold(self.spec, threshold)
         chosen = {"top": top, "threshold": threshold, "unsure": unsure, "tags": tags, "kinds": kinds}
         options = {**chosen, "offset": offset, "duration": duration}
-        return self._tag_each(sources, options, workers or min(available_cores(), _MOST_WORKERS), progress)
+        return self._tag_each(sources, options, workers or min(available_cores(), _MAX_DEFAULT_WORKERS), progress)
 
     def _tag_each(
         self, sources: Iterable[audio.Source], options: dict[str, Any], workers: int, progress: bool
@@ -212,8 +213,8 @@ class BaseTagger(abc.ABC):
                 _log.info("%s", error)
                 return TagResult(source, error=error)
 
-        _ = self._run  # made once, not by each thread
-        results = _in_order(tag_one, sources, workers)
+        _ = self._waveform_runtime  # cached before the threads start, or each would make one
+        results = _map_in_threads(tag_one, sources, workers)
         if not progress:
             return results
         from tqdm.auto import tqdm
@@ -232,7 +233,7 @@ class BaseTagger(abc.ABC):
         offset: float = 0.0,
         duration: float | None = None,
     ) -> Taggram:
-        """Probabilities over time: one row per window, windows `hop_seconds` apart.
+        """Return probabilities over time: one row per window, windows `hop_seconds` apart.
 
         Rows are whole windows of the network, unless `spec.taggram_seconds` names a shorter span (as for
         `musicnet_crnn`, whose windows of 29 s blur a song's sections). A shorter span is repeated until the network's
@@ -240,18 +241,18 @@ class BaseTagger(abc.ABC):
 
         Args:
             source, sr, offset, duration: as in `tag`.
-            hop_seconds: from one window to the next; rounded to whole spectrogram frames, or to samples if the model's
-                windows are centred one by one.
-            window_seconds: audio behind each row, rounded to whole spectrogram frames. By default
-                `spec.taggram_seconds`, or else the network's window.
+            hop_seconds: time from one window to the next; rounded to whole spectrogram frames, or to samples if the
+                model centres its windows one by one.
+            window_seconds: length of the audio that each row describes, rounded to whole spectrogram frames. By default
+                `spec.taggram_seconds`, else the network's window.
             kinds: as in `tag`; by default all.
 
         Returns:
             `Taggram` with `times` `(t,)` in seconds of the source and `probabilities` `(t, tags)`.
 
         Raises:
-            AudioError: the sound cannot be tagged.
-            ValueError: `hop_seconds` or `window_seconds` is not positive, or `kinds` cannot be used.
+            AudioError: the audio cannot be tagged.
+            ValueError: `hop_seconds` or `window_seconds` is not positive, or `kinds` is invalid as in `tag`.
         """
         columns = self.spec.vocabulary.columns(kinds=kinds)
         hop_samples, heard_frames = self._taggram_grid(hop_seconds, window_seconds)
@@ -259,7 +260,7 @@ class BaseTagger(abc.ABC):
         notes: list[str] = []
         for batch in self._windows(source, sr, offset, duration, hop_samples, heard_frames, notes):
             starts.append(batch.offsets)
-            rows.append(self._run.predict(batch.samples))
+            rows.append(self._waveform_runtime.predict(batch.samples))
         return Taggram(
             tags=tuple(self.names[column] for column in columns),
             starts=offset + np.concatenate(starts) / self.spec.audio.sr,
@@ -280,25 +281,25 @@ class BaseTagger(abc.ABC):
         kinds: Collection[str] | None = None,
         notes: list[str] | None = None,
     ) -> Iterator[TaggramRow]:
-        """Rows of a taggram while the sound is still coming in; memory does not grow.
+        """Yield the rows of a taggram while audio arrives, in constant memory.
 
-        A row is given as soon as its window is complete: `window_seconds / 2` after its `time`, plus at most 0.15 s of
-        sound that the resampler holds back, plus what is missing of a block. Rows equal those of `taggram` to 1e-5. The
-        exception is sound whose channels cancel each other out in part: here that is noticed a second late.
+        A row is yielded as soon as its window is complete: `window_seconds / 2` after its `time`, plus at most 0.15 s
+        that the resampler holds back, plus the rest of the current block. Rows equal those of `taggram` to 1e-5, except
+        where the channels partly cancel each other out: a stream notices that a second late.
 
         Args:
-            blocks: arrays `(samples,)` or `(channels, samples)` in order, of any lengths: a generator that waits for a
-                sound card, for example. Its end is the end of the sound.
-            sr: their sample rate in Hz.
+            blocks: arrays `(samples,)` or `(channels, samples)` in order, of any lengths, e.g. a generator that reads
+                from a sound card. The stream ends when `blocks` ends.
+            sr: sample rate of the blocks in Hz.
             hop_seconds, window_seconds, kinds: as in `taggram`.
-            notes: list that gets a sentence at the end for each thing to know of the sound.
+            notes: list to which remarks on the audio are appended at the end, one sentence each.
 
         Yields:
-            `TaggramRow`: `time` in seconds since the first sample, and `probabilities` `(tags,)`, in the order of
-            `names`, those of `kinds` only. After the last block come the rows that `taggram` fills up with zeros.
+            `TaggramRow`: `time` in seconds since the first sample, and `probabilities` `(tags,)` of the tags of
+            `kinds`, in the order of `names`. After the last block come the rows that `taggram` pads with zeros.
 
         Raises:
-            AudioError: a block cannot be used; at the end, that nothing could be heard in any of them.
+            AudioError: a block is invalid, or, at the end, all blocks were silent.
             ValueError: as `taggram`.
 
         Example:
@@ -310,20 +311,22 @@ class BaseTagger(abc.ABC):
         columns = self.spec.vocabulary.columns(kinds=kinds)
         hop_samples, heard_frames = self._taggram_grid(hop_seconds, window_seconds)
         settings = self.spec.audio
-        sound = live.stream_blocks(blocks, sr, target_sr=settings.sr, resampler=settings.resampler, notes=notes)
+        resampled = live.stream_blocks(blocks, sr, target_sr=settings.sr, resampler=settings.resampler, notes=notes)
         half = windows.hearing(self.spec, heard_frames).window_seconds / 2
-        cut = windows.cut(
-            sound, self.spec, hop_samples=hop_samples, heard_frames=heard_frames, batch_size=1, name="The stream"
+        batches = windows.cut(
+            resampled, self.spec, hop_samples=hop_samples, heard_frames=heard_frames, batch_size=1, name="The stream"
         )
         return (
-            TaggramRow(float(batch.offsets[0] / settings.sr + half), self._run.predict(batch.samples)[0, columns])
-            for batch in cut
+            TaggramRow(
+                float(batch.offsets[0] / settings.sr + half), self._waveform_runtime.predict(batch.samples)[0, columns]
+            )
+            for batch in batches
         )
 
     def embed(
         self, source: audio.Source, sr: float | None = None, *, offset: float = 0.0, duration: float | None = None
     ) -> np.ndarray:
-        """What enters the classifier, averaged over the windows of the sound.
+        """Return the embedding: the input of the classifier, averaged over all windows.
 
         Args:
             source, sr, offset, duration: as in `tag`.
@@ -332,19 +335,19 @@ class BaseTagger(abc.ABC):
             float32 array `(features,)`.
 
         Raises:
-            AudioError: the sound cannot be used.
+            AudioError: the audio cannot be used.
 
         Example:
             >>> import keras_musictag as kmt, numpy as np
             >>> kmt.load("tiny").embed(np.random.default_rng(0).uniform(-1, 1, 16_000), sr=16_000).shape
             (16,)
         """
-        return self._mean(self._run_features, self._windows(source, sr, offset, duration))
+        return self._mean(self._embedding_runtime, self._windows(source, sr, offset, duration))
 
     # --- Internals ---
 
     def _taggram_grid(self, hop_seconds: float, window_seconds: float | None) -> tuple[int, int]:
-        """Samples from one row of a taggram to the next, and spectrogram frames that a row hears."""
+        """Return the hop in samples and the number of spectrogram frames per row of a taggram."""
         if window_seconds is None:
             window_seconds = self.spec.taggram_seconds or self.spec.window_seconds
         for name, value in (("hop_seconds", hop_seconds), ("window_seconds", window_seconds)):
@@ -353,8 +356,9 @@ class BaseTagger(abc.ABC):
         rate, frame = self.spec.audio.sr, self.spec.mel.hop_length
         grid = 1 if self.spec.mel.center else frame
         hop_samples = max(1, round(hop_seconds * rate / grid)) * grid
-        whole = window_seconds >= self.spec.window_seconds
-        return hop_samples, self.spec.window.frames if whole else max(1, round(window_seconds * rate / frame))
+        if window_seconds >= self.spec.window_seconds:
+            return hop_samples, self.spec.window.frames
+        return hop_samples, max(1, round(window_seconds * rate / frame))
 
     def _windows(
         self,
@@ -386,11 +390,11 @@ class BaseTagger(abc.ABC):
         )
 
     @staticmethod
-    def _mean(run: Runtime, batches: Iterable[windows.WindowBatch]) -> np.ndarray:
-        """Mean output over all windows, in float64 so that hours of them do not drift."""
+    def _mean(runtime: Runtime, batches: Iterable[windows.WindowBatch]) -> np.ndarray:
+        """Return the mean output over all windows, summed in float64 for precision over hours of audio."""
         total, count = 0.0, 0
         for batch in batches:
-            outputs = run.predict(batch.samples)
+            outputs = runtime.predict(batch.samples)
             total = total + outputs.sum(axis=0, dtype="float64")
             count += len(outputs)
         return np.asarray(total / count, "float32")

@@ -1,4 +1,4 @@
-"""Which tags are said of a sound, given the probability of each."""
+"""Which tags to return, given the probability of each."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ Threshold = float | Literal["auto"]
 
 
 def check_threshold(spec: ModelSpec, threshold: Any) -> None:
-    """Raise before any work is done if a threshold cannot be used.
+    """Validate a threshold before any work is done.
 
     Raises:
-        NoThresholdsError: it is `"auto"`, and the model has none.
-        ValueError: it is another text.
+        NoThresholdsError: it is `"auto"`, and the model has no thresholds.
+        ValueError: it is another string.
     """
     if threshold == "auto":
         auto_thresholds(spec)
@@ -36,15 +36,15 @@ def chosen_columns(
     threshold: Threshold,
     unsure: bool,
 ) -> list[int]:
-    """Columns of the tags that are said, most probable first.
+    """Return the columns of the tags to return, most probable first.
 
     Args:
-        spec: of the model.
+        spec: spec of the model.
         probabilities: array `(tags,)`.
         wanted: columns to choose from.
-        top: how many at most.
-        threshold: from which probability on; `"auto"` for the thresholds of the spec.
-        unsure: with `"auto"`: say nothing where no tag reaches its threshold, instead of the most probable tag.
+        top: largest number of columns.
+        threshold: smallest probability; `"auto"` for the thresholds of the spec.
+        unsure: with `"auto"`, return no column if no tag reaches its threshold, instead of the most probable one.
 
     Raises:
         NoThresholdsError, ValueError: as `check_threshold`.
@@ -56,5 +56,7 @@ def chosen_columns(
     if threshold != "auto":
         return [column for column in order[:top] if probabilities[column] >= threshold]
     least = auto_thresholds(spec)
-    said = [column for column in order if probabilities[column] >= least[column]]
-    return (said or ([] if unsure else order[:1]))[:top]
+    chosen = [column for column in order if probabilities[column] >= least[column]]
+    if not chosen and not unsure:
+        chosen = order[:1]
+    return chosen[:top]

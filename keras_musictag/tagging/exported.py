@@ -1,7 +1,7 @@
-"""Exported taggers: a model file for some runtime, used without Keras.
+"""Exported taggers: a model file for a runtime other than Keras.
 
-An export is a folder: `spec.json`, `export.json` and the model file, in which both are repeated as metadata so that it
-can be passed on by itself. It is written by `Tagger.export` and read by `load`.
+An export is a folder: `spec.json`, `export.json` and the model file, whose metadata repeats both so that it can be
+passed on by itself. `Tagger.export` writes it, `load` reads it.
 """
 
 from __future__ import annotations
@@ -30,21 +30,21 @@ _log = logging.getLogger(__name__)
 
 Format = Literal["onnx", "litert", "openvino", "saved_model"]
 Precision = Literal["float32", "float16", "int8"]
-Sound = Literal["waveform", "log_mel"]
+InputKind = Literal["waveform", "log_mel"]
 
 EXPORT_VERSION = 1
 PROBABILITIES, EMBEDDING = "probabilities", "embedding"  # names of the outputs
 
 
 class ExportError(MusicTagError, ValueError):
-    """A tagger that cannot be exported that way, or an export that cannot be used."""
+    """A tagger cannot be exported with the given options, or an export cannot be used."""
 
 
 class NoKerasModelError(ExportError, AttributeError):
-    """Something that only a tagger with its Keras model can do was asked of an export."""
+    """An exported tagger was asked for something that needs the Keras model."""
 
 
-# === What an export says of itself ===
+# === Metadata ===
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -55,12 +55,12 @@ class ExportInfo:
         format, precision, input: as given to `Tagger.export`.
         files: name -> sha256 of `spec.json` and the model file or files.
         size: bytes of the model file or files.
-        weights_sha256: of the weights it was made from; empty if they were random or trained in memory.
+        weights_sha256: sha256 of the exported weights; empty if they were random or trained in memory.
         made_with: package and version.
-        checked_with: runtime and version that ran it for the check.
+        checked_with: runtimes and versions that the export was checked on.
         windows: number of windows that were compared with Keras at float32.
-        max_change, mean_change: difference of probabilities there, absolute.
-        auc: macro ROC-AUC on labelled data with Keras at float32 and with the export, and on what; empty if not asked.
+        max_change, mean_change: largest and mean absolute difference of the probabilities there.
+        auc: macro ROC-AUC with Keras at float32 and with the export, and the data set; empty if not measured.
     """
 
     format: str
@@ -77,17 +77,17 @@ class ExportInfo:
     auc: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Reject what no export can be."""
+        """Validate the fields."""
         require_choice("format", self.format, get_args(Format))
         require_choice("precision", self.precision, get_args(Precision))
-        require_choice("input", self.input, get_args(Sound))
+        require_choice("input", self.input, get_args(InputKind))
         require(isinstance(self.files, Mapping), f"files must be an object; got {self.files!r}.")
         if self.format != "saved_model":
             expected = {SPEC_FILE, *MODEL_FILES[self.format]}
             require(set(self.files) == expected, f"files must be {sorted(expected)}; got {sorted(self.files)}.")
 
     def to_json(self) -> str:
-        """The text of `export.json`."""
+        """Return the text of `export.json`."""
         fields = {"export_version": EXPORT_VERSION, **dataclasses.asdict(self)}
         return json.dumps(fields, indent=2, ensure_ascii=False) + "\n"
 
@@ -96,7 +96,7 @@ class ExportInfo:
         """Read `export.json`.
 
         Raises:
-            SpecError: there is none, or it does not describe an export.
+            SpecError: the file does not exist or does not describe an export.
         """
         path = folder / EXPORT_FILE
         try:
@@ -117,7 +117,7 @@ class ExportInfo:
 
 
 def is_export(folder: str | os.PathLike[str]) -> bool:
-    """Whether a folder holds an exported tagger."""
+    """Return whether a folder holds an exported tagger."""
     return Path(folder, EXPORT_FILE).is_file()
 
 
@@ -129,13 +129,13 @@ _KERAS_ONLY = ("core", "model", "save", "export", "fine_tune", "push_to_hub")
 class ExportedTagger(BaseTagger):
     """A tagger that runs an exported file, without Keras. Made by `keras_musictag.load`; see there.
 
-    It tags as a `Tagger` does; what needs the network itself (training, saving, exporting) it cannot do.
+    It tags like a `Tagger`, but cannot be trained, saved or exported.
 
     Attributes:
         spec: the `ModelSpec`.
         tags: tuple of tag names, in the order of the outputs.
         info: the `ExportInfo`.
-        runtime: what runs it: `"onnxruntime"`, `"openvino"` or `"litert"`.
+        runtime: `"onnxruntime"`, `"openvino"` or `"litert"`.
     """
 
     def __init__(
@@ -144,25 +144,25 @@ class ExportedTagger(BaseTagger):
         """Start the runtime.
 
         Args:
-            spec: of the model.
-            info: what the files are.
-            files: their contents, in the order of `MODEL_FILES`.
-            runtime: one that reads them.
-            threads: to compute with, `None` for all cores.
+            spec: spec of the model.
+            info: content of `export.json`.
+            files: contents of the model files, in the order of `MODEL_FILES`.
+            runtime: a runtime that reads the format.
+            threads: number of CPU threads, `None` for all cores.
 
         Raises:
             MissingExtraError: the runtime is not installed.
-            ExportError: it cannot read the files.
+            ExportError: the runtime cannot read the files.
         """
         self.spec, self.info, self.runtime = spec, info, runtime
         self._front_end = LogMel(spec) if info.input == "log_mel" else None
         try:
-            # 16-bit arithmetic is for networks; a spectrogram would drown in it.
+            # 16-bit arithmetic is precise enough for the network, but not for a spectrogram.
             exact = info.precision != "float16" or info.input == "waveform"
             self._network = open_files(runtime, files, threads=threads, exact=exact)
         except MissingExtraError:
             raise
-        except Exception as error:  # each runtime has its own
+        except Exception as error:  # each runtime has its own exceptions
             raise ExportError(
                 f"{runtime} cannot read this {info.format} export of {spec.name!r}: {error}. Export it again, or try "
                 "another version of the runtime."
@@ -185,40 +185,40 @@ class ExportedTagger(BaseTagger):
         """Read an export.
 
         Args:
-            folder: what `Tagger.export` wrote.
-            runtime: one that reads its format; `"auto"` or `None` for the fastest that is installed.
-            threads: to compute with, `None` for all cores.
-            spec: of the model, if it is known better than by the folder.
+            folder: folder written by `Tagger.export`.
+            runtime: a runtime that reads the format; `"auto"` or `None` for the fastest installed one.
+            threads: number of CPU threads, `None` for all cores.
+            spec: spec to use instead of the one in the folder.
 
         Raises:
-            SpecError: `spec.json` or `export.json` is not there or invalid.
-            CorruptWeightsError: a file is not the one that was exported.
-            ExportError: no runtime reads the format, the runtime does not, or not this file.
+            SpecError: `spec.json` or `export.json` is missing or invalid.
+            CorruptWeightsError: a file is missing or differs from the one that was exported.
+            ExportError: the runtime, or any runtime, cannot read the format, or cannot read this file.
             MissingExtraError: the runtime is not installed.
         """
         folder = Path(folder)
         info = ExportInfo.from_folder(folder)
-        runtime = _choose(info.format, runtime)
-        contents = {name: _read(folder / name, sha256) for name, sha256 in info.files.items()}
+        runtime = _choose_runtime(info.format, runtime)
+        contents = {name: _read_verified(folder / name, sha256) for name, sha256 in info.files.items()}
         files = [contents[name] for name in MODEL_FILES[info.format]]
         return cls(spec or ModelSpec.from_folder(folder), info, files, runtime, threads)
 
     @property
     def weights_sha256(self) -> str:
-        """Of the weights it was made from, or of the model file if that holds them in lower precision."""
+        """sha256 of the exported weights, or of the model file if its precision is lower."""
         if self.info.precision == "float32":
             return self.info.weights_sha256
         return self.info.files[MODEL_FILES[self.info.format][-1]]
 
     def __repr__(self) -> str:
-        """One line with what one wants to know."""
+        """One-line summary."""
         return (
             f"<ExportedTagger {self.spec.name}: {len(self.tags)} tags, {self.info.format} {self.info.precision} on "
             f"{self._network.version}, {self.info.input} in, {self.spec.window_seconds:.1f} s windows>"
         )
 
     def __getattr__(self, name: str) -> NoReturn:
-        """Say what an export cannot do."""
+        """Raise a specific error for attributes that need the Keras model."""
         if name in _KERAS_ONLY:
             raise NoKerasModelError(
                 f"An exported tagger has no {name!r}: it is a file, without the Keras model. Load the model it was "
@@ -227,11 +227,11 @@ class ExportedTagger(BaseTagger):
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     @functools.cached_property
-    def _run(self) -> _Output:
+    def _waveform_runtime(self) -> _Output:
         return _Output(self._network, self._front_end, PROBABILITIES, self.spec)
 
     @functools.cached_property
-    def _run_log_mel(self) -> _Output:
+    def _log_mel_runtime(self) -> _Output:
         if self.info.input != "log_mel":
             raise ExportError(
                 f"This export of {self.spec.name!r} takes waveforms, not cached log-mels. Leave the cache out, or "
@@ -240,7 +240,7 @@ class ExportedTagger(BaseTagger):
         return _Output(self._network, None, PROBABILITIES, self.spec)
 
     @functools.cached_property
-    def _run_features(self) -> _Output:
+    def _embedding_runtime(self) -> _Output:
         if EMBEDDING not in self._network.outputs:
             raise ExportError(
                 f"This export of {self.spec.name!r} gives no embedding: its network has no layer named 'head'."
@@ -250,7 +250,7 @@ class ExportedTagger(BaseTagger):
 
 @dataclasses.dataclass(frozen=True)
 class _Output:
-    """One output of an exported network, from waveforms."""
+    """One output of an exported network, as a `Runtime`."""
 
     network: FileRuntime
     front_end: LogMel | None
@@ -258,11 +258,11 @@ class _Output:
     spec: ModelSpec
 
     def predict(self, batch: np.ndarray) -> np.ndarray:
-        """Outputs for waveforms `(batch, window_samples)`: float32 in, float32 out."""
-        given = batch if self.front_end is None else self.front_end(batch)
+        """Return the outputs for waveforms `(batch, window_samples)`; float32 in, float32 out."""
+        inputs = batch if self.front_end is None else self.front_end(batch)
         try:
-            output = self.network.run(np.ascontiguousarray(given, "float32"))[self.name]
-        except Exception as error:  # each runtime has its own
+            output = self.network.run(np.ascontiguousarray(inputs, "float32"))[self.name]
+        except Exception as error:  # each runtime has its own exceptions
             raise ExportError(
                 f"{self.network.version} cannot run this export of {self.spec.name!r}: {error}"
             ) from error
@@ -274,7 +274,8 @@ class _Output:
         return output
 
 
-def _choose(file_format: str, runtime: str | None) -> str:
+def _choose_runtime(file_format: str, runtime: str | None) -> str:
+    """Return `runtime` if it reads the format; by default, the fastest installed one that does."""
     able = readers(file_format)
     if not able:
         raise ExportError(
@@ -284,7 +285,7 @@ def _choose(file_format: str, runtime: str | None) -> str:
     if runtime not in (None, "auto"):
         if runtime not in able:
             known = "" if runtime in runtimes() else f" (there is no runtime {runtime!r})"
-            raise ExportError(f"{runtime} does not read {file_format} exports{known}; {' and '.join(able)} can.")
+            raise ExportError(f"{runtime} does not read {file_format} exports{known}. Use {' or '.join(able)}.")
         assert runtime is not None
         return runtime
     installed = [name for name in able if is_installed(name)]
@@ -294,10 +295,10 @@ def _choose(file_format: str, runtime: str | None) -> str:
     return chosen
 
 
-def _read(path: Path, sha256: str) -> bytes:
-    """Content of a file that must be the one that was exported."""
+def _read_verified(path: Path, sha256: str) -> bytes:
+    """Read a file and verify its sha256."""
     try:
-        if not path.is_file():  # a pipe would be waited for, a device be read for ever
+        if not path.is_file():  # reading a pipe or a device might never end
             raise FileNotFoundError("there is no such file")
         content = path.read_bytes()
     except OSError as error:

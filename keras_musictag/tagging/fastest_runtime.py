@@ -1,4 +1,4 @@
-"""Which runtime is the fastest for a model on this machine: measured at first use and kept in the cache."""
+"""The fastest runtime for a model on this machine, measured at first use and kept in the cache."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ def conditions(model: str, threads: int | None) -> dict[str, Any]:
     """Return what the fastest runtime depends on: model, processor, cores, threads and versions.
 
     Args:
-        model: what identifies the network and its input.
+        model: digest of the network and its input.
         threads: number of CPU threads, `None` for all cores.
     """
-    backend = configured_backend()  # without importing Keras, which an exported model does without
+    backend = configured_backend()  # without importing Keras, which exported models do not need
     versions = {name: version for name, entry in FILE_RUNTIMES.items() if (version := entry.version())}
     return {
         "model": model,
@@ -52,7 +52,7 @@ def measure(taggers: Mapping[str, BaseTagger]) -> dict[str, float]:
     """Time taggers of one model in turns, from the samples of one window to tags.
 
     Args:
-        taggers: one for each runtime, by its name.
+        taggers: name of the runtime -> tagger.
 
     Returns:
         Median milliseconds by name.
@@ -69,27 +69,27 @@ def measure(taggers: Mapping[str, BaseTagger]) -> dict[str, float]:
     return {name: round(statistics.median(values), 3) for name, values in times.items()}
 
 
-def recall(under: Mapping[str, Any]) -> dict[str, float] | None:
-    """Return the times that were measured under these conditions, `None` if none were."""
+def recall(conditions: Mapping[str, Any]) -> dict[str, float] | None:
+    """Return the times measured under these conditions, `None` without any."""
     try:
-        kept = json.loads(_file(under).read_text(encoding="utf-8"))
+        kept = json.loads(_file(conditions).read_text(encoding="utf-8"))
         times = {str(name): float(value) for name, value in kept["median_ms"].items()}
     except (OSError, ValueError, KeyError, AttributeError, TypeError):
-        return None  # nothing there, or damaged: it is measured again
-    return times if kept["conditions"] == json.loads(json.dumps(under)) and times else None
+        return None  # missing or damaged
+    return times if kept["conditions"] == json.loads(json.dumps(conditions)) and times else None
 
 
-def remember(under: Mapping[str, Any], times: Mapping[str, float]) -> None:
-    """Keep measured times in the cache; a cache that cannot be written is logged."""
-    content = {"conditions": under, "median_ms": times}
+def remember(conditions: Mapping[str, Any], times: Mapping[str, float]) -> None:
+    """Write measured times to the cache; log a warning if it cannot be written."""
+    content = {"conditions": conditions, "median_ms": times}
     try:
-        path = _file(under)
+        path = _file(conditions)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, (json.dumps(content, indent=2) + "\n").encode())
     except OSError as error:
         _log.warning("The times of the runtimes cannot be kept and will be measured again: %s", error)
 
 
-def _file(under: Mapping[str, Any]) -> Path:
-    digest = hashlib.sha256(json.dumps(under, sort_keys=True).encode()).hexdigest()[:32]
+def _file(conditions: Mapping[str, Any]) -> Path:
+    digest = hashlib.sha256(json.dumps(conditions, sort_keys=True).encode()).hexdigest()[:32]
     return cached_path("runtimes", f"{digest}.json")

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from ..models.layers import Impl
 
-_RANDOM = "nothing that was recorded: the network started from random weights"
+_RANDOM = "nothing that was recorded: the network started from random weights"  # field `trained_on` of a saved spec
 
 
 class NetworkTagger(BaseTagger):
@@ -41,7 +41,7 @@ class NetworkTagger(BaseTagger):
     """
 
     runtime = "keras"
-    report: Any = None  # what fine-tuning measured, if it has just made this tagger
+    report: Any = None  # the `FineTuneReport` of a tagger that `fine_tune` has just made
 
     def __init__(
         self, spec: ModelSpec, core: keras.Model | None = None, *, pretrained: bool = True, impl: Impl = "fft"
@@ -49,9 +49,9 @@ class NetworkTagger(BaseTagger):
         """Build the network, and fetch and assign its weights.
 
         Args:
-            spec: what to build.
-            core: a network that already has the right weights, e.g. one just trained; nothing is fetched then.
-            pretrained: fetch and assign `spec.weights`; otherwise weights stay random.
+            spec: spec of the model.
+            core: a network that already has its weights, e.g. one just trained; nothing is fetched then.
+            pretrained: fetch and assign `spec.weights`; otherwise the weights stay random.
             impl: `LogMelSpectrogram` implementation.
 
         Raises:
@@ -61,7 +61,7 @@ class NetworkTagger(BaseTagger):
         self.spec = spec
         self.impl = impl
         self._pretrained = pretrained or core is not None
-        # Weights are fetched before anything is built: what fails should fail early.
+        # Fetch the weights before building anything, so that failures come early.
         path = (conversion.find_converted(spec) or fetch_weights(spec)) if pretrained and core is None else None
         if core is None:
             shape: dict[str, Any] = {"num_tags": len(spec.tags), "input_shape": spec.input_shape}
@@ -71,7 +71,7 @@ class NetworkTagger(BaseTagger):
                 with default_settings():
                     path = outline.check(build, spec, path)
                     core = build()
-            except TypeError as error:  # a config that the builder does not take
+            except TypeError as error:  # the builder has no such argument
                 raise SpecError(
                     f"{spec.architecture!r} cannot be built with config={dict(spec.config)!r}: {error}."
                 ) from error
@@ -97,7 +97,7 @@ class NetworkTagger(BaseTagger):
 
     @functools.cached_property
     def core(self) -> keras.Model:
-        """Log-mel `(batch, mels, frames)` -> probabilities `(batch, tags)`; unpickled here if it was pickled."""
+        """Log-mel `(batch, mels, frames)` -> probabilities `(batch, tags)`; unpickled on first use."""
         check_process()
         with default_settings():
             return pickle.loads(vars(self).pop("_pickled_core"))
@@ -112,24 +112,25 @@ class NetworkTagger(BaseTagger):
     def save(self, folder: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
         """Write `spec.json`, `weights.safetensors` and a model card; `load(folder)` reads them.
 
-        The folder appears complete or not at all. What is saved is the network as it is now: if it came with random
-        weights, the card says so and repeats none of the spec's claims about training.
+        The folder appears complete or not at all. The network is saved as it is now; if it started from random weights,
+        the card says so and omits the spec's claims about training.
 
         Args:
-            folder: where to.
-            overwrite: replace a tagger that is there; other files in its folder stay. Other folders are never replaced.
+            folder: folder to write.
+            overwrite: replace an existing tagger; other files in the folder stay. Folders without a tagger are never
+                replaced.
 
         Returns:
             Path of the folder.
 
         Raises:
-            CacheError: it cannot be written, or something else is there.
+            CacheError: the folder cannot be written, or exists and must not be replaced.
         """
         return saving.save(self.core, self._described, Path(folder), overwrite=overwrite)
 
     @property
     def weights_sha256(self) -> str:
-        """Of the file its weights came from; empty if they came from nowhere, being random or trained in memory."""
+        """sha256 of the weight file; empty if the weights are random or were trained in memory."""
         source = self.spec.weights
         return source.sha256 if self._pretrained and source is not None else ""
 
@@ -145,17 +146,17 @@ class NetworkTagger(BaseTagger):
     # --- Internals ---
 
     def __getstate__(self) -> dict[str, Any]:
-        """State for `copy` and `pickle`: without the compiled functions, which belong to this very network."""
-        compiled = ("model", "_run", "_run_log_mel", "_run_features")
+        """State for `copy` and `pickle`, without the compiled functions, which a copy makes for its own network."""
+        compiled = ("model", "_waveform_runtime", "_log_mel_runtime", "_embedding_runtime")
         state = {name: value for name, value in vars(self).items() if name not in compiled}
         if "core" in state:
             state["core"] = _Network(state["core"])
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Take over a state. A pickled network stays as it is until it is needed.
+        """Restore a state; a pickled network is only unpickled when it is needed.
 
-        A worker that is a fork would hang on it, and one that fails to unpickle what it is to do never answers.
+        Unpickling it here would hang in a forked worker, and a worker that fails to unpickle its task never answers.
         """
         core = state.get("core")
         if isinstance(core, bytes):
@@ -166,15 +167,15 @@ class NetworkTagger(BaseTagger):
 
     @property
     def _described(self) -> ModelSpec:
-        """The spec, without what is not true of random weights."""
+        """The spec; for random weights, without claims about training."""
         return self.spec if self._pretrained else self.spec.retrained(trained_on=_RANDOM, paper="")
 
     @functools.cached_property
-    def _run(self) -> KerasRuntime:
+    def _waveform_runtime(self) -> KerasRuntime:
         return KerasRuntime(self.model)
 
     @functools.cached_property
-    def _run_log_mel(self) -> KerasRuntime:
+    def _log_mel_runtime(self) -> KerasRuntime:
         return KerasRuntime(self.core)
 
     @property
@@ -182,29 +183,27 @@ class NetworkTagger(BaseTagger):
         """The symbolic tensor `(batch, features)` that enters the classifier.
 
         Raises:
-            SpecError: the network has no layer named `head`, or what enters it is no vector.
+            SpecError: the network has no layer named `head`, or the input of `head` is not a vector.
         """
         try:
             vector = self.core.get_layer("head").input
         except ValueError as error:
             raise SpecError(
-                f"{self.spec.name!r} has no embeddings: its network has no layer named 'head'. Name its last one so."
+                f"{self.spec.name!r} has no embeddings: its network has no layer named 'head'. Name its last layer so."
             ) from error
         if len(vector.shape) != 2:
             raise SpecError(
-                f"{self.spec.name!r} has no embeddings: what enters its head has the shape {tuple(vector.shape)}, not "
-                "(batch, features). Let the head be a dense layer on a vector."
+                f"{self.spec.name!r} has no embeddings: the input of its head has the shape {tuple(vector.shape)}, not "
+                "(batch, features). Make the head a dense layer on a vector."
             )
         return vector
 
     @functools.cached_property
-    def _run_features(self) -> KerasRuntime:
+    def _embedding_runtime(self) -> KerasRuntime:
         import keras
 
-        # Called `head` by every builder: what enters the classifier is the embedding.
-        features = self.core.get_layer("head").input
         with default_settings():
-            network = keras.Model(self.core.inputs, features, name="features")
+            network = keras.Model(self.core.inputs, self.core.get_layer("head").input, name="features")
         return KerasRuntime(self._from_waveform(network))
 
     def _from_waveform(self, network: keras.Model) -> keras.Model:
@@ -223,7 +222,7 @@ class NetworkTagger(BaseTagger):
 
 
 class _Network:
-    """A Keras model in the state of a tagger: itself when that is copied, bytes when it is pickled."""
+    """A Keras model in the state of a tagger: copied by reference, pickled as bytes."""
 
     def __init__(self, network: keras.Model) -> None:
         self.network = network

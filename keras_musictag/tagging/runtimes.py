@@ -22,29 +22,29 @@ if TYPE_CHECKING:
 
 
 class Runtime(Protocol):
-    """Something that maps batches to batches."""
+    """Anything that maps batches of inputs to batches of outputs."""
 
     def predict(self, batch: np.ndarray) -> np.ndarray:
-        """Outputs for a batch: float32 in, float32 out."""
+        """Return the outputs for a batch; float32 in, float32 out."""
 
 
 # === Exported files ===
 
 
 class FileRuntime(abc.ABC):
-    """Something that runs the content of an exported file.
+    """Base class of runtimes for exported files.
 
-    A forked child and an unpickled copy have none of the threads that the runtime computes with, so they start it
-    again, from the content, when it is first asked for something.
+    A forked child and an unpickled copy do not have the runtime's threads, so they start it again, from the content of
+    the files, at the first call of `run`.
 
     Args:
         files: content of the file or files.
-        threads: to compute with, `None` for all cores.
+        threads: number of CPU threads, `None` for all cores.
         exact: compute in float32; OpenVINO may otherwise use the processor's 16-bit arithmetic.
 
     Attributes:
-        outputs: names of what it computes.
-        version: of the runtime.
+        outputs: names of the outputs.
+        version: name and version of the runtime.
     """
 
     outputs: tuple[str, ...]
@@ -52,18 +52,18 @@ class FileRuntime(abc.ABC):
     _handle: Any
 
     def __init__(self, files: Sequence[bytes], *, threads: int | None = None, exact: bool = True) -> None:
-        """Start it."""
+        """Start the runtime."""
         self._files, self._threads, self._exact = tuple(files), threads, exact
-        self._forget()
+        self._reset()
         self._handle = self._start()
-        _started.add(self)
+        _running.add(self)
 
     def run(self, batch: np.ndarray) -> dict[str, np.ndarray]:
-        """Outputs by name."""
-        with self._lock:
+        """Return the outputs for a batch by name."""
+        with self._start_lock:
             if self._handle is None:
                 self._handle = self._start()
-                _started.add(self)
+                _running.add(self)
         return self._compute(self._handle, batch)
 
     @abc.abstractmethod
@@ -72,33 +72,34 @@ class FileRuntime(abc.ABC):
 
     @abc.abstractmethod
     def _compute(self, handle: Any, batch: np.ndarray) -> dict[str, np.ndarray]:
-        """Outputs by name; `handle` is what `_start` gave."""
+        """Return the outputs by name; `handle` is what `_start` returned."""
 
-    def _forget(self) -> None:
-        """Have nothing started, and locks that nobody holds."""
+    def _reset(self) -> None:
+        """Drop the handle and make new locks, since another process or thread may hold the old ones."""
         self._handle = None
-        self._lock, self._busy = threading.Lock(), threading.Lock()
+        self._start_lock, self._compute_lock = threading.Lock(), threading.Lock()
 
     def __getstate__(self) -> dict[str, Any]:
-        """For `pickle`: the content of the files, not what runs them."""
-        return {name: value for name, value in vars(self).items() if name not in ("_handle", "_lock", "_busy")}
+        """State for `pickle`: the content of the files, without handle and locks."""
+        dropped = ("_handle", "_start_lock", "_compute_lock")
+        return {name: value for name, value in vars(self).items() if name not in dropped}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Start when it is needed."""
+        """Restore a state; `run` starts the runtime."""
         vars(self).update(state)
-        self._forget()
+        self._reset()
 
 
-_started: weakref.WeakSet[FileRuntime] = weakref.WeakSet()
-_lost: list[Any] = []  # what was started before a fork; to end it would be to wait for threads that are not there
+_running: weakref.WeakSet[FileRuntime] = weakref.WeakSet()
+_orphaned: list[Any] = []  # handles from before a fork, never freed: that would wait for threads that do not exist
 
 
 def _after_fork() -> None:
-    """In a forked child, let all runtimes start again when they are needed."""
-    for runtime in list(_started):
-        _lost.append(runtime._handle)
-        runtime._forget()
-    _started.clear()
+    """In a forked child, make all runtimes start again when they are needed."""
+    for runtime in list(_running):
+        _orphaned.append(runtime._handle)
+        runtime._reset()
+    _running.clear()
 
 
 if hasattr(os, "register_at_fork"):
@@ -106,18 +107,18 @@ if hasattr(os, "register_at_fork"):
 
 
 def onnxruntime_options(threads: int | None) -> Any:
-    """`SessionOptions` of ONNX Runtime for so many threads, `None` for all cores."""
+    """Return `SessionOptions` of ONNX Runtime for a number of threads, `None` for all cores."""
     import onnxruntime as ort
 
     options = ort.SessionOptions()
-    options.log_severity_level = 3  # errors; a warning is printed for each constant that is computed at once
+    options.log_severity_level = 3  # errors only: every constant that is folded would give a warning
     if threads is not None:
         options.intra_op_num_threads = threads
     return options
 
 
 class OnnxRuntime(FileRuntime):
-    """An ONNX file on ONNX Runtime, which computes as the file says."""
+    """An ONNX file on ONNX Runtime, at the precision of the file."""
 
     def _start(self) -> Any:
         """Read and optimise the file."""
@@ -135,10 +136,10 @@ class OnnxRuntime(FileRuntime):
 
 
 def import_openvino() -> Any:
-    """OpenVINO without its telemetry, which reports to a server, from a forked process, that it was imported."""
+    """Import OpenVINO without its telemetry, which reports the import to a server, from a forked process."""
     name = "openvino_telemetry"
     before = sys.modules.get(name)
-    sys.modules[name] = None  # type: ignore[assignment]  # as if it were not installed
+    sys.modules[name] = None  # type: ignore[assignment]  # makes its import fail, as if it were not installed
     try:
         import openvino
     finally:
@@ -149,26 +150,27 @@ def import_openvino() -> Any:
 
 
 def openvino_options(threads: int | None, *, exact: bool) -> dict[str, Any]:
-    """Properties of a model compiled by OpenVINO for so many threads, `None` for all cores; `exact` is for float32."""
-    # Left to itself, it computes in bfloat16 where the processor can.
-    options: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"} | ({"INFERENCE_PRECISION_HINT": "f32"} if exact else {})
+    """Return OpenVINO's properties for a number of threads, `None` for all cores; `exact` asks for float32."""
+    options: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
+    if exact:  # by default OpenVINO computes in bfloat16 on processors that can
+        options["INFERENCE_PRECISION_HINT"] = "f32"
     if threads is not None:
         options["INFERENCE_NUM_THREADS"] = threads
     return options
 
 
 @functools.cache
-def _core_of(_process: int) -> Any:
-    """OpenVINO's `Core`, one for a process, which is never let go.
+def _core_of_process(_process: int) -> Any:
+    """Return OpenVINO's `Core`: one per process, never freed.
 
-    Its plugin for CPUs gives the thread that loads it a stack for signals, and frees that when the last model is gone,
-    in whichever thread. The next Ctrl-C would be a segmentation fault.
+    The CPU plugin gives the thread that loads it a stack for signals, and frees the stack when the last model is freed,
+    in any thread. The next Ctrl-C would then be a segmentation fault.
     """
     return import_openvino().Core()
 
 
 def _openvino_core() -> Any:
-    return _core_of(os.getpid())
+    return _core_of_process(os.getpid())
 
 
 class OpenVinoRuntime(FileRuntime):
@@ -186,19 +188,19 @@ class OpenVinoRuntime(FileRuntime):
     def _compute(self, handle: Any, batch: np.ndarray) -> dict[str, np.ndarray]:
         import numpy as np
 
-        with self._busy:  # its request serves one caller at a time
+        with self._compute_lock:  # an inference request serves one caller at a time
             result = handle(batch)
             return {name: np.array(result[name]) for name in self.outputs}
 
 
 class LiteRtRuntime(FileRuntime):
-    """A LiteRT (TensorFlow Lite) file on LiteRT, which computes as the file says."""
+    """A LiteRT (TensorFlow Lite) file on LiteRT, at the precision of the file."""
 
     def _start(self) -> Any:
         """Read the file."""
         from ai_edge_litert.interpreter import Interpreter
 
-        # Left to itself, it uses one thread.
+        # The default is one thread.
         interpreter = Interpreter(model_content=self._files[0], num_threads=self._threads or available_cores())
         (name, signature), *_ = interpreter.get_signature_list().items()
         self._input = signature["inputs"][0]
@@ -207,7 +209,7 @@ class LiteRtRuntime(FileRuntime):
         return interpreter.get_signature_runner(name)
 
     def _compute(self, handle: Any, batch: np.ndarray) -> dict[str, np.ndarray]:
-        with self._busy:  # it has one set of buffers
+        with self._compute_lock:  # an interpreter has one set of buffers
             return dict(handle(**{self._input: batch}))
 
 
@@ -216,16 +218,16 @@ class LiteRtRuntime(FileRuntime):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RuntimeEntry:
-    """A row of the table of runtimes: all that the rest of the package has to know about one.
+    """A row of the table of runtimes: everything that the rest of the package knows about one.
 
     Attributes:
         adapter: class that runs files.
-        module: what Python imports.
-        packages: what pip installs; the first is recommended, any provides the module.
+        module: name of the Python module.
+        packages: pip packages that provide the module, the recommended one first.
         extra: extra of this package that installs it.
         formats: export formats that it reads, the preferred one first.
-        zoo_format: format in which `load(name, runtime=...)` exports a model and keeps it in the cache.
-        reduced: precisions below float32 that can make it faster; the benchmark measures these.
+        zoo_format: format in which `load(name, runtime=...)` exports a model to the cache.
+        reduced: precisions below float32 that can be faster; the benchmark measures these.
     """
 
     adapter: type[FileRuntime]
@@ -237,13 +239,13 @@ class RuntimeEntry:
     reduced: tuple[str, ...] = ("int8",)
 
     def version(self) -> str | None:
-        """Return the installed version, `None` without one."""
+        """Return the installed version, `None` if it is not installed."""
         return installed_version(*self.packages)
 
 
 # Fastest first, by geometric means over the zoo from log-mel to tags at float32 on two cores (docs/benchmark.md;
-# tests/test_pages.py compares). `load(path)` of an export takes the first that is installed and reads it;
-# `load(name, runtime="auto")` measures on the machine at hand.
+# tests/test_pages.py compares). `load(path)` of an export takes the first that is installed and reads the format;
+# `load(name, runtime="auto")` measures on the user's machine.
 FILE_RUNTIMES: dict[str, RuntimeEntry] = {
     "openvino": RuntimeEntry(
         adapter=OpenVinoRuntime,
@@ -293,10 +295,10 @@ def require_installed(runtime: str, purpose: str = "") -> None:
 
     Args:
         runtime: one of `runtimes()`.
-        purpose: what it is for, in the message.
+        purpose: start of the message, what needs the runtime.
 
     Raises:
-        MissingExtraError: it is not installed.
+        MissingExtraError: the runtime is not installed.
     """
     if not is_installed(runtime):
         entry = FILE_RUNTIMES[runtime]
@@ -307,9 +309,9 @@ def open_files(runtime: str, files: Sequence[bytes], *, threads: int | None = No
     """Start a runtime on the content of exported files.
 
     Args:
-        runtime: one of `readers` of their format.
-        files: their contents.
-        threads: to compute with, `None` for all cores.
+        runtime: a runtime that reads the format.
+        files: contents of the files.
+        threads: number of CPU threads, `None` for all cores.
         exact: compute in float32.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What `Tagger.tag_many` says of each sound."""
+"""Result of `Tagger.tag_many` for one file."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ class TagResult:
     """One file of a batch: its tags, or why there are none.
 
     Attributes:
-        source: what was given.
+        source: the element of `sources`.
         tags: tag -> probability, most probable first; `None` after an error.
-        error: the reason, `None` if all went well.
-        notes: what to know of a sound that could be tagged, a sentence each: damage that was passed over, channels that
-            cancel each other out.
+        error: the reason, `None` on success.
+        notes: remarks on audio that could be tagged, one sentence each, e.g. skipped damage or channels that cancel
+            each other out.
     """
 
     source: Any

@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 
 class TaggramRow(NamedTuple):
-    """What `stream` gives for a window: one row of a taggram.
+    """One row of a taggram, as `stream` yields it.
 
     Attributes:
-        time: the middle of the window, in seconds of the sound.
+        time: middle of the window, in seconds.
         probabilities: float32 array `(tags,)`.
     """
 
@@ -30,13 +30,13 @@ class Taggram:
     """Probabilities of every tag in every window of a track.
 
     Attributes:
-        tags: names for people, in the order of the columns.
-        starts: float array `(t,)`: where each window begins, in seconds of the source.
+        tags: display names, in the order of the columns.
+        starts: float array `(t,)`: start of each window, in seconds of the source.
         probabilities: float32 array `(t, tags)`.
         window_seconds: length of a window.
-        hop_seconds: from one window to the next.
+        hop_seconds: time from one window to the next.
         model: name of the model.
-        notes: what to know of the sound, as in `TagResult`.
+        notes: remarks on the audio, as in `TagResult`.
     """
 
     tags: tuple[str, ...]
@@ -53,7 +53,7 @@ class Taggram:
         return self.starts + self.window_seconds / 2
 
     def __getitem__(self, tag: str) -> np.ndarray:
-        """Probabilities `(t,)` of one tag, called as in `tags` or as trained.
+        """Return the probabilities `(t,)` of one tag, named as in `tags` or as trained.
 
         Raises:
             UnknownTagError: no such tag.
@@ -65,7 +65,7 @@ class Taggram:
         return len(self.starts)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain lists, ready for `json.dump`."""
+        """Return a dict of plain lists for `json.dump`."""
         return {
             "model": self.model,
             "window_seconds": self.window_seconds,
@@ -81,13 +81,13 @@ class Taggram:
 
         Args:
             ax: Matplotlib axes, `None` for a new figure.
-            top: how many tags to show, the most probable first.
+            top: number of tags to draw.
 
         Returns:
             The axes.
 
         Raises:
-            PlotError: there is no window, or `top` is below 1.
+            PlotError: the taggram has no rows, or `top` is below 1.
             MissingExtraError: Matplotlib is not installed.
         """
         from ..plots import plot_taggram

@@ -1,7 +1,4 @@
-"""Does a model keep its spec's promises? Each check builds or runs the real thing and compares.
-
-Used by `keras-musictag validate` and by the tests of the zoo.
-"""
+"""Checks of a model against its spec, for `keras-musictag validate` and the tests of the zoo."""
 
 from __future__ import annotations
 
@@ -23,13 +20,13 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Check:
-    """One promise.
+    """Result of one check.
 
     Attributes:
         name: what was checked.
-        expected: what the spec says.
-        actual: what was found.
-        passed: whether they agree.
+        expected: value in the spec.
+        actual: value of the model.
+        passed: whether the values agree.
     """
 
     name: str
@@ -39,16 +36,15 @@ class Check:
 
 
 def validate(name: str, *, weights: bool = True) -> list[Check]:
-    """Check a registered model against its spec.
+    """Check a registered model against its spec by building and running it.
 
     Args:
-        name: of the model.
+        name: name of the model.
         weights: also fetch the weights, if there are any, and assign them strictly.
 
     Returns:
-        One `Check` per promise: architecture, input shape, tag count, all parameters, trainable parameters, reduction
-        against the baseline, preprocessing, probabilities, and weights. A promise that the spec does not make is
-        not checked.
+        One `Check` per claim of the spec: architecture, input shape, tag count, all parameters, trainable parameters,
+        reduction against the baseline; and one each for preprocessing, probabilities and weights.
 
     Raises:
         UnknownModelError: no such model.
@@ -62,7 +58,7 @@ def validate(name: str, *, weights: bool = True) -> list[Check]:
     core, claims = tagger.core, spec.claims
     checks = []
     if "layers" in claims:
-        checks.append(_equal("layers", dict(claims["layers"]), _widths(core, claims["layers"])))
+        checks.append(_equal("layers", dict(claims["layers"]), _layer_widths(core, claims["layers"])))
     if "input_shape" in claims:
         checks.append(_equal("input shape", list(claims["input_shape"]), list(core.input_shape[1:])))
     if "num_tags" in claims:
@@ -71,12 +67,12 @@ def validate(name: str, *, weights: bool = True) -> list[Check]:
     if "parameters" in claims:
         checks.append(_equal("parameters", claims["parameters"], core.count_params()))
     if "trainable_parameters" in claims:
-        checks.append(_equal("trainable parameters", claims["trainable_parameters"], _trainable(core)))
+        checks.append(_equal("trainable parameters", claims["trainable_parameters"], _trainable_count(core)))
     if "reduction" in claims:
-        checks.append(_reduction(core, claims["reduction"]))
-    checks += _run(tagger)
+        checks.append(_check_reduction(core, claims["reduction"]))
+    checks += _check_outputs(tagger)
     if weights and spec.weights is not None:
-        checks.append(_weights(spec))
+        checks.append(_check_weights(spec))
     return checks
 
 
@@ -84,12 +80,12 @@ def _equal(name: str, expected: Any, actual: Any) -> Check:
     return Check(name, expected, actual, expected == actual)
 
 
-def _trainable(core: keras.Model) -> int:
+def _trainable_count(core: keras.Model) -> int:
     return sum(math.prod(variable.shape) for variable in core.trainable_variables)
 
 
-def _widths(core: keras.Model, kinds: Iterable[str]) -> dict[str, list[int]]:
-    """Filters or units of every layer of some kinds, in order: `{"GRU": [86, 32]}`."""
+def _layer_widths(core: keras.Model, kinds: Iterable[str]) -> dict[str, list[int]]:
+    """Return filters or units of all layers of the given types, in order: `{"GRU": [86, 32]}`."""
     widths: dict[str, list[int]] = {kind: [] for kind in kinds}
     for layer in core.layers:
         if type(layer).__name__ in widths:
@@ -97,16 +93,16 @@ def _widths(core: keras.Model, kinds: Iterable[str]) -> dict[str, list[int]]:
     return widths
 
 
-def _reduction(core: keras.Model, claim: Any) -> Check:
-    """Parameters saved against another zoo model, in whole percent."""
+def _check_reduction(core: keras.Model, claim: Any) -> Check:
+    """Check the saving of parameters against another zoo model, in whole percent."""
     other = registry.model_info(claim["against"])
     baseline = NetworkTagger(other, pretrained=False).core
     percent = round(100 * (1 - core.count_params() / baseline.count_params()))
     return _equal(f"% fewer parameters than {other.name}", claim["percent"], percent)
 
 
-def _run(tagger: NetworkTagger) -> list[Check]:
-    """One window of noise through preprocessing and network."""
+def _check_outputs(tagger: NetworkTagger) -> list[Check]:
+    """Run one window of noise through preprocessing and network."""
     from keras import ops
 
     spec = tagger.spec
@@ -114,14 +110,14 @@ def _run(tagger: NetworkTagger) -> list[Check]:
     front_end = next(layer for layer in tagger.model.layers if layer.name == "log_mel_spectrogram")
     features = tuple(front_end.compute_output_shape(noise.shape))
     probabilities = ops.convert_to_numpy(tagger.model(noise))
-    sound = bool(np.isfinite(probabilities).all() and probabilities.min() >= 0 and probabilities.max() <= 1)
+    valid = bool(np.isfinite(probabilities).all() and probabilities.min() >= 0 and probabilities.max() <= 1)
     return [
         _equal("waveform to log-mel", (1, *spec.input_shape), features),
-        Check("probabilities", "finite, 0 to 1", f"{probabilities.min():.3f} to {probabilities.max():.3f}", sound),
+        Check("probabilities", "finite, 0 to 1", f"{probabilities.min():.3f} to {probabilities.max():.3f}", valid),
     ]
 
 
-def _weights(spec: ModelSpec) -> Check:
+def _check_weights(spec: ModelSpec) -> Check:
     try:
         NetworkTagger(spec)
     except MusicTagError as error:

@@ -134,7 +134,7 @@ def _latency(tagger: BaseTagger, job: Job) -> dict[str, Any]:
     windows = _windows(tagger, job)
     log_mel, front_end = LogMel(tagger.spec)(windows), _front_end(tagger)
     calls: dict[str, Callable[[], object]] = {
-        "log_mel": lambda: tagger._run_log_mel.predict(log_mel),
+        "log_mel": lambda: tagger._log_mel_runtime.predict(log_mel),
         "waveform": lambda: tagger.tag(clip, rate),
         "file": lambda: tagger.tag(job.clip),
         "decode": lambda: audio.load(job.clip, target_sr=native),
@@ -170,7 +170,7 @@ def _throughput(tagger: BaseTagger, job: Job) -> dict[str, Any]:
         if batch > 1 and batch * job.clip_seconds > _SECONDS:
             break
         windows = np.concatenate([one] * batch)
-        spent = timed(lambda windows=windows: tagger._run.predict(windows), job.budget / 2, 3, 1)  # type: ignore[misc]
+        spent = timed(lambda windows=windows: tagger._waveform_runtime.predict(windows), job.budget / 2, 3, 1)  # type: ignore[misc]
         rates[batch] = 1000 * batch / spent["median_ms"]
     best = max(rates, key=lambda batch: rates[batch])
     return {"clips_per_s": round(rates[1], 3), "best_batch": best, "best_clips_per_s": round(rates[best], 3)}

@@ -39,12 +39,12 @@ def network(tagger: BaseTagger, embeddings: bool) -> Predict:
         ExportError: features are wanted, and the exported file has none.
     """
     if not embeddings:
-        return tagger._run.predict
+        return tagger._waveform_runtime.predict
     from ...tagger import Tagger
 
     if isinstance(tagger, Tagger):
         return _with_features(tagger)
-    tags, features = tagger._run, tagger._run_features
+    tags, features = tagger._waveform_runtime, tagger._embedding_runtime
     return lambda windows: np.concatenate([tags.predict(windows), features.predict(windows)], axis=1)
 
 

@@ -42,7 +42,7 @@ def compare(info: ExportInfo, tagger: NetworkTagger, folder: Path, sounds: np.nd
     # Batches of different lengths: the first alone.
     ends = [0, 1, *range(1 + _BATCH, len(sounds), _BATCH), len(sounds)]
     batches = [sounds[start:end] for start, end in itertools.pairwise(ends)]
-    expected = np.concatenate([tagger._run.predict(batch) for batch in batches])
+    expected = np.concatenate([tagger._waveform_runtime.predict(batch) for batch in batches])
     most, mean, versions = 0.0, 0.0, []
     for predict, version in _runners(info, tagger, folder):
         change = np.abs(np.concatenate([predict(batch) for batch in batches]) - expected)
@@ -68,7 +68,7 @@ def _runners(
     """Waveforms to probabilities by the written files, on each runtime that is installed, and its version."""
     for runtime in filter(is_installed, readers(info.format)):
         exported = ExportedTagger.from_folder(folder, runtime)
-        yield exported._run.predict, exported._network.version
+        yield exported._waveform_runtime.predict, exported._network.version
     if info.format == "saved_model":
         from . import saved_model
 

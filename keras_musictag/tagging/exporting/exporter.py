@@ -24,7 +24,7 @@ from ...models.mel import LogMel
 from ...models.spec import SPEC_FILE, ModelSpec
 from ...utils.fields import require_choice
 from ...utils.files import sha256_of, write_atomically
-from ..exported import ExportError, ExportInfo, Format, Precision, Sound
+from ..exported import ExportError, ExportInfo, Format, InputKind, Precision
 from ..runtimes import is_installed, readers, require_installed
 from .checking import compare
 from .export_readme import readme
@@ -75,7 +75,7 @@ def export(
     *,
     format: Format = "onnx",
     precision: Precision = "float32",
-    input: Sound = "waveform",
+    input: InputKind = "waveform",
     calibration: Sequence[audio.Source] = (),
     data: Manifest | None = None,
     dataset: str = "labelled data",
@@ -159,7 +159,7 @@ def _check_options(
     for what, value, choices in (
         ("format", file_format, get_args(Format)),
         ("precision", precision, get_args(Precision)),
-        ("input", sound, get_args(Sound)),
+        ("input", sound, get_args(InputKind)),
     ):
         try:
             require_choice(what, value, choices)
