@@ -152,8 +152,8 @@ def test_labelled_data_gives_the_change_of_the_auc(tiny, tmp_path):
 
 def test_windows_of_many_sounds(tiny):
     examples = [run_module._Excerpt((np.ones(16_000 * n, "float32"), 16_000)) for n in (1, 5, 40)]
-    windows = run_module._windows(tiny, examples, False)
-    assert windows.shape[1] == tiny.spec.window_samples and len(windows) <= 2 * run_module._MOST_EXAMPLES
+    windows = run_module._example_windows(tiny, examples, False)
+    assert windows.shape[1] == tiny.spec.window_samples and len(windows) <= 2 * run_module._MAX_EXAMPLES
 
 
 # === What is not kept ===
@@ -170,10 +170,10 @@ class Liar:
 @pytest.mark.contract
 @pytest.mark.parametrize("value", [0.7, float("nan")])
 @pytest.mark.parametrize("precision", ["float32", "int8"])
-def test_a_file_that_says_something_else_is_deleted(tmp_path, value, precision):
+def test_a_file_with_other_probabilities_is_deleted(tmp_path, value, precision):
     tagger = kmt.load("tiny")
     tagger.__dict__["_waveform_runtime"] = Liar(value)
-    with pytest.raises(ExportError, match=r"says something else than Keras: on \d+ windows.* It was deleted"):
+    with pytest.raises(ExportError, match=r"probabilities differ from those of Keras: on \d+ windows.* It was deleted"):
         tagger.export(tmp_path / "wrong", precision=precision)
     assert [path.name for path in tmp_path.iterdir() if path.name != "cache"] == []
 

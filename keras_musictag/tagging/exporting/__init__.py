@@ -1,7 +1,7 @@
-"""Taggers as files for other runtimes: ONNX, LiteRT, OpenVINO and SavedModel.
+"""Export of taggers to ONNX, LiteRT, OpenVINO and SavedModel.
 
-Each file is run before it is kept, on the runtime that it is for, and its probabilities are compared with those of
-Keras at float32: a file that does not run, or says something else, is not written.
+Each file is run on its own runtime before it is kept, and its probabilities are compared with those of Keras at
+float32. A file that does not run, or whose probabilities differ, is deleted.
 """
 
 from .exporter import Export as Export

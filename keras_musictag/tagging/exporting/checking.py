@@ -1,4 +1,4 @@
-"""Running a written file beside Keras: what it changes, and whether that is little enough."""
+"""Comparison of an exported file with Keras at float32."""
 
 from __future__ import annotations
 
@@ -18,57 +18,57 @@ if TYPE_CHECKING:
     from ..network_tagger import NetworkTagger
 
 _BATCH = 8  # windows
-# Largest and mean absolute change of a probability with which a file is kept. float32 is a promise; what lower
-# precision costs depends on the network, and beyond these bounds something is wrong. Measured for the zoo:
-# docs/exports.md.
-_BOUNDS = {"float32": (1e-4, 1e-4), "float16": (0.1, 0.005), "int8": (0.3, 0.01)}
+# Bounds on the largest and mean absolute change of a probability. float32 must agree with Keras. The change at lower
+# precision depends on the network; beyond these bounds something is wrong. Measured for the zoo: docs/exports.md.
+_MAX_CHANGES = {"float32": (1e-4, 1e-4), "float16": (0.1, 0.005), "int8": (0.3, 0.01)}
 
 
-def compare(info: ExportInfo, tagger: NetworkTagger, folder: Path, sounds: np.ndarray) -> ExportInfo:
-    """Run written files, and Keras at float32, on the same windows.
+def compare(info: ExportInfo, tagger: NetworkTagger, folder: Path, waveforms: np.ndarray) -> ExportInfo:
+    """Run an export, and Keras at float32, on the same windows.
 
     Args:
-        info: what was written.
-        tagger: what it was written from.
-        folder: where it is.
-        sounds: float32 `(windows, window_samples)`.
+        info: content of `export.json`.
+        tagger: the tagger that was exported.
+        folder: folder of the export.
+        waveforms: float32 `(windows, window_samples)`.
 
     Returns:
-        `info` with what was measured.
+        `info` with the results.
 
     Raises:
-        ExportError: the files do not run, or say something else than Keras.
+        ExportError: the files do not run, or their probabilities differ from those of Keras.
     """
-    # Batches of different lengths: the first alone.
-    ends = [0, 1, *range(1 + _BATCH, len(sounds), _BATCH), len(sounds)]
-    batches = [sounds[start:end] for start, end in itertools.pairwise(ends)]
+    # The first window alone, to test batches of different sizes.
+    ends = [0, 1, *range(1 + _BATCH, len(waveforms), _BATCH), len(waveforms)]
+    batches = [waveforms[start:end] for start, end in itertools.pairwise(ends)]
     expected = np.concatenate([tagger._waveform_runtime.predict(batch) for batch in batches])
-    most, mean, versions = 0.0, 0.0, []
+    largest, mean, versions = 0.0, 0.0, []
     for predict, version in _runners(info, tagger, folder):
         change = np.abs(np.concatenate([predict(batch) for batch in batches]) - expected)
-        # NaN wins: max() would drop it.
-        most, mean = float(np.maximum(most, change.max())), float(np.maximum(mean, change.mean()))
+        # np.maximum keeps NaN, which max() may drop.
+        largest, mean = float(np.maximum(largest, change.max())), float(np.maximum(mean, change.mean()))
         versions.append(version)
-    limits = _BOUNDS[info.precision]
-    if not (most <= limits[0] and mean <= limits[1]):  # nor NaN
+    max_largest, max_mean = _MAX_CHANGES[info.precision]
+    if not (largest <= max_largest and mean <= max_mean):  # true for NaN too
+        calibrate = ", or calibrate with your own audio" if info.precision == "int8" else ""
         raise ExportError(
-            f"The {info.format} file runs ({', '.join(versions)}), but says something else than Keras: on "
-            f"{len(sounds)} windows its probabilities differ by up to {most:.1e}, {mean:.1e} in the mean, where "
-            f"{limits[0]:.0e} and {limits[1]:.0e} are allowed at {info.precision}. It was deleted. Try another format"
-            f"{', or calibration with sounds of your own' if info.precision == 'int8' else ''}."
+            f"The {info.format} file runs ({', '.join(versions)}), but its probabilities differ from those of Keras: "
+            f"on {len(waveforms)} windows by up to {largest:.1e}, {mean:.1e} on average, where {max_largest:.0e} and "
+            f"{max_mean:.0e} are allowed at {info.precision}. It was deleted. Try another format{calibrate}."
         )
     return dataclasses.replace(
-        info, checked_with=", ".join(versions), windows=len(sounds), max_change=most, mean_change=mean
+        info, checked_with=", ".join(versions), windows=len(waveforms), max_change=largest, mean_change=mean
     )
 
 
 def _runners(
     info: ExportInfo, tagger: NetworkTagger, folder: Path
 ) -> Iterator[tuple[Callable[[np.ndarray], np.ndarray], str]]:
-    """Waveforms to probabilities by the written files, on each runtime that is installed, and its version."""
-    for runtime in filter(is_installed, readers(info.format)):
-        exported = ExportedTagger.from_folder(folder, runtime)
-        yield exported._waveform_runtime.predict, exported._network.version
+    """Yield, for each installed runtime, a function from waveforms to probabilities and the runtime's version."""
+    for runtime in readers(info.format):
+        if is_installed(runtime):
+            exported = ExportedTagger.from_folder(folder, runtime)
+            yield exported._waveform_runtime.predict, exported._network.version
     if info.format == "saved_model":
         from . import saved_model
 

@@ -1,4 +1,4 @@
-"""The README of an export: what the files are, and how to use them without this package."""
+"""README of an export: its files, and how to use them without this package."""
 
 from __future__ import annotations
 
@@ -28,26 +28,26 @@ tags = pathlib.Path("saved_model/assets.extra/tags.txt").read_text().split("\\n"
 
 
 def readme(spec: ModelSpec, info: ExportInfo) -> str:
-    """Markdown for the folder of an export."""
+    """Return the Markdown text of an export's README."""
     mels, frames = spec.input_shape
     shape = (spec.window_samples,) if info.input == "waveform" else spec.input_shape
     array = f'np.zeros((1, {", ".join(map(str, shape))}), "float32")'
-    what = {
+    meaning = {
         "waveform": f"mono samples in [-1, 1] at {spec.audio.sr} Hz, {spec.window_samples} per window: "
         f"{spec.window_seconds:.2f} s and the rest of the last analysis frame",
-        "log_mel": f"log-mel spectrograms of {mels} mels by {frames} frames, with the numbers of `spec.json`",
+        "log_mel": f"log-mel spectrograms of {mels} mels by {frames} frames, with the settings of `spec.json`",
     }[info.input]
     lines = [
         f"# {spec.name}: {info.format}, {info.precision}",
         "",
         f"{spec.description or spec.name} Exported by {info.made_with}.".strip(),
         "",
-        f"- Files: {', '.join(f'`{name}`' for name in MODEL_FILES[info.format])}, {info.size / 1e6:.2f} MB. Tags and "
-        "preprocessing are in the model's own metadata too.",
-        f"- Input `{info.input}`: float32 `(batch, {', '.join(map(str, shape))})`, {what}.",
+        f"- Files: {', '.join(f'`{name}`' for name in MODEL_FILES[info.format])}, {info.size / 1e6:.2f} MB. The "
+        "metadata of the model has the tags and the preprocessing too.",
+        f"- Input `{info.input}`: float32 `(batch, {', '.join(map(str, shape))})`, {meaning}.",
         f"- Output `probabilities`: float32 `(batch, {len(spec.tags)})`, in the order of the tags. A track's tags are "
         "the mean over its windows.",
-        f"- Probabilities beside Keras at float32, on {info.windows} windows with {info.checked_with}: largest change "
+        f"- Probabilities against Keras at float32, on {info.windows} windows with {info.checked_with}: largest change "
         f"{info.max_change:.1e}, mean {info.mean_change:.1e}.",
     ]
     if info.auc:

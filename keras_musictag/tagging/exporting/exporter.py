@@ -1,4 +1,4 @@
-"""`export`: write, run, compare, and only then keep."""
+"""`export`: write a tagger, run it, compare it with Keras, and only then keep it."""
 
 from __future__ import annotations
 
@@ -33,26 +33,26 @@ if TYPE_CHECKING:
     from ...datasets import Manifest
     from ..network_tagger import NetworkTagger
 
-# Measures the change of the AUC: (tagger, folder of the export, data, name of the data, progress) -> figures.
+# Measures the change of the AUC: (tagger, folder of the export, data, name of the data, progress) -> dict.
 AucChange = Callable[["NetworkTagger", Path, "Manifest", str, bool], dict[str, Any]]
 
-_MOST_EXAMPLES = 32  # windows that are compared, and that int8 is calibrated on, unless there are more sounds
+_MAX_EXAMPLES = 32  # windows to compare, and to calibrate int8 on, unless there are more files
 
 
 @dataclasses.dataclass(frozen=True)
 class Export:
-    """What `export` wrote.
+    """Result of `export`.
 
     Attributes:
-        folder: what `load` takes.
-        info: what it is, and what the check measured.
+        folder: folder of the export, for `load`.
+        info: content of `export.json`, with the results of the check.
     """
 
     folder: Path
     info: ExportInfo
 
     def __str__(self) -> str:
-        """A few lines for people."""
+        """Format, size and results of the check, in a few lines."""
         info = self.info
         lines = [
             f"{self.folder}: {info.format} {info.precision}, {info.input} in, {info.size / 1e6:.2f} MB",
@@ -83,38 +83,40 @@ def export(
     overwrite: bool = False,
     progress: bool = False,
 ) -> Export:
-    """Write a tagger as a file for another runtime, after it was run there and compared with Keras.
+    """Export a tagger to a file for another runtime, after running it there and comparing it with Keras.
 
     The folder appears complete or not at all. It holds `spec.json`, `export.json`, a README and the model:
-    `model.onnx`, `model.tflite`, `model.xml` with `model.bin`, or the folder `saved_model`. Its batch dimension is
-    open. Outputs are `probabilities` and, if the network has a layer `"head"`, `embedding`, what enters that.
+    `model.onnx`, `model.tflite`, `model.xml` with `model.bin`, or the folder `saved_model`. The batch dimension is
+    open. Outputs are `probabilities` and, if the network has a layer `"head"`, its input as `embedding`.
 
     Args:
-        tagger: what to export.
+        tagger: tagger to export.
         path: folder to write.
         format: `"onnx"`, `"litert"`, `"openvino"` or `"saved_model"`.
         precision: `"float32"`; `"float16"`, half the size (on OpenVINO, 16-bit arithmetic too where the processor has
             it); `"int8"`, a quarter of the size, and faster.
         input: `"waveform"` `(batch, spec.window_samples)`, with the preprocessing inside the file, or `"log_mel"`
-            `(batch, mels, frames)`, which `load` is faster with: preprocessing is then done by NumPy.
-        calibration: sounds like those that will be tagged, for int8, and for the comparison in any case. The bundled
-            clip is always among them; it alone is little to calibrate on.
-        data: labelled sounds, to measure what the export does to the AUC: the split test, or all without splits. Some
-            of the other splits are for calibration too.
-        dataset: what they are called.
+            `(batch, mels, frames)`, which is faster with `load`, where NumPy does the preprocessing.
+        calibration: audio like that to be tagged, for the comparison and to calibrate int8. The bundled clip is always
+            added, but is not enough for a good calibration.
+        data: labelled clips on which the change of the AUC is measured: the split test, or all clips without splits.
+            Some clips of the other splits are used for calibration too.
+        dataset: name of the data.
         auc_change: function that measures it, usually `evaluation.export_comparison.auc_change`; needed with `data`.
-        overwrite: replace an export that is there; other files in its folder stay. Other folders are never replaced.
+        overwrite: replace an existing export; other files in the folder stay. Folders without an export are never
+            replaced.
         progress: show progress bars.
 
     Returns:
-        `Export`, with the folder and what was measured.
+        `Export`, with the folder and the results of the check.
 
     Raises:
-        ExportError: it cannot be written that way, does not run, or says something else than Keras.
+        ExportError: the options contradict each other, the network cannot be written or run, or its probabilities
+            differ from those of Keras.
         MissingExtraError: a package for the format, or a runtime to check it, is not installed.
-        CacheError: the folder cannot be written, or something else is there.
-        AudioError: a sound for calibration cannot be used.
-        EvaluationError: `data` cannot be measured on.
+        CacheError: the folder cannot be written, or exists and must not be replaced.
+        AudioError: audio for calibration cannot be used.
+        EvaluationError: no AUC can be measured on `data`.
 
     Example:
         >>> import tempfile, pytest, keras_musictag as kmt
@@ -126,10 +128,10 @@ def export(
     folder = Path(path)
     _check_options(folder, format, precision, input, overwrite, data is not None)
     examples = [_Excerpt(source) for source in (demo_clip(), *calibration)]
-    sounds = _windows(tagger, [*examples, *_unmeasured(data)], progress)
+    waveforms = _example_windows(tagger, [*examples, *_calibration_excerpts(data)], progress)
     spec = dataclasses.replace(tagger._described, weights=None, weights_help="This is an export.", root=None)
     with new_folder(folder, EXPORT_FILES) as new:
-        files = _write(tagger, spec, new, format, precision, input, sounds)
+        files = _write(tagger, spec, new, format, precision, input, waveforms)
         write_atomically(new / SPEC_FILE, spec.to_json().encode())
         info = ExportInfo(
             format=format,
@@ -141,7 +143,7 @@ def export(
             made_with=f"keras_musictag {__version__}",
         )
         write_atomically(new / EXPORT_FILE, info.to_json().encode())
-        info = compare(info, tagger, new, sounds)
+        info = compare(info, tagger, new, waveforms)
         if data is not None and auc_change is not None:
             info = dataclasses.replace(info, auc=auc_change(tagger, new, data, dataset, progress))
         write_atomically(new / EXPORT_FILE, info.to_json().encode())
@@ -149,26 +151,24 @@ def export(
     return Export(folder, info)
 
 
-# === Before ===
+# === Options and example windows ===
 
 
 def _check_options(
-    folder: Path, file_format: str, precision: str, sound: str, overwrite: bool, with_data: bool
+    folder: Path, file_format: str, precision: str, input_kind: str, overwrite: bool, with_data: bool
 ) -> None:
-    """Find out before the work, not after it, what cannot be done."""
-    for what, value, choices in (
+    """Validate the options before any work is done."""
+    for name, value, choices in (
         ("format", file_format, get_args(Format)),
         ("precision", precision, get_args(Precision)),
-        ("input", sound, get_args(InputKind)),
+        ("input", input_kind, get_args(InputKind)),
     ):
         try:
-            require_choice(what, value, choices)
+            require_choice(name, value, choices)
         except ValueError as error:
             raise ExportError(str(error)) from error
     if with_data and file_format == "saved_model":
-        raise ExportError(
-            "A saved_model is not loaded by this package, so its AUC cannot be measured. Leave the data out."
-        )
+        raise ExportError("A saved_model is not loaded by this package, so its AUC cannot be measured. Omit the data.")
     if folder.exists() and not (overwrite and (folder / EXPORT_FILE).is_file()):
         advice = "Pass overwrite=True to replace it." if (folder / EXPORT_FILE).is_file() else "Choose another folder."
         raise CacheError(f"{folder} already exists. {advice}")
@@ -177,7 +177,7 @@ def _check_options(
             raise ExportError(
                 f"A saved_model is float32; got precision={precision!r}. Export as onnx, openvino or litert."
             )
-    elif not any(map(is_installed, readers(file_format))):
+    elif not any(is_installed(runtime) for runtime in readers(file_format)):
         native = "onnxruntime" if file_format == "onnx" else file_format
         require_installed(native, f"Exporting as {file_format}, which runs the file before it keeps it,")
     if file_format in ("onnx", "openvino") and importlib.util.find_spec("onnx") is None:
@@ -198,38 +198,38 @@ class _Excerpt(NamedTuple):
     duration: float | None = None
 
 
-def _unmeasured(data: Manifest | None) -> list[_Excerpt]:
-    """Some rows, evenly spaced, that the AUC is not measured on."""
+def _calibration_excerpts(data: Manifest | None) -> list[_Excerpt]:
+    """Return evenly spaced rows of the splits that the AUC is not measured on."""
     rows = [row for row in data or () if row.split and row.split != "test"]
-    step = max(1, len(rows) // _MOST_EXAMPLES)
-    return [_Excerpt(row.path, row.start, row.duration) for row in rows[::step][:_MOST_EXAMPLES]]
+    step = max(1, len(rows) // _MAX_EXAMPLES)
+    return [_Excerpt(row.path, row.start, row.duration) for row in rows[::step][:_MAX_EXAMPLES]]
 
 
-def _windows(tagger: NetworkTagger, examples: Sequence[_Excerpt], progress: bool) -> np.ndarray:
-    """Some windows of every sound, float32 `(windows, window_samples)`, and their like at a quarter of the level."""
+def _example_windows(tagger: NetworkTagger, examples: Sequence[_Excerpt], progress: bool) -> np.ndarray:
+    """Return windows of all examples, float32 `(windows, window_samples)`, then the same at a quarter of the level."""
     from tqdm.auto import tqdm
 
-    spec, found = tagger.spec, []
-    most = max(1, _MOST_EXAMPLES // len(examples))
+    spec, chosen = tagger.spec, []
+    windows_each = max(1, _MAX_EXAMPLES // len(examples))
     for source, offset, duration in tqdm(examples, unit="file", desc="decoding", delay=2, disable=not progress):
         blocks = audio.stream(
             source, target_sr=spec.audio.sr, resampler=spec.audio.resampler, offset=offset, duration=duration
         )
-        whole = np.concatenate([b.samples for b in windows.cut(blocks, spec, name=audio.describe(source))])
-        found.append(whole[np.unique(np.linspace(0, len(whole) - 1, most).round().astype(int))])
-    sounds = np.concatenate(found)
-    return np.concatenate([sounds, np.float32(0.25) * sounds])
+        every = np.concatenate([b.samples for b in windows.cut(blocks, spec, name=audio.describe(source))])
+        chosen.append(every[np.unique(np.linspace(0, len(every) - 1, windows_each).round().astype(int))])
+    waveforms = np.concatenate(chosen)
+    return np.concatenate([waveforms, np.float32(0.25) * waveforms])
 
 
 # === Writing ===
 
-# What a person may want to know and a program need not, in a file that is to be small; `spec.json` beside it has them.
-_FOR_PEOPLE = ("metrics", "example", "limits", "intended_use", "training_data", "latency", "citation", "claims")
+# Fields for people, left out of the model file to keep it small; they are in `spec.json` beside it.
+_DESCRIPTIVE_FIELDS = ("metrics", "example", "limits", "intended_use", "training_data", "latency", "citation", "claims")
 
 
-def _needed(spec: ModelSpec) -> dict[str, Any]:
-    """What of a spec is repeated in the model file."""
-    return {key: value for key, value in spec.to_dict().items() if key not in _FOR_PEOPLE}
+def _technical_fields(spec: ModelSpec) -> dict[str, Any]:
+    """Return the fields of a spec that are repeated in the model file."""
+    return {key: value for key, value in spec.to_dict().items() if key not in _DESCRIPTIVE_FIELDS}
 
 
 def _write(
@@ -238,20 +238,20 @@ def _write(
     folder: Path,
     file_format: str,
     precision: str,
-    sound: str,
-    sounds: np.ndarray,
+    input_kind: str,
+    waveforms: np.ndarray,
 ) -> list[str]:
-    """Write the model; returns the names of its files."""
-    log_mels = LogMel(spec)(sounds) if precision == "int8" else None
+    """Write the model and return the names of its files."""
+    log_mels = LogMel(spec)(waveforms) if precision == "int8" else None
     metadata = {
-        "spec": json.dumps(_needed(spec), ensure_ascii=False, separators=(",", ":")),
-        "export": json.dumps({"format": file_format, "precision": precision, "input": sound}),
+        "spec": json.dumps(_technical_fields(spec), ensure_ascii=False, separators=(",", ":")),
+        "export": json.dumps({"format": file_format, "precision": precision, "input": input_kind}),
         "tags": "\n".join(spec.tags),
     }
     if file_format in ("onnx", "openvino"):
         from . import onnx, openvino
 
-        model = onnx.build(tagger.core, spec, precision, sound, log_mels)
+        model = onnx.build(tagger.core, spec, precision, input_kind, log_mels)
         if file_format == "onnx":
             onnx.write(model, folder / "model.onnx", metadata)
             return ["model.onnx"]
@@ -260,7 +260,7 @@ def _write(
     from . import litert, saved_model
 
     if file_format == "litert":
-        litert.write(tagger.core, spec, precision, sound, log_mels, sounds, folder / "model.tflite", metadata)
+        litert.write(tagger.core, spec, precision, input_kind, log_mels, waveforms, folder / "model.tflite", metadata)
         return ["model.tflite"]
-    saved_model.write(tagger.core, spec, sound, folder / "saved_model", metadata)
+    saved_model.write(tagger.core, spec, input_kind, folder / "saved_model", metadata)
     return sorted(p.relative_to(folder).as_posix() for p in (folder / "saved_model").rglob("*") if p.is_file())

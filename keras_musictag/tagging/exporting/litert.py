@@ -1,8 +1,8 @@
-"""LiteRT (TensorFlow Lite): one file for phones and small machines, made by TensorFlow's own converter.
+"""Export to LiteRT (TensorFlow Lite): one file for phones and small machines, made by TensorFlow's own converter.
 
 The preprocessing inside the file uses the format's own FFT, in float32. int8 covers the network behind it: weights per
-channel, activations calibrated. GRUs are unrolled, which the converter can quantize and runtimes are faster with.
-What is to be known of the file is appended to it as a zip archive, as LiteRT's own tools do: `unzip -l model.tflite`.
+channel, activations calibrated. GRUs are unrolled, so that the converter can quantize them and runtimes are faster.
+Metadata is appended to the file as a zip archive, as LiteRT's own tools do: `unzip -l model.tflite`.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _FRONT_END = "front_end"
-_FAINT = 1e-5  # of full scale
-_MOST_STEPS = 64  # of a GRU that is unrolled; longer ones become loops
+_NOISE_LEVEL = 1e-5  # of full scale
+_MAX_STEPS = 64  # longest GRU to unroll; longer ones become loops
 
 
 class _LiteRtLogMel(LogMelSpectrogram):
-    """The FFT in float32, which is what the format has; for lengths that are no power of two, the convolution.
+    """Log-mels by the format's FFT, in float32; by convolution for lengths that are not a power of two.
 
-    At float16 the converter rounds constants here too. The window is a sum of two that float16 holds, else its side
-    lobes would drown what is 70 dB below the loudest; and the floor is one in dB, since 1e-10 would be 0.
+    At float16 the converter rounds constants here too. So the window is the sum of two float16 arrays, without which
+    its side lobes would mask everything 70 dB below the maximum, and the floor is in dB, since 1e-10 would become 0.
     """
 
     def _stft(self, x: Any) -> tuple[Any, Any]:
@@ -63,7 +63,7 @@ def write(
     core: keras.Model,
     spec: ModelSpec,
     precision: str,
-    sound: str,
+    input_kind: str,
     log_mels: np.ndarray | None,
     waveforms: np.ndarray,
     path: Path,
@@ -75,26 +75,26 @@ def write(
         core: log-mel `(batch, mels, frames)` to probabilities.
         spec: its spec.
         precision: `"float32"`, `"float16"` or `"int8"`.
-        sound: the input, `"waveform"` or `"log_mel"`.
+        input_kind: `"waveform"` or `"log_mel"`.
         log_mels, waveforms: the same windows, for the calibration of int8.
         path: file to write.
-        metadata: names and contents of what is appended.
+        metadata: names and contents of the appended files.
 
     Raises:
         ExportError: TensorFlow cannot convert the network.
         OSError: the file cannot be written.
     """
     front_end = None
-    if sound == "waveform":
+    if input_kind == "waveform":
         impl: Any = "conv" if spec.mel.n_fft & (spec.mel.n_fft - 1) else "fft"
         front_end = _LiteRtLogMel.from_spec(spec.audio, spec.mel, impl=impl, name=_FRONT_END)
-    inputs = waveforms if sound == "waveform" else log_mels
+    inputs = waveforms if input_kind == "waveform" else log_mels
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "saved_model"
         saved_model.save(_unrolled(core), spec, front_end, folder)
         try:
             content = _convert(folder, precision, inputs)
-        except Exception as error:  # the converter raises what it likes
+        except Exception as error:  # the converter raises exceptions of many classes
             raise ExportError(
                 f"TensorFlow cannot convert {spec.name!r} to LiteRT: {str(error).strip().splitlines()[0]} Export it as "
                 "onnx or saved_model."
@@ -106,12 +106,14 @@ def write(
 
 
 def _unrolled(core: keras.Model) -> keras.Model:
-    """The same network, its short GRUs as one step after another."""
+    """Copy a network with its short GRUs unrolled."""
 
     def clone(layer: Any) -> Any:
         config = layer.get_config()
-        if isinstance(layer, keras.layers.GRU) and (layer.input.shape[1] or _MOST_STEPS + 1) <= _MOST_STEPS:
-            config["unroll"] = True
+        if isinstance(layer, keras.layers.GRU):
+            steps = layer.input.shape[1]
+            if steps is not None and steps <= _MAX_STEPS:
+                config["unroll"] = True
         return type(layer).from_config(config)
 
     copy = keras.models.clone_model(core, clone_function=clone)
@@ -131,8 +133,8 @@ def _convert(folder: Path, precision: str, inputs: np.ndarray | None) -> bytes:
         return bytes(converter.convert())
     assert inputs is not None
 
-    # Digital silence crashes TensorFlow 2.21's quantizer (a segmentation fault), so there is none: noise at -100 dB.
-    noise = _FAINT * np.random.default_rng(0).standard_normal(inputs.shape[1:]).astype("float32")
+    # Digital silence crashes TensorFlow 2.21's quantizer (a segmentation fault), so add noise at -100 dB.
+    noise = _NOISE_LEVEL * np.random.default_rng(0).standard_normal(inputs.shape[1:]).astype("float32")
 
     def calibration() -> Iterator[list[np.ndarray]]:
         for window in inputs:
@@ -143,7 +145,7 @@ def _convert(folder: Path, precision: str, inputs: np.ndarray | None) -> bytes:
 
 
 def _front_end_tensors(folder: Path) -> list[str]:
-    """Names of what the preprocessing computes, in the converted graph."""
+    """Return the names of the tensors of the preprocessing in the converted graph."""
     import tensorflow as tf
     from ai_edge_litert.interpreter import Interpreter
 
@@ -153,13 +155,13 @@ def _front_end_tensors(folder: Path) -> list[str]:
 
 
 def _int8(converter: Any, calibration: Callable[[], Iterator[list[np.ndarray]]], exclude: list[str]) -> bytes:
-    """Quantize all but some tensors: a spectrogram in 8 bits before the logarithm would hold its loudest part only."""
+    """Quantize all tensors but those in `exclude`: before the logarithm, 8 bits only hold a spectrogram's maxima."""
     import tensorflow as tf
 
     options = tf.lite.experimental.QuantizationDebugOptions(denylisted_nodes=exclude)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # TensorFlow uses an interpreter of its own that it calls deprecated
-        # The debugger is the converter's public way to leave some nodes as they are.
+        # The debugger is the converter's only public way to exclude nodes.
         debugger = tf.lite.experimental.QuantizationDebugger(
             converter=converter, debug_dataset=calibration, debug_options=options
         )

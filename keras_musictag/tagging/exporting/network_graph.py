@@ -1,8 +1,7 @@
-"""A Keras network as ONNX nodes, layer by layer, on every Keras backend.
+"""Conversion of a Keras network to ONNX nodes, layer by layer, on every Keras backend.
 
-Written out here, and not by a general converter, so that the graph is the one that runtimes are fastest with: images
-channels first, batch norms folded into the convolutions before them, a GRU as one node. What the zoo is made of is
-known; another layer is an error that names it.
+It replaces a general converter to make the graph that runtimes are fastest with: channels first, batch norms folded
+into the convolutions before them, a GRU as one node. It covers the layers of the zoo; another layer is an error.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..exported import ExportError
-from .gru_steps import MOST_STEPS, add_hard_gru
+from .gru_steps import MAX_STEPS, add_hard_gru
 from .onnx_graph import Graph, Value
 
 
@@ -24,80 +23,80 @@ def add_network(graph: Graph, model: Any, log_mel: str) -> tuple[Value, Value | 
     """Add the nodes of a network.
 
     Args:
-        graph: to add to.
+        graph: graph to add to.
         model: functional or sequential `keras.Model` with one input `(batch, mels, frames)`.
-        log_mel: name of that in the graph.
+        log_mel: name of the input in the graph.
 
     Returns:
-        The probabilities, and what enters the layer named `"head"`, `None` if it has no such layer.
+        The probabilities, and the input of the layer named `"head"`, `None` if there is no such layer.
 
     Raises:
-        ExportError: a layer that cannot be written, or one that is used twice.
+        ExportError: a layer cannot be written or is used twice.
     """
     from keras import tree
 
     tensor = tree.flatten(model.inputs)[0]
     values = {id(tensor): Value(log_mel, tuple(tensor.shape[1:]))}
     _add_layers(graph, model, values)
-    output = graph.last(values[id(tree.flatten(model.outputs)[0])])
+    output = graph.to_channels_last(values[id(tree.flatten(model.outputs)[0])])
     heads = [layer for layer in model.layers if layer.name == "head"]
-    return output, graph.last(values[id(heads[0].input)]) if heads else None
+    return output, graph.to_channels_last(values[id(heads[0].input)]) if heads else None
 
 
 def _add_layers(graph: Graph, model: Any, values: dict[int, Value]) -> None:
-    """Add a model's layers; `values` has its inputs and gets everything else."""
+    """Add a model's layers; `values` maps tensors to values: its inputs at first, all tensors at the end."""
     import keras
     from keras import tree
 
     layers = [layer for layer in model.layers if not isinstance(layer, keras.layers.InputLayer)]
-    inputs = [tree.flatten(layer.input) for layer in layers]
+    input_tensors = [tree.flatten(layer.input) for layer in layers]
     outputs = [layer.output for layer in layers]
-    uses = Counter(id(tensor) for tensors in [*inputs, tree.flatten(model.outputs)] for tensor in tensors)
-    for layer, tensors, output in zip(layers, inputs, outputs, strict=True):
-        given = _known(model, tensors, values)
+    uses = Counter(id(tensor) for tensors in [*input_tensors, tree.flatten(model.outputs)] for tensor in tensors)
+    for layer, tensors, output in zip(layers, input_tensors, outputs, strict=True):
+        inputs = _values_of(model, tensors, values)
         if isinstance(layer, keras.Model):
-            for value in given:  # which may be used beside it
-                graph.seal(value.name)
-            inner = {id(tensor): value for tensor, value in zip(tree.flatten(layer.inputs), given, strict=True)}
+            for value in inputs:  # other layers may use them too
+                graph.forbid_folding(value.name)
+            inner = {id(tensor): value for tensor, value in zip(tree.flatten(layer.inputs), inputs, strict=True)}
             _add_layers(graph, layer, inner)
             values[id(output)] = inner[id(tree.flatten(layer.outputs)[0])]
             continue
-        name = _write(graph, layer, given, alone=uses[id(tensors[0])] == 1)
-        values[id(output)] = dataclasses.replace(name, shape=tuple(output.shape[1:]))
-    _known(model, tree.flatten(model.outputs), values)
+        value = _add_layer(graph, layer, inputs, only_user=uses[id(tensors[0])] == 1)
+        values[id(output)] = dataclasses.replace(value, shape=tuple(output.shape[1:]))
+    _values_of(model, tree.flatten(model.outputs), values)
 
 
-def _known(model: Any, tensors: list[Any], values: dict[int, Value]) -> list[Value]:
-    """What is in the graph for tensors of a model; a layer is written for the first of its places only."""
+def _values_of(model: Any, tensors: list[Any], values: dict[int, Value]) -> list[Value]:
+    """Return the values of a model's tensors; a layer that is used twice only has values for the first use."""
     try:
         return [values[id(tensor)] for tensor in tensors]
     except KeyError as error:
         raise ExportError(
-            f"{model.name} uses one of its layers twice. Only models whose layers each have one place can be written "
-            "as ONNX. Export it as saved_model or litert."
+            f"{model.name} uses one of its layers twice. Only models that use each layer once can be written as ONNX. "
+            "Export it as saved_model or litert."
         ) from error
 
 
-def _write(graph: Graph, layer: Any, given: list[Value], *, alone: bool) -> Value:
+def _add_layer(graph: Graph, layer: Any, inputs: list[Value], *, only_user: bool) -> Value:
     kind = type(layer).__name__
     if kind in _IDENTITY:
-        graph.seal(given[0].name)
-        return given[0]
+        graph.forbid_folding(inputs[0].name)
+        return inputs[0]
     if kind in _MERGES:
-        return _MERGES[kind](graph, layer, given)
+        return _MERGES[kind](graph, layer, inputs)
     if kind == "BatchNormalization":
-        return _batch_norm(graph, layer, given[0], fold=alone)
+        return _batch_norm(graph, layer, inputs[0], fold=only_user)
     if kind not in _LAYERS:
         raise ExportError(
-            f"The layer {layer.name!r} is of type {kind}, which cannot be written as ONNX (nor OpenVINO). What can: "
+            f"The layer {layer.name!r} is of type {kind}, which cannot be written as ONNX or OpenVINO. Supported: "
             f"{', '.join(sorted({*_LAYERS, *_MERGES, *_IDENTITY, 'BatchNormalization'}))}. Export the model as "
             "saved_model or litert."
         )
-    return _LAYERS[kind](graph, layer, given[0])
+    return _LAYERS[kind](graph, layer, inputs[0])
 
 
 def _require(layer: Any, **wanted: Any) -> None:
-    """Require settings of a layer to be what its nodes do."""
+    """Validate that a layer's settings are those that its nodes implement."""
     for name, value in wanted.items():
         if getattr(layer, name) != value:
             raise ExportError(
@@ -117,7 +116,7 @@ def _array(variable: Any) -> np.ndarray:
 
 def _conv(graph: Graph, layer: Any, value: Value) -> Value:
     _require(layer, data_format="channels_last")
-    x = graph.first(value)
+    x = graph.to_channels_first(value)
     kernel = _array(layer.kernel)  # (*sizes, inputs, outputs)
     weights = graph.constant(np.moveaxis(kernel, (-1, -2), (0, 1)), f"{layer.name}/kernel")
     bias = graph.constant(
@@ -133,7 +132,7 @@ def _conv(graph: Graph, layer: Any, value: Value) -> Value:
 
 def _depthwise_conv(graph: Graph, layer: Any, value: Value) -> Value:
     _require(layer, data_format="channels_last")
-    x = graph.first(value)
+    x = graph.to_channels_first(value)
     kernel = _array(layer.kernel)  # (height, width, channels, multiplier)
     channels = kernel.shape[2]
     weights = graph.constant(kernel.transpose(2, 3, 0, 1).reshape(-1, 1, *kernel.shape[:2]), f"{layer.name}/kernel")
@@ -148,7 +147,7 @@ def _depthwise_conv(graph: Graph, layer: Any, value: Value) -> Value:
 
 
 def _pads(layer: Any, sizes: Sequence[int], kernel: Sequence[int], dilation: Sequence[int]) -> list[int]:
-    """What `padding="same"` adds before each axis, then after each: Keras puts the odd one after."""
+    """Return the padding before each axis, then after each; Keras puts the odd element of `"same"` after."""
     if layer.padding == "valid":
         return [0] * (2 * len(sizes))
     _require(layer, padding="same")
@@ -160,7 +159,7 @@ def _pads(layer: Any, sizes: Sequence[int], kernel: Sequence[int], dilation: Seq
 
 
 def _dense(graph: Graph, layer: Any, value: Value) -> Value:
-    x = graph.last(value)
+    x = graph.to_channels_last(value)
     kernel = _array(layer.kernel)
     weights = graph.constant(kernel, f"{layer.name}/kernel")
     bias = graph.constant(
@@ -176,7 +175,7 @@ def _dense(graph: Graph, layer: Any, value: Value) -> Value:
 
 def _activated(graph: Graph, layer: Any, value: Value, weights: str, bias: str, axis: int) -> Value:
     if layer.activation.__name__ == "linear":
-        graph.linear(value.name, weights, bias, axis)
+        graph.mark_linear(value.name, weights, bias, axis)
         return value
     return _activation(graph, layer, value)
 
@@ -201,27 +200,27 @@ def _batch_norm(graph: Graph, layer: Any, value: Value, *, fold: bool) -> Value:
 
 
 def _gru(graph: Graph, layer: Any, value: Value) -> Value:
-    """Keras' gates are in ONNX' order: update, reset, hidden."""
+    """Add a GRU; the gates of Keras are in the order of ONNX: update, reset, hidden."""
     _require(layer, return_state=False, stateful=False, go_backwards=False)
     gates = layer.recurrent_activation.__name__
-    hard = gates == "hard_sigmoid" and not layer.reset_after and value.shape[0] <= MOST_STEPS
+    hard = gates == "hard_sigmoid" and not layer.reset_after and value.shape[0] <= MAX_STEPS
     if layer.activation.__name__ != "tanh" or not (hard or gates == "sigmoid"):
         _require(layer, activation="tanh", recurrent_activation="sigmoid")
     cell = layer.cell
     kernel, recurrent = _array(cell.kernel), _array(cell.recurrent_kernel)  # (inputs, 3 units), (units, 3 units)
-    bias = np.zeros((2, kernel.shape[1]), "float32")  # of inputs, of the state
+    bias = np.zeros((2, kernel.shape[1]), "float32")  # row 0 for the inputs, row 1 for the state
     if layer.use_bias and layer.reset_after:
         bias = _array(cell.bias)
     elif layer.use_bias:
         bias[0] = _array(cell.bias)
     if hard:
-        return add_hard_gru(graph, layer, graph.last(value), kernel, recurrent, bias[0])
+        return add_hard_gru(graph, layer, graph.to_channels_last(value), kernel, recurrent, bias[0])
     names = [
         graph.constant(array, f"{layer.name}/{kind}")
         for kind, array in (("kernel", kernel.T[None]), ("recurrent", recurrent.T[None]), ("bias", bias.reshape(1, -1)))
     ]
     # (batch, time, inputs) -> (time, batch, inputs)
-    x = graph.add("Transpose", [graph.last(value).name], f"{layer.name}/time_first", perm=[1, 0, 2])
+    x = graph.add("Transpose", [graph.to_channels_last(value).name], f"{layer.name}/time_first", perm=[1, 0, 2])
     options = {"hidden_size": layer.units, "linear_before_reset": int(layer.reset_after)}
     if not layer.return_sequences:
         state = graph.add("GRU", [x, *names], f"{layer.name}/state", outputs=2, **options)
@@ -257,7 +256,7 @@ def _activation(graph: Graph, layer: Any, value: Value) -> Value:
             "written as ONNX. Export the model as saved_model or litert."
         )
     if name == "softmax":
-        value = graph.last(value)
+        value = graph.to_channels_last(value)
         return dataclasses.replace(value, name=graph.add("Softmax", [value.name], f"{layer.name}/softmax", axis=-1))
     kind, options = _ACTIVATIONS[name]
     return dataclasses.replace(value, name=graph.add(kind, [value.name], f"{layer.name}/{name}", **options))
@@ -277,7 +276,7 @@ def _pool(kind: str) -> Callable[[Graph, Any, Value], Value]:
         _require(layer, data_format="channels_last")
         sizes = layer.pool_size
         pads = _pads(layer, value.shape[:-1], sizes, [1] * len(sizes))
-        x = graph.first(value)
+        x = graph.to_channels_first(value)
         name = graph.add(kind, [x.name], layer.name, kernel_shape=list(sizes), strides=list(layer.strides), pads=pads)
         return Value(name, value.shape, True)
 
@@ -299,52 +298,57 @@ def _global_pool(kind: str) -> Callable[[Graph, Any, Value], Value]:
 
 def _reshape(graph: Graph, layer: Any, value: Value) -> Value:
     shape = graph.constant(np.array([0, *layer.output.shape[1:]], "int64"), f"{layer.name}/shape")
-    return Value(graph.add("Reshape", [graph.last(value).name, shape], layer.name), value.shape)
+    return Value(graph.add("Reshape", [graph.to_channels_last(value).name, shape], layer.name), value.shape)
 
 
 def _permute(graph: Graph, layer: Any, value: Value) -> Value:
-    x = graph.last(value)
+    x = graph.to_channels_last(value)
     return Value(graph.add("Transpose", [x.name], layer.name, perm=[0, *layer.dims]), value.shape)
 
 
 def _zero_padding(graph: Graph, layer: Any, value: Value) -> Value:
     pairs = [(0, 0), *np.reshape(layer.padding, (-1, 2)).tolist(), (0, 0)]
     pads = graph.constant(np.array(pairs, "int64").T.ravel(), f"{layer.name}/pads")
-    return Value(graph.add("Pad", [graph.last(value).name, pads], layer.name), value.shape)
+    return Value(graph.add("Pad", [graph.to_channels_last(value).name, pads], layer.name), value.shape)
 
 
 def _merge(kind: str) -> Callable[[Graph, Any, list[Value]], Value]:
-    def write(graph: Graph, layer: Any, given: list[Value]) -> Value:
-        first = all(value.channels_first for value in given) and len({len(value.shape) for value in given}) == 1
-        name = (given if first else [graph.last(value) for value in given])[0].name
-        for index, value in enumerate(given[1:], start=1):
-            other = value if first else graph.last(value)
-            label = layer.name if index == len(given) - 1 else f"{layer.name}/{index}"
-            name = graph.add(kind, [name, other.name], label)
-        return Value(name, given[0].shape, first)
+    def write(graph: Graph, layer: Any, inputs: list[Value]) -> Value:
+        same_rank = len({len(value.shape) for value in inputs}) == 1
+        channels_first = same_rank and all(value.channels_first for value in inputs)
+        if not channels_first:
+            inputs = [graph.to_channels_last(value) for value in inputs]
+        name = inputs[0].name
+        for index, value in enumerate(inputs[1:], start=1):
+            label = layer.name if index == len(inputs) - 1 else f"{layer.name}/{index}"
+            name = graph.add(kind, [name, value.name], label)
+        return Value(name, inputs[0].shape, channels_first)
 
     return write
 
 
-def _concatenate(graph: Graph, layer: Any, given: list[Value]) -> Value:
-    rank = len(given[0].shape) + 1
+def _concatenate(graph: Graph, layer: Any, inputs: list[Value]) -> Value:
+    rank = len(inputs[0].shape) + 1
     axis = layer.axis % rank
-    first = all(value.channels_first for value in given)
-    if first:
+    channels_first = all(value.channels_first for value in inputs)
+    if channels_first:
         axis = 1 if axis == rank - 1 else axis + 1
-    names = [(value if first else graph.last(value)).name for value in given]
-    return Value(graph.add("Concat", names, layer.name, axis=axis), given[0].shape, first)
+    else:
+        inputs = [graph.to_channels_last(value) for value in inputs]
+    names = [value.name for value in inputs]
+    return Value(graph.add("Concat", names, layer.name, axis=axis), inputs[0].shape, channels_first)
 
 
 def _tap_statistics(graph: Graph, layer: Any, value: Value) -> Value:
-    """`taps.TapStatistics`: mean and standard deviation over time, mel band by mel band."""
+    """Add `taps.TapStatistics`: mean and standard deviation over time, mel band by mel band."""
     from ...models.taps import LEAST_VARIANCE
 
-    x = graph.last(value).name
+    x = graph.to_channels_last(value).name
     if len(value.shape) == 3:
+        frames, mels, channels = value.shape
         if layer.time_axis == 2:
             x = graph.add("Transpose", [x], f"{layer.name}/time_first", perm=[0, 2, 1, 3])
-        frames, mels, channels = (value.shape[i] for i in ((1, 0, 2) if layer.time_axis == 2 else (0, 1, 2)))
+            frames, mels = mels, frames
         bands = layer.output.shape[1] // (2 * channels)
         split = graph.constant(np.array([0, frames, bands, mels // bands, channels], "int64"), f"{layer.name}/split")
         x = graph.add("Reshape", [x, split], f"{layer.name}/bands")
@@ -352,8 +356,8 @@ def _tap_statistics(graph: Graph, layer: Any, value: Value) -> Value:
         flat = graph.constant(np.array([0, frames, bands * channels], "int64"), f"{layer.name}/flat")
         x = graph.add("Reshape", [x, flat], f"{layer.name}/sequence")
     mean = graph.add("ReduceMean", [x], f"{layer.name}/mean", axes=[1], keepdims=1)
-    away = graph.add("Sub", [x, mean], f"{layer.name}/away")
-    square = graph.add("Mul", [away, away], f"{layer.name}/square")
+    difference = graph.add("Sub", [x, mean], f"{layer.name}/away")
+    square = graph.add("Mul", [difference, difference], f"{layer.name}/square")
     variance = graph.add("ReduceMean", [square], f"{layer.name}/variance", axes=[1], keepdims=0)
     least = graph.constant(np.float32(LEAST_VARIANCE), f"{layer.name}/least")
     deviation = graph.add("Sqrt", [graph.add("Add", [variance, least], f"{layer.name}/raised")], f"{layer.name}/std")

@@ -1,8 +1,8 @@
-"""ONNX: one file, for ONNX Runtime on any machine, phone or browser, and what OpenVINO is made from.
+"""Export to ONNX: one file, for ONNX Runtime on any machine, phone or browser, and the source of OpenVINO exports.
 
-int8 is made by ONNX Runtime's quantization tools: weights per channel and activations of convolutions and dense layers
-calibrated on log-mels; recurrent weights are kept as int8, those of the head as float16, and computed with as float32.
-float16 halves the weights and leaves the arithmetic as it is. The front end computes in float32 always.
+int8 uses ONNX Runtime's quantization tools: weights per channel, activations of convolutions and dense layers
+calibrated on log-mels. Recurrent weights are stored as int8 and those of the head as float16, both computed in float32.
+float16 halves the size of the weights and keeps float32 arithmetic. The front end always computes in float32.
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ if TYPE_CHECKING:
     import onnx
 
 OPSET = 17
-_IR_VERSION = 8  # of the file format, as old as the operators
+_IR_VERSION = 8  # version of the file format, the oldest for these operators
 _FLOAT16_MAX = 65_504.0
 
 
 def build(
-    core: keras.Model, spec: ModelSpec, precision: str, sound: str, calibration: np.ndarray | None
+    core: keras.Model, spec: ModelSpec, precision: str, input_kind: str, calibration: np.ndarray | None
 ) -> onnx.ModelProto:
-    """Write a network as ONNX.
+    """Build the ONNX model of a network.
 
     Args:
         core: log-mel `(batch, mels, frames)` to probabilities.
         spec: its spec.
         precision: `"float32"`, `"float16"` or `"int8"`.
-        sound: the input, `"waveform"` or `"log_mel"`.
+        input_kind: `"waveform"` or `"log_mel"`.
         calibration: float32 log-mels `(windows, mels, frames)`, for int8.
 
     Raises:
@@ -60,38 +60,39 @@ def build(
     pool_early(graph, keep)
     constants = dict(graph.constants)
     if precision == "float16":
-        nodes = [*_halved(constants, _weights(constants)), *graph.nodes]
+        nodes = [*_to_float16(constants, _weight_names(constants)), *graph.nodes]
     elif precision == "int8":
-        head = [name for name in _weights(constants) if name.startswith("network/head")]
-        nodes = [*_recurrent_int8(graph, constants), *_halved(constants, head), *graph.nodes]
+        head = [name for name in _weight_names(constants) if name.startswith("network/head")]
+        nodes = [*_recurrent_int8(graph, constants), *_to_float16(constants, head), *graph.nodes]
     else:
         nodes = graph.nodes
-    model = _model(
+    model = _assemble(
         nodes, constants, ("log_mel", spec.input_shape), {k: (v.name, v.shape) for k, v in outputs.items() if v}
     )
     if precision == "int8":
         assert calibration is not None
         model = _quantized(model, calibration)
-    if sound == "waveform":
+    if input_kind == "waveform":
         _prepend_front_end(model, spec)
     return model
 
 
 def _require_packages(precision: str) -> None:
-    for package in ("onnx", *(("onnxruntime",) if precision == "int8" else ())):
+    purposes = {"onnx": "Writing ONNX or OpenVINO files"}
+    if precision == "int8":
+        purposes["onnxruntime"] = "Writing ONNX or OpenVINO files as int8"
+    for package, purpose in purposes.items():
         if importlib.util.find_spec(package) is None:
-            raise MissingExtraError(
-                package, "onnx", f"Writing ONNX or OpenVINO files{' as int8' * (package != 'onnx')}"
-            )
+            raise MissingExtraError(package, "onnx", purpose)
 
 
-def _model(
+def _assemble(
     nodes: list[Any],
     constants: dict[str, np.ndarray],
     source: tuple[str, tuple[int, ...]],
     outputs: dict[str, tuple[str, tuple[int, ...]]],
 ) -> onnx.ModelProto:
-    """A model with an open batch dimension; outputs: name -> (tensor, its shape)."""
+    """Make a model with an open batch dimension; outputs: name -> (tensor, its shape)."""
     from onnx import TensorProto, helper, numpy_helper
 
     named = [helper.make_node("Identity", [tensor], [name], name=name) for name, (tensor, _) in outputs.items()]
@@ -112,11 +113,11 @@ def _model(
 
 
 def _prepend_front_end(model: onnx.ModelProto, spec: ModelSpec) -> None:
-    """Let a model take waveforms.
+    """Put the preprocessing in front of a model, so that it takes waveforms.
 
-    The STFT is a strided convolution. Its kernels and the mel matrix, which would be the bulk of a small model's file,
-    are made of a table of one period and of each band's slopes when the model is loaded: runtimes compute what depends
-    on constants alone just once.
+    The STFT is a strided convolution. Its kernels and the mel matrix would be most of a small model's file. They are
+    computed from a table of one period and the slopes of each band when the model is loaded: runtimes fold what depends
+    on constants alone.
     """
     from onnx import TensorProto, helper, numpy_helper
 
@@ -172,12 +173,12 @@ def _add_front_end(graph: Graph, spec: ModelSpec) -> None:
 
 
 def _padded(graph: Graph, spec: ModelSpec) -> str:
-    """The waveform `(batch, samples)` after pre-emphasis, padded if windows are centred one by one."""
+    """Add pre-emphasis, and padding if windows are centred one by one, to the waveform `(batch, samples)`."""
     mel, x, samples = spec.mel, "waveform", spec.window_samples
 
     def part(x: str, start: int, stop: int, name: str, step: int = 1) -> str:
         limits = (("start", start), ("stop", stop), ("axes", 1), ("step", step))
-        names = [graph.constant(np.array([value], "int64"), f"{name}_{what}") for what, value in limits]
+        names = [graph.constant(np.array([value], "int64"), f"{name}_{limit}") for limit, value in limits]
         return graph.add("Slice", [x, *names], name)
 
     if mel.preemphasis_coefficient:
@@ -189,33 +190,33 @@ def _padded(graph: Graph, spec: ModelSpec) -> str:
     if mel.pad_mode == "constant":
         pads = graph.constant(np.array([0, mel.padding, 0, mel.padding], "int64"), "pads")
         return graph.add("Pad", [x, pads], "padded")
-    # Written out: runtimes reflect slowly, or only images.
+    # Written out, because runtimes reflect slowly, or only images.
     left = part(x, mel.padding, 0, "reflected_start", -1)
     right = part(x, samples - 2, samples - 2 - mel.padding, "reflected_end", -1)
     return graph.add("Concat", [left, x, right], "padded", axis=1)
 
 
 def _kernels(graph: Graph, spec: ModelSpec, one: str) -> str:
-    """`(2 * bins, 1, n_fft)`: windowed cosines, then minus sines."""
+    """Add the kernels of the STFT `(2 * bins, 1, n_fft)`: windowed cosines, then negative sines."""
     mel, bins = spec.mel, 1 + spec.mel.n_fft // 2
     frequency = graph.add("Unsqueeze", [_range(graph, np.int64(bins), "bin_number"), one], "frequency")
     time = _range(graph, np.int64(mel.n_fft), "time")
     period = graph.constant(np.int64(mel.n_fft), "period")
     phase = graph.add("Mod", [graph.add("Mul", [frequency, time], "product"), period], "phase")
     angle = 2 * np.pi * np.arange(mel.n_fft) / mel.n_fft
-    taper = window_function(mel.window, mel.win_length or mel.n_fft, mel.n_fft, mel.periodic)
-    taper_name = graph.constant(taper.astype("float32"), "window")
+    window = window_function(mel.window, mel.win_length or mel.n_fft, mel.n_fft, mel.periodic)
+    window_name = graph.constant(window.astype("float32"), "window")
     parts = []
     for name, table in (("cosine", np.cos(angle)), ("sine", -np.sin(angle))):
         wave = graph.add("Gather", [graph.constant(table.astype("float32"), f"{name}_table"), phase], name)
-        parts.append(graph.add("Mul", [wave, taper_name], f"{name}_kernels"))
+        parts.append(graph.add("Mul", [wave, window_name], f"{name}_kernels"))
     return graph.add("Unsqueeze", [graph.add("Concat", parts, "waves", axis=0), one], "kernels")
 
 
 def _filters(graph: Graph, spec: ModelSpec) -> str:
-    """The mel matrix `(mels, bins)`: triangles, from the bin nearest to each peak so that float32 is precise enough."""
+    """Add the mel matrix `(mels, bins)`: triangles, from the bin nearest to each peak for float32 precision."""
     mel, width = spec.mel, spec.audio.sr / spec.mel.n_fft
-    if mel.mel_banks != "librosa":  # not straight over frequencies
+    if mel.mel_banks != "librosa":  # bands that are not triangles over frequency
         return graph.constant(filters_of(spec).T.astype("float32"), "filters")
     edges = mel_frequencies(mel.n_mels + 2, mel.fmin, spec.audio.sr / 2 if mel.fmax is None else mel.fmax, mel.htk)
     low, peak, high = edges[:-2], edges[1:-1], edges[2:]
@@ -236,20 +237,20 @@ def _filters(graph: Graph, spec: ModelSpec) -> str:
 
 
 def _range(graph: Graph, end: np.generic, name: str) -> str:
-    """Numbers from 0, in the type of `end`."""
+    """Add the numbers from 0 to `end`, in the type of `end`."""
     limits = (("start", end.dtype.type(0)), ("end", end), ("step", end.dtype.type(1)))
-    return graph.add("Range", [graph.constant(value, f"{name}_{what}") for what, value in limits], name)
+    return graph.add("Range", [graph.constant(value, f"{name}_{limit}") for limit, value in limits], name)
 
 
 # === Precision ===
 
 
-def _weights(constants: dict[str, np.ndarray]) -> list[str]:
+def _weight_names(constants: dict[str, np.ndarray]) -> list[str]:
     return [name for name, array in constants.items() if array.dtype == np.float32 and array.ndim > 1]
 
 
-def _halved(constants: dict[str, np.ndarray], names: list[str]) -> list[Any]:
-    """Make weights float16, in place; returns the nodes that make them float32 when the file is loaded."""
+def _to_float16(constants: dict[str, np.ndarray], names: list[str]) -> list[Any]:
+    """Convert weights to float16, in place; return the nodes that convert them to float32 when the file is loaded."""
     from onnx import TensorProto, helper
 
     nodes = []
@@ -261,14 +262,15 @@ def _halved(constants: dict[str, np.ndarray], names: list[str]) -> list[Any]:
 
 
 def _recurrent_int8(graph: Graph, constants: dict[str, np.ndarray]) -> list[Any]:
-    """Make weights of GRUs int8, in place, per row; returns the nodes that make them float32 when the file is loaded.
+    """Convert weights of GRUs to int8, in place, per row; return the nodes that convert them to float32 on loading.
 
-    By way of int32: OpenVINO keeps what it takes for a quantized tensor as it is, and a GRU wants constants.
+    They go through int32: OpenVINO would not fold what it recognises as a quantized tensor, but a GRU needs constants.
     """
     from onnx import TensorProto, helper
 
     nodes = []
-    for name in [name for node in graph.nodes if node.op_type == "GRU" for name in node.input[1:3]]:
+    names = [name for node in graph.nodes if node.op_type == "GRU" for name in node.input[1:3]]
+    for name in names:
         weights = constants.pop(name)[0]  # (3 units, inputs)
         scale = np.maximum(np.abs(weights).max(axis=1), 1e-12).astype("float32") / 127
         constants[f"{name}/int8"] = np.round(weights / scale[:, None]).astype("int8")[None]
@@ -293,13 +295,13 @@ def _quantized(model: onnx.ModelProto, calibration: np.ndarray) -> onnx.ModelPro
             window = next(self._windows, None)
             return None if window is None else {"log_mel": window[None]}
 
-    # The head is kept. So is a GRU that is written out in steps: errors would add up from one to the next, and OpenVINO
-    # 2026.4 has no quantized product of sequences.
+    # The head stays float32. So does a GRU that is unrolled: errors would add up from step to step, and OpenVINO 2026.4
+    # has no quantized product of sequences.
     kept = [node.name for node in model.graph.node if node.name.startswith("network/head") or "/step" in node.name]
     first = _first_convolutions(model)
-    # Says that shapes are known and nodes are merged; without it the tools advise to do that first.
+    # Marks the model as preprocessed (shapes inferred, nodes fused); otherwise the tools advise to do that first.
     onnx.helper.set_model_props(model, {"onnx.quant.pre_process": "onnxruntime.quant"})
-    with tempfile.TemporaryDirectory() as scratch, _quiet():
+    with tempfile.TemporaryDirectory() as scratch, _silenced():
         path = Path(scratch) / "model.onnx"
         quantize_static(
             model,
@@ -318,25 +320,25 @@ def _quantized(model: onnx.ModelProto, calibration: np.ndarray) -> onnx.ModelPro
 
 
 def _first_convolutions(model: onnx.ModelProto) -> list[str]:
-    """Names of the convolutions that hear the spectrogram itself.
+    """Return the names of the convolutions that take the spectrogram itself.
 
-    One alone stays float32: in musicnet_crnn it does 7 % of the arithmetic and would cause half of the error. (Besides,
-    OpenVINO 2026.4 computes wrong numbers with it where the batch is open and a GRU follows.) Where there are several,
-    as in musicnn, they are most of the network.
+    A single one stays float32: in musicnet_crnn it does 7 % of the arithmetic and would cause half of the error.
+    (Besides, OpenVINO 2026.4 computes wrong numbers with it where the batch is open and a GRU follows.) Several, as in
+    musicnn, are most of the network.
     """
-    sound, found = {"log_mel"}, []
+    spectrograms, found = {"log_mel"}, []
     for node in model.graph.node:
-        if not sound.isdisjoint(node.input):
+        if not spectrograms.isdisjoint(node.input):
             if node.op_type == "Conv":
                 found.append(node.name)
             else:
-                sound.update(node.output)
+                spectrograms.update(node.output)
     return found
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """The tools print and log what they do."""
+def _silenced() -> Iterator[None]:
+    """Suppress what the quantization tools print and log."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -350,7 +352,7 @@ def _quiet() -> Iterator[None]:
 
 
 def write(model: onnx.ModelProto, path: Path, metadata: dict[str, str]) -> None:
-    """Write a model with what is to be known of it in its own metadata.
+    """Write a model, with `metadata` in the file.
 
     Raises:
         OSError: the file cannot be written.

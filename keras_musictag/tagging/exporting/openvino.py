@@ -1,4 +1,4 @@
-"""OpenVINO: `model.xml` and `model.bin`, made from the ONNX graph.
+"""Export to OpenVINO: `model.xml` and `model.bin`, converted from the ONNX graph.
 
 Quantized layers stay quantized. float16 weights stay float16, and the arithmetic may then be 16-bit too.
 """
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def write(model: onnx.ModelProto, folder: Path, metadata: dict[str, str]) -> None:
-    """Write an ONNX model as OpenVINO IR, with what is to be known of it in its runtime information.
+    """Write an ONNX model as OpenVINO IR, with `metadata` as runtime information.
 
     Raises:
         OSError: the files cannot be written.

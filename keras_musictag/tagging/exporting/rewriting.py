@@ -1,4 +1,4 @@
-"""Changes to a graph of ONNX nodes that make it faster and leave its numbers as they are."""
+"""Changes to a graph of ONNX nodes that make it faster without changing its outputs."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ import numpy as np
 
 from .onnx_graph import Graph
 
-# Channels that processors compute together. ONNX Runtime leaves its fast layout where they do not come out even.
+# Channels that processors compute together. ONNX Runtime leaves its fast layout where their number is no multiple.
 CHANNELS = 16
 
 
 def pad_channels(graph: Graph, keep: Collection[str]) -> None:
-    """Give convolutions whose outputs enter nothing but another one a multiple of `CHANNELS` of them.
+    """Pad the output channels of convolutions that only feed another convolution to a multiple of `CHANNELS`.
 
-    What is added is zero and gets weights of zero.
+    The added channels are zero, and the next convolution has zero weights for them.
 
     Args:
-        graph: whose constants are changed.
-        keep: tensors that have to stay as they are.
+        graph: graph whose constants are changed.
+        keep: names of tensors that must not change.
     """
-    users, constants = _users(graph), graph.constants
+    consumers, constants = _consumers(graph), graph.constants
     for conv in _convolutions(graph):
         node = conv
         while node is not None:
-            node = _only(users, node, keep, "Relu", "MaxPool", "Conv")
+            node = _only_consumer(consumers, node, keep, "Relu", "MaxPool", "Conv")
             if node is not None and node.op_type == "Conv":
                 break
         if node is None or not _groups(conv) == _groups(node) == 1:
@@ -39,19 +39,19 @@ def pad_channels(graph: Graph, keep: Collection[str]) -> None:
 
 
 def pool_early(graph: Graph, keep: Collection[str]) -> None:
-    """Add biases and cut off what is negative behind max-poolings, where there is less of it, not before them.
+    """Move the bias and the ReLU of convolutions behind the max-pooling that follows, where there are fewer values.
 
-    Neither changes which of several values is the largest. In OpenVINO both are a pass over memory of their own where a
-    convolution has a single channel for input.
+    Neither changes which of several values is the largest. In OpenVINO each is a separate pass over memory if the
+    convolution has a single input channel.
 
     Args:
-        graph: whose nodes and constants are changed.
-        keep: tensors that have to stay as they are.
+        graph: graph whose nodes and constants are changed.
+        keep: names of tensors that must not change.
     """
-    users = _users(graph)
+    consumers = _consumers(graph)
     for conv in _convolutions(graph):
-        relu = _only(users, conv, keep, "Relu")
-        pool = None if relu is None else _only(users, relu, keep, "MaxPool")
+        relu = _only_consumer(consumers, conv, keep, "Relu")
+        pool = None if relu is None else _only_consumer(consumers, relu, keep, "MaxPool")
         if pool is None:
             continue
         output, bias = pool.output[0], conv.input.pop(2)
@@ -71,18 +71,18 @@ def _groups(conv: Any) -> int:
     return next((int(attribute.i) for attribute in conv.attribute if attribute.name == "group"), 1)
 
 
-def _users(graph: Graph) -> dict[str, list[Any]]:
-    """Tensor -> nodes that it enters."""
-    users = defaultdict(list)
+def _consumers(graph: Graph) -> dict[str, list[Any]]:
+    """Return the nodes that use each tensor, by its name."""
+    consumers = defaultdict(list)
     for node in graph.nodes:
         for name in node.input:
-            users[name].append(node)
-    return users
+            consumers[name].append(node)
+    return consumers
 
 
-def _only(users: dict[str, list[Any]], node: Any, keep: Collection[str], *kinds: str) -> Any:
-    """The one node that uses an output, if it is of such a kind and nobody else wants the output."""
-    found = users[node.output[0]]
+def _only_consumer(consumers: dict[str, list[Any]], node: Any, keep: Collection[str], *kinds: str) -> Any:
+    """Return the only node that uses an output, `None` if there are several, it is of another kind or in `keep`."""
+    found = consumers[node.output[0]]
     return found[0] if len(found) == 1 and found[0].op_type in kinds and node.output[0] not in keep else None
 
 

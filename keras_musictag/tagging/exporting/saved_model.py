@@ -1,4 +1,4 @@
-"""SavedModel: TensorFlow's own format, for TensorFlow Serving and as the way to LiteRT."""
+"""Export to SavedModel, TensorFlow's own format, for TensorFlow Serving and as an intermediate for LiteRT."""
 
 from __future__ import annotations
 
@@ -15,23 +15,25 @@ from ..exported import EMBEDDING, PROBABILITIES
 if TYPE_CHECKING:
     import keras
 
-_EXTRA = "assets.extra"  # where the format keeps files that TensorFlow does not read
+_EXTRA = "assets.extra"  # the format's folder for files that TensorFlow does not read
 
 
-def write(core: keras.Model, spec: ModelSpec, sound: str, folder: Path, metadata: dict[str, str]) -> None:
+def write(core: keras.Model, spec: ModelSpec, input_kind: str, folder: Path, metadata: dict[str, str]) -> None:
     """Write a network with one signature, `serving_default`.
 
     Args:
         core: log-mel `(batch, mels, frames)` to probabilities.
         spec: its spec.
-        sound: the input, `"waveform"` or `"log_mel"`.
-        folder: where to.
+        input_kind: `"waveform"` or `"log_mel"`.
+        folder: folder to write.
         metadata: name -> content of files in `assets.extra`.
 
     Raises:
         OSError: the folder cannot be written.
     """
-    front_end = LogMelSpectrogram.from_spec(spec.audio, spec.mel, name="front_end") if sound == "waveform" else None
+    front_end = (
+        LogMelSpectrogram.from_spec(spec.audio, spec.mel, name="front_end") if input_kind == "waveform" else None
+    )
     save(core, spec, front_end, folder)
     extra = folder / _EXTRA
     extra.mkdir()
@@ -40,7 +42,7 @@ def write(core: keras.Model, spec: ModelSpec, sound: str, folder: Path, metadata
 
 
 def save(core: keras.Model, spec: ModelSpec, front_end: Any, folder: Path) -> None:
-    """Write a network, behind a layer that makes log-mels of waveforms if there is one."""
+    """Write a network; with a front end, which turns waveforms into log-mels, it takes waveforms."""
     import keras
     import tensorflow as tf
 
@@ -50,8 +52,8 @@ def save(core: keras.Model, spec: ModelSpec, front_end: Any, folder: Path) -> No
     name, shape = ("log_mel", spec.input_shape) if front_end is None else ("waveform", (spec.window_samples,))
 
     @tf.function(input_signature=[tf.TensorSpec((None, *shape), tf.float32, name=name)], autograph=False)
-    def serve(sound: Any) -> Any:
-        return network(sound if front_end is None else front_end(sound), training=False)
+    def serve(inputs: Any) -> Any:
+        return network(inputs if front_end is None else front_end(inputs), training=False)
 
     module = tf.Module()
     module.weights = [variable.value for variable in network.variables]
@@ -60,7 +62,7 @@ def save(core: keras.Model, spec: ModelSpec, front_end: Any, folder: Path) -> No
 
 
 def open_folder(folder: Path) -> Callable[[np.ndarray], np.ndarray]:
-    """The probabilities of a written network, as a function."""
+    """Load a written network and return the function from inputs to probabilities."""
     import tensorflow as tf
 
     loaded = tf.saved_model.load(str(folder))
@@ -68,7 +70,7 @@ def open_folder(folder: Path) -> Callable[[np.ndarray], np.ndarray]:
     (name,) = signature.structured_input_signature[1]
 
     def predict(batch: np.ndarray) -> np.ndarray:
-        # The signature knows its variables only as long as the loaded object lives.
+        # Refer to the loaded object: the signature loses its variables when that is freed.
         assert loaded is not None
         return np.asarray(signature(**{name: tf.constant(np.ascontiguousarray(batch, "float32"))})[PROBABILITIES])
 
@@ -76,7 +78,7 @@ def open_folder(folder: Path) -> Callable[[np.ndarray], np.ndarray]:
 
 
 def version() -> str:
-    """Of what `open_folder` runs on."""
+    """Return name and version of the runtime of `open_folder`."""
     import tensorflow as tf
 
     return f"tensorflow {tf.__version__}"
