@@ -11,6 +11,7 @@ from hub_server import HubServer
 from interrupts import usual_ctrl_c
 from weight_files import CONTENT, NAME, answer_https
 
+import keras_musictag as kmt
 from keras_musictag.utils import transfers
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
@@ -64,6 +65,25 @@ def published_weights(monkeypatch):
 def sine():
     """Three seconds of 440 Hz at 16 kHz."""
     return (0.5 * np.sin(2 * np.pi * 440 * np.arange(48_000) / 16_000)).astype("float32")
+
+
+@pytest.fixture
+def noise():
+    """4.4 s of noise at 16 kHz."""
+    return np.random.default_rng(0).uniform(-0.5, 0.5, 70_000).astype("float32")
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    return kmt.load("tiny")
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """Exports of `tiny`: `exported(format, precision, input)`."""
+    from tiny_exports import TinyExports  # imports Keras, which pytest_configure does first
+
+    return TinyExports(tmp_path_factory.mktemp("exports"))
 
 
 @pytest.fixture

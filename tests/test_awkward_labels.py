@@ -8,11 +8,10 @@ import logging
 import numpy as np
 import pytest
 import soundfile
-from click.testing import CliRunner
+from command_line import run
 
 import keras_musictag as kmt
 from keras_musictag.apps.library import LibraryRow, SearchError, WriteOptions, output, search, tag_library
-from keras_musictag.cli import main
 from keras_musictag.datasets import DataError, Manifest, Row
 from keras_musictag.errors import UnknownTagError
 from keras_musictag.plots import save_figure
@@ -86,10 +85,6 @@ def library(sounds, tuned, tmp_path_factory):
     everything = WriteOptions(most=len(TAGS), min_prob=0)
     tag_library(folder / "music", folder / "tags.jsonl", tuned, workers=1, write_tags=everything, dry_run=False)
     return folder
-
-
-def run(*args):
-    return CliRunner().invoke(main, [str(arg) for arg in args], catch_exceptions=False)
 
 
 def strict_json(text):

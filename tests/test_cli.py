@@ -10,10 +10,9 @@ import sys
 import numpy as np
 import pytest
 import soundfile
-from click.testing import CliRunner
+from command_line import run
 
 import keras_musictag as kmt
-from keras_musictag.cli import main
 
 
 @pytest.fixture
@@ -24,10 +23,6 @@ def files(tmp_path):
     soundfile.write(tmp_path / "noise.flac", 0.2 * rng.standard_normal(t.size), 16_000)
     (tmp_path / "text.mp3").write_text("not music\n" * 100)
     return tmp_path
-
-
-def run(*args):
-    return CliRunner().invoke(main, [str(arg) for arg in args], catch_exceptions=False)
 
 
 # === tag ===

@@ -8,18 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
+from command_line import run
 from hub_server import Fault
 from weight_files import CONTENT, NAME, OTHER, files_in, rot, spec_of
 
 import keras_musictag as kmt
-from keras_musictag.cli import main
 from keras_musictag.models import registry
 from keras_musictag.models.fetching import fetch_weights
-
-
-def run(*args):
-    return CliRunner().invoke(main, [str(arg) for arg in args], catch_exceptions=False)
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import pytest
 import soundfile
-from click.testing import CliRunner
+from command_line import run
 from labelled_sounds import labelled_sounds
 
 import keras_musictag as kmt
@@ -21,10 +21,6 @@ from keras_musictag.tagging.exported import Format, InputKind, Precision
 from keras_musictag.tagging.runtimes import runtimes
 
 HEAVY = {"tensorflow", "keras", "jax", "torch", "openvino_telemetry"}  # the last reports to a server
-
-
-def run(*args):
-    return CliRunner().invoke(main, [str(arg) for arg in args], catch_exceptions=False)
 
 
 @pytest.fixture(scope="module")

@@ -5,12 +5,11 @@ import shutil
 import signal
 
 import pytest
-from click.testing import CliRunner
+from command_line import run
 from own_tags import own_tags
 from two_tags import two_tags
 
 import keras_musictag as kmt
-from keras_musictag.cli import main
 from keras_musictag.datasets.batches import WindowBatches
 from keras_musictag.training.finetuning import fitting as module
 
@@ -20,10 +19,6 @@ def folder(tmp_path, monkeypatch):
     own_tags(tmp_path / "sounds", per_tag=6)
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-def run(*args):
-    return CliRunner().invoke(main, [str(arg) for arg in args], catch_exceptions=False)
 
 
 def test_from_a_folder_to_a_tagger(folder):

@@ -12,7 +12,7 @@ import sys
 import numpy as np
 import pytest
 import soundfile
-from click.testing import CliRunner
+from command_line import run
 from labelled_sounds import labelled_sounds
 from library_files import sounds
 from own_tags import own_tags
@@ -36,10 +36,6 @@ NUMBERS = Table(
     "<<>",
     keys=2,
 )
-
-
-def run(*args):
-    return CliRunner().invoke(main, [str(arg) for arg in args], catch_exceptions=False)
 
 
 def shown(table, width):

@@ -9,11 +9,10 @@ import sys
 import time
 
 import pytest
-from click.testing import CliRunner
+from command_line import run
 from two_tags import two_tags
 
 import keras_musictag as kmt
-from keras_musictag.cli import main
 
 QUICK = ("--steps", 10, "--batch-size", 8, "--learning-rate", 0.01, "--set", "data.allow_untagged=true")
 
@@ -23,10 +22,6 @@ def folder(tmp_path, monkeypatch):
     two_tags(tmp_path / "clips", 20).to_csv(tmp_path / "clips.csv")
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-def run(*args):
-    return CliRunner().invoke(main, [str(arg) for arg in args], catch_exceptions=False)
 
 
 def test_train(folder):

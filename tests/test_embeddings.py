@@ -30,11 +30,6 @@ RATE = 16_000
 CLOSE = {"rtol": 0, "atol": 1e-5}
 
 
-@pytest.fixture(scope="module")
-def tiny():
-    return kmt.load("tiny")
-
-
 @pytest.fixture
 def rows(tmp_path):
     """Six sounds of 2.5 s, and two parts of the first."""

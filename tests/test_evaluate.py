@@ -29,11 +29,6 @@ def sounds(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def tiny():
-    return kmt.load("tiny")
-
-
-@pytest.fixture(scope="module")
 def other(tiny):
     """A tagger of another name that is wrong more often."""
     tagger = kmt.load("tiny")

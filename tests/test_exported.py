@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 from labelled_sounds import labelled_sounds
-from tiny_exports import TENSORFLOW, TinyExports, hide
+from tiny_exports import TENSORFLOW, hide
 
 import keras_musictag as kmt
 from keras_musictag.apps.benchmarking.benchmark_results import BenchmarkError
@@ -22,22 +22,6 @@ from keras_musictag.tagging import fastest_runtime
 from keras_musictag.tagging.exported import ExportError, NoKerasModelError
 from keras_musictag.tagging.runtimes import FILE_RUNTIMES, OnnxRuntime, RuntimeEntry, readers, runtimes
 from keras_musictag.utils.cores import processor
-
-
-@pytest.fixture(scope="module")
-def tiny():
-    return kmt.load("tiny")
-
-
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory):
-    return TinyExports(tmp_path_factory.mktemp("exports"))
-
-
-@pytest.fixture
-def noise():
-    return np.random.default_rng(0).uniform(-0.5, 0.5, 70_000).astype("float32")
-
 
 # === What is loaded ===
 

@@ -7,7 +7,7 @@ import zipfile
 import numpy as np
 import pytest
 from labelled_sounds import labelled_sounds
-from tiny_exports import FORMATS, TENSORFLOW, TinyExports, hide
+from tiny_exports import FORMATS, TENSORFLOW, hide
 
 import keras_musictag as kmt
 from keras_musictag.datasets import Manifest
@@ -22,21 +22,6 @@ LOADABLE = [
     ("openvino", "openvino"),
     *([("litert", "litert")] if TENSORFLOW else []),
 ]
-
-
-@pytest.fixture(scope="module")
-def tiny():
-    return kmt.load("tiny")
-
-
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory):
-    return TinyExports(tmp_path_factory.mktemp("exports"))
-
-
-@pytest.fixture
-def noise():
-    return np.random.default_rng(0).uniform(-0.5, 0.5, 70_000).astype("float32")
 
 
 # === What is written ===

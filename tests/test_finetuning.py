@@ -49,11 +49,6 @@ def split(manifest, *splits):
 
 
 @pytest.fixture(scope="module")
-def tiny():
-    return kmt.load("tiny")
-
-
-@pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """Where the sounds, the caches and the runs of this module are."""
     return tmp_path_factory.mktemp("finetuning")

@@ -18,11 +18,6 @@ from keras_musictag.apps.library import LibraryError, journal, pool, tag_library
 from keras_musictag.errors import MissingExtraError
 
 
-@pytest.fixture(scope="module")
-def tiny():
-    return kmt.load("tiny")
-
-
 @pytest.fixture
 def music(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -23,11 +23,6 @@ mutagen = pytest.importorskip("mutagen")
 ONE, TWO = (WriteOptions(most=most, min_prob=0.0) for most in (1, 2))
 
 
-@pytest.fixture(scope="module")
-def tiny():
-    return kmt.load("tiny")
-
-
 @pytest.fixture
 def music(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

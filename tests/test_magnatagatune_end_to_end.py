@@ -11,12 +11,11 @@ import zipfile
 import numpy as np
 import pytest
 import soundfile
-from click.testing import CliRunner
+from command_line import run
 from range_server import RangeServer
 from test_magnatagatune import BROKEN, FULL, TOP50, miniature, small_counts  # noqa: F401 (a fixture for all tests)
 
 import keras_musictag as kmt
-from keras_musictag.cli import main
 from keras_musictag.datasets import download_magnatagatune
 
 
@@ -47,10 +46,6 @@ def server():
         for number, (start, end) in enumerate(itertools.pairwise(cuts), 1):
             server.files[f"mp3.zip.00{number}"] = data[start:end]
         yield server
-
-
-def run(*args):
-    return CliRunner().invoke(main, [str(arg) for arg in args], catch_exceptions=False)
 
 
 def test_from_the_server_to_tags(server, tmp_path, monkeypatch):

@@ -28,11 +28,6 @@ MINE = {"dataset": "mine", "folds": 3, "n_bootstrap": 50, "progress": False}
 
 
 @pytest.fixture(scope="module")
-def tiny():
-    return kmt.load("tiny")
-
-
-@pytest.fixture(scope="module")
 def one_each(tmp_path_factory):
     """24 sounds of three classes, three by each of eight artists."""
     folder = tmp_path_factory.mktemp("one_each")

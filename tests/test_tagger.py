@@ -28,11 +28,6 @@ from keras_musictag.errors import (
 pytestmark = [pytest.mark.contract, pytest.mark.smoke]
 
 
-@pytest.fixture(scope="module")
-def tiny():
-    return kmt.load("tiny")
-
-
 @pytest.fixture
 def song():
     """Seven seconds that change: a tone, noise, silence, a tone."""

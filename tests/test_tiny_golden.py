@@ -57,11 +57,6 @@ def golden():
     return json.loads(GOLDEN.read_text())
 
 
-@pytest.fixture(scope="module")
-def tiny():
-    return kmt.load("tiny")
-
-
 def test_golden_numbers_are_of_these_weights(golden, tiny):
     assert golden["weights_sha256"] == tiny.spec.weights.sha256, f"Run python tests/{Path(__file__).name}."
     assert list(golden["sounds"]) == list(tiny.tags) == list(sounds())
