@@ -45,13 +45,13 @@ def main() -> None:
             return built
 
         found = precision.compare(graph("float32"), graph("mixed_bfloat16"), batches)
-        print(f"{name}, batch {given.batch}: {found.told}")
+        print(f"{name}, batch {given.batch}: {found.summary}")
         per = {each: getattr(found, f"{each}_ms") / given.batch for each in ("float32", "bfloat16")}
         print(f"  ms per window: float32 {per['float32']:.1f}, mixed_bfloat16 {per['bfloat16']:.1f}")
         precision.GAIN, gain = 0.0, precision.GAIN
         found = precision.compare(graph("float32"), graph("mixed_bfloat16"), batches)
         precision.GAIN = gain
-        print(f"  60 steps, whatever the speed: {found.told}")
+        print(f"  60 steps, whatever the speed: {found.summary}")
 
 
 if __name__ == "__main__":

@@ -113,7 +113,7 @@ def test_a_killed_command_goes_on(folder, caplog):
     caplog.set_level("INFO", "keras_musictag")
     result = run(*command)
     assert result.exit_code == 0, result.stderr
-    assert "Going on at step " in caplog.text
+    assert "Resuming at step " in caplog.text
     rows = list(csv.DictReader((folder / "mine" / "run" / "log.csv").read_text().splitlines()))
     assert [int(float(row["step"])) for row in rows] == list(range(5, 301, 5))
     assert kmt.load(folder / "mine").spec.metrics

@@ -62,5 +62,5 @@ def test_two_devices_come_to_the_same_as_one(folder):
 
 @pytest.mark.skipif(keras.backend.backend() == "jax", reason="JAX can")
 def test_only_jax_shares_batches():
-    with pytest.raises(TrainingError, match=r"Only JAX shares batches among devices; this is (tensorflow|torch)"):
+    with pytest.raises(TrainingError, match=r"Only JAX shares batches among devices; got (tensorflow|torch)"):
         data_parallel(8)

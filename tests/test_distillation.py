@@ -49,7 +49,7 @@ def test_targets_are_those_of_the_seconds_heard(tracks, teacher, tmp_path):
     np.testing.assert_allclose(
         targets(changing, 0, round(1.6 / frame)), inside.probabilities[:2].mean(axis=0), atol=1e-6
     )
-    whole = targets.of_rows()
+    whole = targets.row_targets()
     np.testing.assert_allclose(whole[changing], inside.probabilities.mean(axis=0), atol=1e-6)
     assert targets(changing, 10**6, 10).shape == (5,)  # beyond the end: the nearest window
 
@@ -58,7 +58,7 @@ def test_the_teacher_hears_a_file_once(tracks, teacher, tmp_path, monkeypatch):
     TeacherTargets(teacher, tracks, tmp_path / "teacher", frame_seconds=0.016).fill()
     again = TeacherTargets(teacher, tracks, tmp_path / "teacher", frame_seconds=0.016)
     monkeypatch.setattr(kmt.Tagger, "taggram", None)
-    assert again.fill() == [] and again.of_rows().shape == (12, 5)
+    assert again.fill() == [] and again.row_targets().shape == (12, 5)
 
 
 def test_bad_files_are_reported(tracks, teacher, tmp_path):
@@ -105,7 +105,7 @@ def test_parts_that_overlap_are_refused(tracks, teacher, tmp_path):
     options = {"cache": FeatureCache(tmp_path / "mels", student.spec), "training": TrainingSpec(steps=1)}
     with pytest.raises(TrainingError, match="train and validation share 3 files"):
         distil(student, teacher, tracks, tracks[:3], tmp_path / "run", **options)
-    with pytest.raises(TrainingError, match="A correlation over 2 validation tracks means nothing; give at least 3"):
+    with pytest.raises(TrainingError, match="validation has 2 tracks; a correlation needs at least 3"):
         distil(student, teacher, tracks[:9], tracks[9:11], tmp_path / "run", **options)
 
 
@@ -122,5 +122,5 @@ def test_other_tags_are_refused(tracks, teacher, tmp_path):
             student, teacher, tracks, tracks, tmp_path / "run",
             cache=FeatureCache(tmp_path / "mels", student.spec), training=TrainingSpec(steps=1),
         )  # fmt: skip
-    with pytest.raises(TrainingError, match="has no weights of its own to teach"):
+    with pytest.raises(TrainingError, match="cannot be a teacher: its weights are not from a file"):
         TeacherTargets(student, tracks, tmp_path, frame_seconds=0.02)

@@ -297,7 +297,9 @@ def test_a_folder_with_something_else(chosen, tiny, three, tune, folder, tmp_pat
     with pytest.raises(FineTuneError, match=r"holds a run with another kind of labels"):
         tune(tiny, three, folder=folder / "chosen", single_label=False)
     tiny.save(tmp_path / "tagger")
-    with pytest.raises(CacheError, match=r"tagger holds spec\.json, .*no run here has made .*Choose another folder"):
+    with pytest.raises(
+        CacheError, match=r"tagger holds spec\.json, .*not made by a run in this folder .*Choose another folder"
+    ):
         tune(tiny, three, folder=tmp_path / "tagger")
     (tmp_path / "file").touch()
     with pytest.raises(CacheError, match=r"cannot be made: .*Choose another folder"):

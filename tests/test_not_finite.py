@@ -1,4 +1,4 @@
-"""A loss or weight becomes NaN or infinite: training goes back and on in float32, and says so. Twice is an error."""
+"""A loss or weight becomes NaN or infinite: training goes back and continues in float32; twice is an error."""
 
 import dataclasses
 import json
@@ -71,7 +71,7 @@ def test_it_goes_back_and_ends_as_if_nothing_had_happened(tmp_path, whole, at, b
     model = network()
     state = run(model, Spoiled(at), spec(), tmp_path, validate=score, progress=False)
     assert (state.step, state.failures, state.precision) == (40, 1, "float32")
-    note = f"(float32); went back from step {at} to step {back} and on in float32."
+    note = f"(float32); went back from step {at} to step {back} and continued in float32."
     assert len(state.notes) == 1 and state.notes[0].endswith(note) and state.notes[0] in caplog.text
     assert state.notes[0].startswith(f"The loss is nan at step {at}, whose inputs or targets are not finite")
     np.testing.assert_allclose(weights(model), whole, atol=1e-4)  # as in `test_training`: bit for bit, measured
@@ -101,8 +101,8 @@ def test_a_weight_is_found_where_the_loss_is_fine(tmp_path, whole, monkeypatch):
     monkeypatch.setattr(keras.Model, "train_on_batch", poisoned)
     model = network()
     state = run(model, Bands(), spec(), tmp_path, validate=score, progress=False)
-    assert state.notes == ["A weight is NaN or infinite after step 9 (float32); went back from step 9 to step 0 and on "
-                           "in float32."]  # fmt: skip
+    assert state.notes == ["A weight is NaN or infinite after step 9 (float32); went back from step 9 to step 0 and "
+                           "continued in float32."]  # fmt: skip
     np.testing.assert_allclose(weights(model), whole, atol=1e-4)
 
 
@@ -231,7 +231,7 @@ FEW = TrainingSpec(steps=6, validate_every=3, checkpoint_every=3, warmup_steps=1
 
 def check(tagger, state):
     assert state.precision == "float32" and state.step == 6 and state.failures == 1
-    assert state.notes[0].endswith("(mixed_bfloat16); went back from step 4 to step 3 and on in float32.")
+    assert state.notes[0].endswith("(mixed_bfloat16); went back from step 4 to step 3 and continued in float32.")
     assert np.isfinite(np.concatenate([w.ravel() for w in tagger.core.get_weights()])).all()
 
 

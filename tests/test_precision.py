@@ -56,7 +56,7 @@ def test_what_is_chosen(clock, cost, loss, chosen, reason):
     assert choice.precision == chosen and choice.reason.startswith(reason)
     assert choice.float32_ms == 100 and choice.bfloat16_ms == 1000 * cost
     assert rough.steps == (4 if "faster" in reason and chosen == "float32" else precision.STEPS)
-    assert choice.told.startswith(f"precision auto: {chosen}, since bfloat16 {reason}")
+    assert choice.summary.startswith(f"precision auto: {chosen}, since bfloat16 {reason}")
 
 
 def test_the_answer_is_kept_per_conditions(clock, tmp_path, monkeypatch):

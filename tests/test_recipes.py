@@ -311,7 +311,9 @@ def test_a_recipe_makes_a_tagger_that_says_where_it_is_from(folder):
     ):
         run(Recipe.load(moved / "recipe.toml"), None, moved)
     shutil.rmtree(moved / "out" / "run")
-    with pytest.raises(CacheError, match=r"out holds spec\.json, .*no run here has made .*Choose another folder"):
+    with pytest.raises(
+        CacheError, match=r"out holds spec\.json, .*not made by a run in this folder .*Choose another folder"
+    ):
         run(Recipe.load(moved / "recipe.toml"), None, moved)
 
 
@@ -335,7 +337,7 @@ def test_it_stops_and_goes_on(folder, monkeypatch, caplog, ctrl_c):
     assert kmt.load(folder / "out").spec.metrics == ()
     caplog.set_level(logging.INFO, "keras_musictag")
     resumed = carry_out(plan, folder / "out", cache=folder / "mels", progress=False)
-    assert "Going on at step 15 of 30" in caplog.text and resumed.finished
+    assert "Resuming at step 15 of 30" in caplog.text and resumed.finished
     for one, other in zip(resumed.tagger.core.get_weights(), whole.tagger.core.get_weights(), strict=True):
         np.testing.assert_allclose(one, other, atol=1e-4)
     assert resumed.evaluation.to_dict()["per_tag"] == whole.evaluation.to_dict()["per_tag"]

@@ -87,7 +87,7 @@ def test_all_ways_to_train_return_the_same_kind_of_result():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda a, b: (a[:0], b), r"train has no clips\. Give it some"),
+        (lambda a, b: (a[:0], b), r"train has no clips\. Add some"),
         (lambda a, b: (a, b[:0]), r"validation has no clips"),
         (lambda a, b: (a[:7], b), r"train has 7 clips, fewer than a batch of 8\. Add clips, or lower batch_size"),
         (
@@ -96,14 +96,14 @@ def test_all_ways_to_train_return_the_same_kind_of_result():
         ),
         (lambda a, b: (a, b.with_tags(["tonal"])), r"validation must have .* got 1 and 2, .* manifest.with_tags"),
         (lambda a, b: (a, b[3:4]), r"No tag can be scored on validation: each of the 2 is on all of its 1 clips or on"),
-        (lambda a, b: (a, b.concat(a[:1])), r"train and validation share 1 files, e\.g\. .*0\.wav\. Scores would mean"),
+        (lambda a, b: (a, b.concat(a[:1])), r"train and validation share 1 files, e\.g\. .*0\.wav, so scores"),
         (
             lambda a, b: (a, b.concat(Manifest((dataclasses.replace(b[0], group="artist 1"),), TAGS))),
             r"share 1 groups \(artists\), e\.g\. 'artist 1', .* or pass shared_groups=True",
         ),
         (
             lambda a, b: (a, b.concat(Manifest((Row(path=b[0].path, targets=(0.5, 1)),), TAGS))),
-            r"Scores need certain tags, 0 or 1, in validation; 1 of its 7 clips have other targets, the first one .*10",
+            r"Targets in validation must be 0 or 1; 1 of its 7 clips have other targets, the first one .*10",
         ),
         (
             lambda a, b: (a.concat(Manifest((Row(path="/nothing.wav"),), TAGS)), b),

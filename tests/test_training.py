@@ -223,7 +223,7 @@ def test_what_training_changes_stays_in_training(tmp_path):
     before = [layer.get_config() for layer in model.layers]
     fit(model, Bands(), spec(steps=2), tmp_path, validate=score, dropout=0.5, bn_momentum=0.5, progress=False)
     assert [layer.get_config() for layer in model.layers] == before
-    with pytest.raises(TrainingError, match=r"dropout=20 turns a rate of 0\.1 into 2; rates are below 1"):
+    with pytest.raises(TrainingError, match=r"dropout=20 turns a rate of 0\.1 into 2; it must be below 1"):
         fit(model, Bands(), spec(), tmp_path / "other", validate=score, dropout=20, progress=False)
 
 
@@ -279,7 +279,7 @@ def test_a_run_that_was_over_is_not_trained_further(tmp_path):
 def test_other_data_or_a_damaged_checkpoint_are_not_gone_on_with(tmp_path):
     options = {"validate": score, "progress": False}
     run(network(), Bands(), spec(steps=10), tmp_path, about={"data": "a"}, **options)
-    with pytest.raises(TrainingError, match="holds a run with other settings or data"):
+    with pytest.raises(TrainingError, match="holds a run with other settings, data or network"):
         run(network(), Bands(), spec(steps=10), tmp_path, about={"data": "b"}, **options)
     for augment in (lambda x: x, lambda x: -x):  # functions are told apart by name, not by where they are in memory
         run(network(), Bands(), spec(steps=10), tmp_path / "f", about={"augment": augment}, **options)

@@ -1,1 +1,1 @@
-"""Training: the loop, what it learns from (labels or a teacher), and fine-tuning."""
+"""Training: the loop, training from labels or from a teacher, and fine-tuning."""

@@ -1,9 +1,9 @@
-"""Distillation: a student learns to give the probabilities that a teacher gives, no labels needed.
+"""Distillation: a student learns the probabilities of a teacher, without labels.
 
-The teacher tags every track once, window by window (its own, shorter windows), and the result is kept on disk. The
-target of a student's window is the mean over the teacher's windows that lie inside it, so both have heard the same
-seconds. After Hinton, Vinyals & Dean, "Distilling the knowledge in a neural network", 2015
-(https://arxiv.org/abs/1503.02531), at temperature 1.
+The teacher tags every track once, by its own, shorter windows, and the result is kept on disk. The target of a
+student's window is the mean over the teacher's windows inside it, so that both describe the same audio. After Hinton,
+Vinyals & Dean, "Distilling the knowledge in a neural network", 2015 (https://arxiv.org/abs/1503.02531), at
+temperature 1.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ class TeacherTargets:
     """A teacher's probabilities for any part of a manifest's tracks.
 
     Args:
-        teacher: tags in the same order as the student.
-        manifest: rows; targets are asked for by row number.
-        folder: where the teacher's probabilities are kept, by content of the file, teacher and hop.
-        frame_seconds: length of one of the student's frames.
-        hop_seconds: from one of the teacher's windows to the next.
+        teacher: tagger with the student's tags, in the same order.
+        manifest: tracks; targets are indexed by row number.
+        folder: folder in which the teacher's probabilities are kept, by content of the file, teacher and hop.
+        frame_seconds: length of a spectrogram frame of the student.
+        hop_seconds: time from one window of the teacher to the next.
     """
 
     def __init__(
@@ -51,19 +51,21 @@ class TeacherTargets:
         frame_seconds: float,
         hop_seconds: float = 1.0,
     ) -> None:
-        """Nothing is computed yet; see `fill`."""
+        """Prepare the targets; `fill` computes them."""
         if not teacher.weights_sha256:
-            raise TrainingError(f"{teacher!r} has no weights of its own to teach.")
+            raise TrainingError(
+                f"{teacher!r} cannot be a teacher: its weights are not from a file. Load a pretrained or saved one."
+            )
         self.teacher, self.manifest = teacher, manifest
         self.frame_seconds, self.hop_seconds = frame_seconds, hop_seconds
         self.folder = Path(folder) / f"{teacher.weights_sha256[:16]}-{hop_seconds:g}"
         self._known: dict[Path, tuple[np.ndarray, np.ndarray]] = {}
 
     def fill(self, progress: bool = False) -> list[tuple[Path, AudioError]]:
-        """Let the teacher hear every file that it has not heard yet.
+        """Compute the teacher's probabilities of every file that has none yet.
 
         Returns:
-            (path, error) for every file that it could not tag.
+            (path, error) for every file that the teacher cannot tag.
         """
         from tqdm.auto import tqdm
 
@@ -72,17 +74,17 @@ class TeacherTargets:
         for path in tqdm(paths, unit="file", desc=self.teacher.spec.name, disable=not progress, delay=2):
             try:
                 self._windows(Path(path))
-            except AudioError as error:  # a full disk is no fault of the file
+            except AudioError as error:  # other errors, such as a full disk, do not concern the file
                 bad.append((Path(path), error))
         return bad
 
     def __call__(self, row: int, start_frame: int, frames: int) -> np.ndarray:
-        """Mean probabilities `(tags,)` of the teacher's windows inside the student's and the row; else the nearest."""
+        """Return the mean probabilities `(tags,)` of the teacher's windows inside the student's, or of the nearest."""
         entry, frame, teacher = self.manifest[row], self.frame_seconds, self.teacher.spec.window_seconds
         starts, probabilities = self._windows(Path(entry.path))
         stop = starts[-1] + teacher if entry.duration is None else entry.start + entry.duration
         first = start_frame * frame
-        if first >= stop + self.hop_seconds:  # the student hears what is too short again and again
+        if first >= stop + self.hop_seconds:  # audio shorter than the student's window is repeated
             first = entry.start + (first - entry.start) % (stop - entry.start)
         last = min(first + frames * frame, stop) - teacher
         slack = self.hop_seconds / 100
@@ -91,8 +93,8 @@ class TeacherTargets:
             inside = np.arange(len(starts)) == np.argmin(np.abs(starts - (first + last) / 2))
         return probabilities[inside].mean(axis=0, dtype="float32")
 
-    def of_rows(self) -> np.ndarray:
-        """Mean probabilities of every row's part of its track, `(rows, tags)`."""
+    def row_targets(self) -> np.ndarray:
+        """Return the mean probabilities of every row, `(rows, tags)`."""
         out = []
         for number, row in enumerate(self.manifest):
             seconds = row.duration if row.duration is not None else 1e9
@@ -101,11 +103,11 @@ class TeacherTargets:
         return np.stack(out)
 
     def _windows(self, path: Path) -> tuple[np.ndarray, np.ndarray]:
-        """Beginnings `(t,)` in seconds and probabilities `(t, tags)` of the teacher's windows of a track."""
+        """Return starts `(t,)` in seconds and probabilities `(t, tags)` of the teacher's windows of a track."""
         if path not in self._known:
             from ..utils.files import sha256_of
 
-            # What is no file has no digest; the teacher says what is wrong with it.
+            # A missing file has no digest; the teacher raises the error.
             file = self.folder / f"{sha256_of(path)}.npy" if path.is_file() else None
             if file is not None and file.is_file():
                 rows = np.load(file, allow_pickle=False)
@@ -144,29 +146,28 @@ def distil(
     workers: int = 1,
     progress: bool = True,
 ) -> TrainingResult[TaggerT, RunState]:
-    """Train `student` to agree with `teacher`; goes on where a killed run stopped.
+    """Train `student` to agree with `teacher`; resumes a stopped run in `folder`.
 
     Args:
         student: usually `load(name, weights=None)`; trained in place.
-        teacher: with the same tags in the same order.
+        teacher: tagger with the same tags in the same order.
         train, validation: tracks; labels are ignored. They share no file and, unless `shared_groups`, no artist.
-        folder: of the run.
+        folder: folder of the run.
         cache: log-mels of the student's front end.
         training: settings of the loop. `monitor="score"` is the mean per-tag correlation with the teacher.
         batch_size: windows per step.
         augment: applied to each batch.
-        mixup: probability of a window being mixed with another, log-mels and targets alike (`augment.mixup`, mode
-            `"log"`).
+        mixup: probability of mixing a window with another, both log-mels and targets (`augment.mixup`, mode `"log"`).
         dropout: factor on the network's dropout rates.
         bn_momentum: momentum of moving statistics; 0.95 settles within a few hundred steps.
-        hop_seconds: of the teacher's windows.
-        segment_weight: share in the loss of tagging each stretch of the window by itself, see `training_graph`; 0 for
+        hop_seconds: time from one window of the teacher to the next.
+        segment_weight: weight in the loss of tagging each segment of the window by itself, see `training_graph`; 0 for
             the window alone.
-        balance: how far rare tags count as much as frequent ones, 0 to 1; see `losses.balance_weights`.
-        teacher_folder: where the teacher's probabilities are kept, for other runs too; by default beside `folder`.
+        balance: weight of rare tags, from 0 for equal weights to 1, see `losses.balance_weights`.
+        teacher_folder: folder of the teacher's probabilities, which runs can share; by default beside `folder`.
         shared_groups: let `train` and `validation` share groups (artists).
-        workers: threads that read batches.
-        progress: show bars.
+        workers: number of threads that read batches.
+        progress: show progress bars.
 
     Returns:
         `TrainingResult`: the trained tagger, with the best averaged weights, and as report the `RunState` at the end.
@@ -186,30 +187,31 @@ def distil(
         )
     check_disjoint({"train": train, "validation": validation}, shared_groups)
     if len(validation) < 3:
-        raise TrainingError(f"A correlation over {len(validation)} validation tracks means nothing; give at least 3.")
+        raise TrainingError(f"validation has {len(validation)} tracks; a correlation needs at least 3. Add some.")
     spec = student.spec
     frame_seconds = spec.mel.hop_length / spec.audio.sr
-    known_folder, targets = teacher_folder or Path(folder).parent / "teacher", {}
+    teacher_folder, targets = teacher_folder or Path(folder).parent / "teacher", {}
     for part, manifest in (("train", train), ("validation", validation)):
         targets[part] = TeacherTargets(
-            teacher, manifest, known_folder, frame_seconds=frame_seconds, hop_seconds=hop_seconds
+            teacher, manifest, teacher_folder, frame_seconds=frame_seconds, hop_seconds=hop_seconds
         )
         bad = targets[part].fill(progress) + cache.fill([row.path for row in manifest], progress=progress)
         if bad:
             raise TrainingError(f"{len(bad)} files of {part} cannot be used, the first one: {bad[0][1]}")
-    segments = segment_frames(student.core) if segment_weight else (0, 0)
+    segments, frames_each = segment_frames(student.core) if segment_weight else (0, 0)
     batches = WindowBatches(
         train, spec, cache, batch_size=batch_size, steps=training.steps, seed=training.seed,
-        targets=_with_segments(targets["train"], *segments), augment=augment, mixup=mixup, mixup_mode="log",
+        targets=_with_segments(targets["train"], segments, frames_each), augment=augment, mixup=mixup, mixup_mode="log",
         workers=workers,
     )  # fmt: skip
-    known = targets["train"].of_rows()
-    set_prior(student.core, known.mean(axis=0))
-    shares = np.repeat([1.0, *[segment_weight / max(segments[0], 1)] * segments[0]], len(student.tags))
-    shares *= len(shares) / len(student.tags)  # the window's own share in the mean is 1, whatever the segments'
-    loss = BalancedCrossentropy(shares * np.tile(balance_weights(known, balance), 1 + segments[0]))
+    train_targets = targets["train"].row_targets()
+    set_prior(student.core, train_targets.mean(axis=0))
+    shares = np.ones((1 + segments, len(student.tags)))  # of the window, then of each segment
+    shares[1:] = segment_weight / max(segments, 1)
+    shares *= 1 + segments  # the loss is a mean over all outputs: this keeps the weight of the window at 1
+    loss = BalancedCrossentropy((shares * balance_weights(train_targets, balance)).ravel())
     windows = EvaluationWindows(validation, spec, cache, batch_size=batch_size)
-    expected = targets["validation"].of_rows()
+    expected = targets["validation"].row_targets()
 
     def validate(model: keras.Model) -> dict[str, float]:
         return _agreement(model, windows, expected, student.tags)
@@ -223,13 +225,13 @@ def distil(
             "balance": balance,
         },
     )  # fmt: skip
-    taught = f"Distilled from {teacher.spec.name} on {len(train)} tracks without labels."
-    trained = student.like(spec.retrained(trained_on=taught), student.core)
+    trained_on = f"Distilled from {teacher.spec.name} on {len(train)} tracks without labels."
+    trained = student.like(spec.retrained(trained_on=trained_on), student.core)
     return TrainingResult(tagger=trained, report=state, finished=training.is_over(state), folder=Path(folder))
 
 
 def _with_segments(targets: TeacherTargets, count: int, frames: int) -> TargetsOf:
-    """Targets of a window, and of each of its segments behind them."""
+    """Return a function that concatenates the targets of a window and those of each of its segments."""
 
     def of_window(row: int, start: int, length: int) -> np.ndarray:
         parts = [targets(row, start, length)]

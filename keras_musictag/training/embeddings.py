@@ -1,8 +1,8 @@
-"""Embeddings of labelled sounds, kept on disk: what probing and the first stage of fine-tuning learn from.
+"""Cache of embeddings on disk, for probing and the first stage of fine-tuning.
 
-Conventions: an embedding is what enters a tagger's classifier, averaged over the windows of a row: float32
-`(features,)`, as `Tagger.embed` gives it. A row is known by the sha256 of its file's content, its start and its
-duration, so renamed and copied files cost nothing.
+Conventions: an embedding is the input of a tagger's classifier, averaged over the windows of a row: float32
+`(features,)`, as `Tagger.embed` returns it. The key of a row is the sha256 of its file's content, its start and its
+duration, so that renamed and copied files are not computed again.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ if TYPE_CHECKING:
     from ..datasets import Row
     from ..tagging.network_tagger import NetworkTagger
 
-_LAYOUT = 1  # part of the key: raise it when what is kept, or how, changes
-_BLOCK = 64  # rows whose vectors are written together: what is lost when the process is killed
-_BATCH = 8  # windows per call, as in `tagger_evaluation`
+_LAYOUT = 1  # version of the content of the cache, part of the key
+_BLOCK = 64  # rows whose vectors are written together and lost if the process is killed
+_BATCH = 8  # windows per call, as in `evaluation.measuring`
 
-# Numbers of rows -> vector, or what is wrong with the sound.
+# Number of a row -> vector, or why it cannot be computed.
 Vectors = dict[int, np.ndarray | AudioError]
 
 
@@ -48,25 +48,25 @@ Vectors = dict[int, np.ndarray | AudioError]
 
 
 class EmbeddingCache:
-    """Embeddings of one tagger on disk: each is computed once, from log-mels that are cached too.
+    """Embeddings of one tagger on disk, each computed once, from log-mels that are cached too.
 
-    Log-mels are those of `FeatureCache(folder, tagger.spec)`, so sound is decoded once for all taggers of a front end
-    that share a folder. Embeddings differ from those of `Tagger.embed` by what float16 rounds, and at the edges of rows
-    that are a part of a file, where frames see the sound beside it. They are keyed by front end, window policy, layers
-    and the values of all weights before the head, as they are when `get_many` is called: a network that was trained on
-    gets embeddings of its own, one with only a new head does not.
+    Log-mels are those of `FeatureCache(folder, tagger.spec)`, so audio is decoded once for all taggers of a front end
+    that share a folder. Embeddings differ from those of `Tagger.embed` by the rounding to float16, and at the edges of
+    rows that are parts of a file, where frames include the audio beside it. Keys contain the front end, the window
+    policy, the layers and the values of all weights before the head at the time of `get_many`: a network that was
+    trained further gets new embeddings, one with only a new head does not.
 
     Args:
-        folder: made when needed; several processes may use it at once.
-        tagger: whose embeddings.
-        workers: sounds decoded at once.
+        folder: folder of the cache, made when needed; several processes may use it at once.
+        tagger: tagger whose embeddings are cached.
+        workers: number of files decoded at once.
 
     Attributes:
-        width: features of an embedding.
+        width: number of features of an embedding.
         features: the `FeatureCache`.
 
     Raises:
-        SpecError: the network has no layer named `head`, or what enters it is no vector.
+        SpecError: the network has no layer named `head`, or the input of `head` is not a vector.
 
     Example:
         >>> import tempfile, keras_musictag as kmt
@@ -78,7 +78,7 @@ class EmbeddingCache:
     """
 
     def __init__(self, folder: str | os.PathLike[str], tagger: NetworkTagger, *, workers: int = 2) -> None:
-        """Nothing is read or written yet."""
+        """Prepare the cache without reading or writing files."""
         import keras
 
         self.tagger, self.workers = tagger, workers
@@ -89,25 +89,25 @@ class EmbeddingCache:
         self._network: keras.Model = keras.Model(tagger.core.inputs, vector)
 
     def get_many(self, manifest: Manifest, *, progress: bool = False) -> tuple[np.ndarray, dict[int, AudioError]]:
-        """The embeddings of all rows, computed where they are not there.
+        """Return the embeddings of all rows; computes those that are missing.
 
         Args:
-            manifest: rows; `start` and `duration` count, tags do not.
-            progress: show bars on standard error.
+            manifest: rows; tags are ignored.
+            progress: show progress bars on standard error.
 
         Returns:
-            float32 `(rows, features)`, NaN in rows that cannot be used; and number of the row -> error for those.
+            float32 `(rows, features)`, NaN in rows that cannot be used; and a dict row number -> error for those.
 
         Raises:
             CacheError: the folder cannot be written.
         """
         compute = functools.partial(self._compute, progress=progress)
-        return kept_vectors(
+        return cached_vectors(
             manifest, self._folder, self._digest(), self.width, compute, self.workers, progress=progress
         )
 
     def _digest(self) -> str:
-        """16 hexadecimal digits that stand for everything that embeddings depend on, but for the sound."""
+        """Return a digest of everything that embeddings depend on, except the audio."""
         from keras import ops
 
         spec = self.tagger.spec
@@ -118,7 +118,7 @@ class EmbeddingCache:
             "window": dataclasses.asdict(spec.window),
             "architecture": spec.architecture,
             "config": dict(spec.config),
-            # What taps there are, and whatever else was changed since it was built; inputs may have random names.
+            # Layers, with taps and other changes since the network was built; inputs may have random names.
             "layers": [(type(layer).__name__, layer.name) for layer in self._network.layers[1:]],
         }
         digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
@@ -140,10 +140,10 @@ class EmbeddingCache:
                 raise error
         bar = tqdm(desc=self.tagger.spec.name, total=len(manifest), unit="row", delay=2, disable=not progress)
         with bar:
-            for numbers in blocks(range(len(manifest))):
+            for numbers in row_blocks(range(len(manifest))):
                 found: Vectors = {}
                 for number in numbers:
-                    vector = self._unless_cached(manifest[number], bad)
+                    vector = self._embed_directly(manifest[number], bad)
                     if vector is not None:
                         found[number] = vector
                 rest = [number for number in numbers if number not in found]
@@ -152,8 +152,8 @@ class EmbeddingCache:
                 yield found
                 bar.update(len(numbers))
 
-    def _unless_cached(self, row: Row, bad: dict[Path, Exception]) -> np.ndarray | AudioError | None:
-        """`None` if there are log-mels of a row; else its embedding, if its part of the file is fine, or its fault."""
+    def _embed_directly(self, row: Row, bad: dict[Path, Exception]) -> np.ndarray | AudioError | None:
+        """Return `None` if a row has log-mels; else its embedding if its part of the file is valid, or the error."""
         error = bad.get(row.path)
         try:
             if error is None:
@@ -161,15 +161,15 @@ class EmbeddingCache:
                 return None
             if isinstance(error, AudioError) and not row.start and row.duration is None:
                 return error
-        except AudioError:  # it begins beyond the end of its file; the tagger says it better
+        except AudioError:  # the row starts behind the end of its file; the tagger's message is clearer
             pass
         try:
             return self.tagger.embed(row.path, offset=row.start, duration=row.duration)
-        except AudioError as fault:
-            return fault
+        except AudioError as embed_error:
+            return embed_error
 
     def _from_cache(self, rows: Sequence[Row]) -> np.ndarray:
-        """Embeddings `(rows, features)` of rows that have log-mels."""
+        """Return the embeddings `(rows, features)` of rows that have log-mels."""
         windows = EvaluationWindows(Manifest(tuple(rows)), self.tagger.spec, self.features, batch_size=_BATCH)
         outputs = [self._run.predict(x) for x, _ in TimedBatches(windows, workers=1)]
         return windows.mean_per_row(np.concatenate(outputs))
@@ -178,7 +178,7 @@ class EmbeddingCache:
 # === Vectors on disk ===
 
 
-def kept_vectors(
+def cached_vectors(
     manifest: Manifest,
     folder: Path,
     kind: str,
@@ -188,18 +188,18 @@ def kept_vectors(
     *,
     progress: bool,
 ) -> tuple[np.ndarray, dict[int, AudioError]]:
-    """One vector per row: read from a folder, and computed and written there where it is missing.
+    """Return one vector per row: read from a cache, or computed and written there.
 
     `<folder>/embeddings/<kind>` holds `.npz` files that are never changed, each with up to 64 keys and vectors.
 
     Args:
         manifest: rows.
-        folder: of the cache.
-        kind: stands for everything that vectors depend on, but for the sound.
+        folder: folder of the cache.
+        kind: digest of everything that vectors depend on, except the audio.
         width: length of a vector.
-        compute: gives vectors of the rows it is asked for, block by block, and errors for rows that have none.
-        workers: files read at once.
-        progress: show a bar on standard error.
+        compute: function that yields vectors, or errors, of the given rows, block by block.
+        workers: number of files read at once.
+        progress: show a progress bar on standard error.
 
     Returns:
         As `EmbeddingCache.get_many`.
@@ -208,8 +208,8 @@ def kept_vectors(
         CacheError: the folder cannot be written.
     """
     failures: dict[int, AudioError] = {}
-    rows_of: dict[str, list[int]] = {}  # rows with the same sound are computed once
-    for number, content in enumerate(contents(manifest, folder, workers, progress=progress)):
+    rows_of: dict[str, list[int]] = {}  # rows with the same audio are computed once
+    for number, content in enumerate(content_digests(manifest, folder, workers, progress=progress)):
         row = manifest[number]
         if isinstance(content, AudioError):
             failures[number] = content
@@ -218,7 +218,7 @@ def kept_vectors(
             rows_of.setdefault(key, []).append(number)
     folder = folder / "embeddings" / kind
     vectors = np.full((len(manifest), width), np.nan, "float32")
-    known = _read(folder, width)
+    known = _read_vectors(folder, width)
     for key in rows_of.keys() & known.keys():
         vectors[rows_of[key]] = known[key]
     missing = [key for key in rows_of if key not in known]
@@ -230,21 +230,20 @@ def kept_vectors(
                     failures |= dict.fromkeys(rows_of[missing[number]], result)
                 else:
                     new[missing[number]] = vectors[rows_of[missing[number]]] = result
-            _write(folder, new)
+            _write_vectors(folder, new)
     return vectors, dict(sorted(failures.items()))
 
 
-def contents(manifest: Manifest, folder: Path, workers: int, *, progress: bool = False) -> list[str | AudioError]:
-    """sha256 of the file of every row, or why it cannot be read.
+def content_digests(
+    manifest: Manifest, folder: Path, workers: int, *, progress: bool = False
+) -> list[str | AudioError]:
+    """Return the sha256 of the file of every row, or the error if it cannot be read.
 
     Args:
         manifest: rows.
-        folder: of a cache, whose index remembers contents by path, size and time of change.
-        workers: files read at once.
-        progress: show a bar on standard error.
-
-    Returns:
-        One per row.
+        folder: folder of a cache, whose index keeps digests by path, size and time of change.
+        workers: number of files read at once.
+        progress: show a progress bar on standard error.
 
     Raises:
         CacheError: the index cannot be written.
@@ -267,14 +266,14 @@ def contents(manifest: Manifest, folder: Path, workers: int, *, progress: bool =
     return [by_path[row.path] for row in manifest]
 
 
-def blocks(numbers: Sequence[int]) -> Iterator[Sequence[int]]:
-    """Parts of up to 64, in order."""
+def row_blocks(numbers: Sequence[int]) -> Iterator[Sequence[int]]:
+    """Yield parts of up to 64 numbers, in order."""
     for first in range(0, len(numbers), _BLOCK):
         yield numbers[first : first + _BLOCK]
 
 
-def _read(folder: Path, width: int) -> dict[str, np.ndarray]:
-    """All vectors of a folder by key; damaged files count as missing."""
+def _read_vectors(folder: Path, width: int) -> dict[str, np.ndarray]:
+    """Read all vectors of a folder by key; skips damaged files."""
     known: dict[str, np.ndarray] = {}
     for path in sorted(folder.glob("*.npz")):
         try:
@@ -287,8 +286,8 @@ def _read(folder: Path, width: int) -> dict[str, np.ndarray]:
     return known
 
 
-def _write(folder: Path, vectors: dict[str, np.ndarray]) -> None:
-    """Add a file, named by its keys: processes that compute the same vectors write the same file."""
+def _write_vectors(folder: Path, vectors: dict[str, np.ndarray]) -> None:
+    """Write a file named after its keys, so that processes that compute the same vectors write the same file."""
     if not vectors:
         return
     keys = sorted(vectors)

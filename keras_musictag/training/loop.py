@@ -1,14 +1,14 @@
 """The training loop: one for `train`, `distil` and `fine_tune`.
 
-A run is a folder. It holds `checkpoint.safetensors` (everything needed to go on: weights, optimizer, averages, random
-states, step), `best.safetensors` (averaged weights of the best validation so far) and `log.csv`. Batches are a
-function of the step alone, and a checkpoint holds every other state, so a run that was killed and started again goes on
-as if nothing had happened; at most `checkpoint_every` steps are repeated.
+A run has a folder with `checkpoint.safetensors` (weights, optimizer, averages, random states, step), `best.safetensors`
+(averaged weights of the best validation so far) and `log.csv`. Batches are a function of the step alone and a
+checkpoint holds every other state, so a killed run that is started again gives the same result as one that was not
+killed; at most `checkpoint_every` steps are repeated.
 
-Weights are averaged exponentially over steps (Polyak & Juditsky 1992); it is the average that is validated and kept.
+Weights are averaged exponentially over steps (Polyak & Juditsky 1992); the averaged weights are validated and kept.
 
-A loss or weight that is NaN or infinite does not end a run: it goes back to its last checkpoint, or to its beginning,
-and continues in float32. Only the second time is an error.
+If the loss or a weight becomes NaN or infinite, the run goes back to its last checkpoint, or to its beginning, and
+continues in float32. The second time is an error.
 """
 
 from __future__ import annotations
@@ -45,21 +45,21 @@ class Batches(Protocol):
     """Training data: the batch of a step is a function of the step alone."""
 
     def __len__(self) -> int:
-        """Steps there are; at least those of the run."""
+        """Return the number of steps, at least that of the run."""
 
     def __getitem__(self, step: int) -> tuple[np.ndarray, np.ndarray]:
-        """Inputs `(batch, mels, frames)` and targets `(batch, tags)` of a step."""
+        """Return inputs `(batch, mels, frames)` and targets `(batch, tags)` of a step."""
 
 
 # === Preparing a network ===
 
 
 def set_prior(model: keras.Model, prior: np.ndarray) -> None:
-    """Let a fresh sigmoid `"head"` start at how frequent each tag is; training leaves the constant predictor sooner.
+    """Initialise the bias of a sigmoid `"head"` to the tag frequencies, which shortens training.
 
     Args:
-        model: left alone if its head's bias is not zero: it has been trained.
-        prior: float array `(tags,)`.
+        model: network; if the head's bias is not zero, it has been trained and stays unchanged.
+        prior: float array `(tags,)`, frequency of each tag.
     """
     from keras import ops
 
@@ -70,27 +70,27 @@ def set_prior(model: keras.Model, prior: np.ndarray) -> None:
 
 
 def data_parallel(batch_size: int) -> int:
-    """Let all devices share the batches of every network that is built from now on: `keras.distribution.DataParallel`.
+    """Distribute the batches of all networks built from now on over all devices (`keras.distribution.DataParallel`).
 
     Args:
-        batch_size: windows per step; every device gets an equal part of them.
+        batch_size: windows per step; every device gets an equal part.
 
     Returns:
         Number of devices.
 
     Raises:
-        TrainingError: the backend is not JAX, or the batch cannot be shared equally.
+        TrainingError: the backend is not JAX, or the number of devices does not divide `batch_size`.
     """
     import keras
 
     if keras.backend.backend() != "jax":
         raise TrainingError(
-            f"Only JAX shares batches among devices; this is {keras.backend.backend()}. Set KERAS_BACKEND=jax."
+            f"Only JAX shares batches among devices; got {keras.backend.backend()}. Set KERAS_BACKEND=jax."
         )
     devices = len(keras.distribution.list_devices())
     if batch_size % devices:
         raise TrainingError(f"batch_size must be a multiple of the {devices} devices that share it; got {batch_size}.")
-    # Batches are ready-made here: there is no data set to cut into parts.
+    # Batches come as arrays: there is no tf.data.Dataset to shard.
     keras.distribution.set_distribution(keras.distribution.DataParallel(auto_shard_dataset=False))
     return devices
 
@@ -114,25 +114,25 @@ def fit(
     about: Mapping[str, Any] | None = None,
     progress: bool = True,
 ) -> RunState:
-    """Train `model` in place, or go on where a killed run of the same settings stopped.
+    """Train `model` in place; resumes a stopped run of the same settings in `folder`.
 
     Args:
         model: built network; at the end it holds the best averaged weights.
         batches: training data by step.
         spec: settings.
-        folder: of the run; made if it does not exist.
-        validate: called with the network holding averaged weights; returns scores, among them `spec.monitor`.
+        folder: folder of the run; made if it does not exist.
+        validate: function of the network with the averaged weights; returns scores, among them `spec.monitor`.
         loss: Keras loss.
-        segments: the targets have those of each segment behind those of the window, see `training_graph`.
-        dropout: factor on the network's dropout rates, in training.
-        bn_momentum: momentum of moving statistics, in training; `None` for the network's own.
-        freeze_norms: leave batch norms as they are.
-        about: whatever else decides what comes out (data, batches); a run of another is not gone on with.
+        segments: targets hold those of the window, then those of each segment, see `training_graph`.
+        dropout: factor on the network's dropout rates in training.
+        bn_momentum: momentum of moving statistics in training; `None` for the network's own.
+        freeze_norms: do not train batch norms.
+        about: everything else that determines the result (data, batches); must be equal to resume a run.
         progress: show a bar with loss, share of waiting and time left.
 
     Returns:
-        `RunState` at the end; its `notes` say whether the run had to go back, and why. Ctrl-C ends a run after its
-        current step, with a checkpoint, and returns what there is; a second one ends it at once, as a kill would.
+        `RunState` at the end; its `notes` say whether the run had to go back, and why. Ctrl-C ends a run after the
+        current step, writes a checkpoint and returns the state; a second Ctrl-C ends it at once, like a kill.
 
     Raises:
         NotFiniteError: the loss or a weight became NaN or infinite twice, the second time in float32.
@@ -150,7 +150,7 @@ def fit(
     def build(precision: str) -> keras.Model:
         keras.utils.set_random_seed(spec.seed)
         graph = training_graph(model, precision=precision, segments=segments, **network)
-        # XLA's convolutions are three times slower on CPUs than TensorFlow's own.
+        # On CPUs, convolutions compiled by XLA are three times slower than TensorFlow's own.
         graph.compile(optimizer=_optimizer(spec), loss=loss, jit_compile=keras.backend.backend() == "jax")
         graph.optimizer.build(graph.trainable_variables)
         return graph
@@ -161,12 +161,12 @@ def fit(
         if spec.precision != "auto":
             return spec.precision, []
         choice = choose_precision(build, batches, about=network)
-        return choice.precision, [choice.told]
+        return choice.precision, [choice.summary]
 
     run = Run(model, build, spec, Path(folder), {**network, **(about or {})})
     run.begin(choose, validate)
-    with _between_steps() as stop, _bar(spec, run.state, progress) as bar:
-        while not run.over and not stop.is_set():
+    with _deferred_interrupt() as stop, _bar(spec, run.state, progress) as bar:
+        while not run.finished and not stop.is_set():
             try:
                 _advance(run, batches, validate, stop, bar)
             except Diverged as failure:
@@ -175,14 +175,14 @@ def fit(
                 bar.refresh()
             except KeyboardInterrupt:
                 stop.set()
-    if stop.is_set() and not run.over:
-        _log.warning("Stopped at step %d of %d; start again to go on.", run.state.step, spec.steps)
-    run.keep_best()
+    if stop.is_set() and not run.finished:
+        _log.warning("Stopped at step %d of %d; start again to resume.", run.state.step, spec.steps)
+    run.restore_best()
     return run.state
 
 
 def _advance(run: Run, batches: Batches, validate: Validate, stop: threading.Event, bar: Any) -> None:
-    """Take steps until the run is over or told to stop."""
+    """Take steps until the run is finished or `stop` is set."""
     from ..datasets.batches import TimedBatches
 
     timed = TimedBatches(batches, start=run.state.step, workers=max(1, getattr(batches, "workers", 1)))
@@ -191,30 +191,30 @@ def _advance(run: Run, batches: Batches, validate: Validate, stop: threading.Eve
         run.state.waiting = timed.starved
         bar.set_postfix_str(f"loss {loss:.4f}, waiting {timed.starved:.0%}", refresh=False)
         bar.update()
-        due = run.due
+        due = run.validation_due
         if due:
-            run.check(validate)
-        if due or run.state.step % run.spec.checkpoint_every == 0 or run.over or stop.is_set():
+            run.run_validation(validate)
+        if due or run.state.step % run.spec.checkpoint_every == 0 or run.finished or stop.is_set():
             run.save()
-        if run.over or stop.is_set():
+        if run.finished or stop.is_set():
             return
 
 
 @contextlib.contextmanager
-def _between_steps() -> Iterator[threading.Event]:
-    """Ctrl-C is heard, and acted upon where nothing is half done; the second one is a `KeyboardInterrupt`."""
+def _deferred_interrupt() -> Iterator[threading.Event]:
+    """Make Ctrl-C set an event, which is read between steps; the second one raises `KeyboardInterrupt`."""
     stop = threading.Event()
     before = signal.getsignal(signal.SIGINT)
     if threading.current_thread() is not threading.main_thread() or before is signal.SIG_IGN:
-        yield stop  # only the main thread is told of signals, and a process in the background may be deaf on purpose
+        yield stop  # only the main thread receives signals, and a background process may ignore them on purpose
         return
 
-    def hear(number: int, frame: Any) -> None:
+    def on_interrupt(number: int, frame: Any) -> None:
         if stop.is_set():
             raise KeyboardInterrupt
         stop.set()
 
-    signal.signal(signal.SIGINT, hear)
+    signal.signal(signal.SIGINT, on_interrupt)
     try:
         yield stop
     finally:

@@ -1,4 +1,4 @@
-"""Losses for tags: cross-entropy in which each tag has its own say."""
+"""Cross-entropy with a weight for each tag."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _EPSILON = 1e-6
 
 
 class BalancedCrossentropy(keras.losses.Loss):
-    """Binary cross-entropy of probabilities, the mean over outputs weighted by tag.
+    """Binary cross-entropy of probabilities, as a weighted mean over outputs.
 
     Args:
         weights: float array `(outputs,)`, 0 or more.
@@ -24,12 +24,12 @@ class BalancedCrossentropy(keras.losses.Loss):
     """
 
     def __init__(self, weights: Any, name: str = "balanced_crossentropy") -> None:
-        """Weights are part of the loss, not of the data."""
+        """Store the weights."""
         super().__init__(name=name)
         self.weights = np.asarray(weights, "float32")
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
-        """`(batch, outputs)` twice -> `(batch,)`."""
+        """Return the losses `(batch,)` of targets and probabilities `(batch, outputs)`."""
         y_true, y_pred = ops.cast(y_true, "float32"), ops.cast(y_pred, "float32")
         y_pred = ops.clip(y_pred, _EPSILON, 1 - _EPSILON)
         losses = -(y_true * ops.log(y_pred) + (1 - y_true) * ops.log(1 - y_pred))
@@ -41,10 +41,10 @@ class BalancedCrossentropy(keras.losses.Loss):
 
 
 def balance_weights(targets: np.ndarray, balance: float) -> np.ndarray:
-    """Weights that let rare tags be learned as eagerly as frequent ones.
+    """Return weights with which rare tags are learned as fast as frequent ones.
 
-    What a tag can add to the loss is how much better its targets are than their mean: the mean divergence of the
-    targets from it. Rare tags have little of it and would be learned last.
+    The loss of a tag can fall by the mean divergence of its targets from their mean. It is small for rare tags, which
+    would be learned last.
 
     Args:
         targets: float array `(n, tags)` in [0, 1].
@@ -52,7 +52,7 @@ def balance_weights(targets: np.ndarray, balance: float) -> np.ndarray:
             this power.
 
     Returns:
-        float32 array `(tags,)` with mean 1; all equal where no tag varies.
+        float32 array `(tags,)` with mean 1; all equal if no tag varies.
 
     Example:
         >>> balance_weights(np.array([[0.0, 0.4], [1.0, 0.6]]), 1.0).round(2)

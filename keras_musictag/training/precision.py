@@ -1,9 +1,9 @@
-"""Which precision to train in: a self-test of bfloat16, with this build of the backend, on this processor.
+"""Choice of the training precision by a self-test of bfloat16 on the user's machine.
 
 Arithmetic in bfloat16 is several times faster on some processors, slower on others, and wrong on a few: with TensorFlow
 2.21 on an Intel processor with AMX, a third of the fine-tunings ended in NaN within five steps. No list of processors
-can tell, so `"auto"` tries: the network that is to be trained takes steps on its own batches in both precisions. What
-comes out is kept in the package's cache, by network, versions and processor.
+can tell, so `"auto"` trains the network for some steps, on its own batches, in both precisions. The result is kept in
+the package's cache, by network, versions and processor.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _log = logging.getLogger(__name__)
 
 STEPS = 60  # of the comparison; on the processor above NaN came at the fourth or fifth
 TIMED = 3  # steps that are timed, after one that compiles
-GAIN = 1.1  # times as fast as float32: less is not worth a rougher gradient
+GAIN = 1.1  # least speed relative to float32 that is worth less precise gradients
 # Mean difference of the losses of a step, as a share of their mean. Measured with batches of noise and
 # bfloat16 emulated: 2.5 % for `musicnet_crnn`, 5.6 % for `tiny`; 1.9 % for a fresh `tiny` that learns.
 TOLERANCE = 0.1
@@ -43,11 +43,11 @@ _VARIABLES = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "ONEDNN_DEFAULT_FPMATH_M
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PrecisionChoice:
-    """What a self-test found.
+    """Result of a self-test.
 
     Attributes:
         precision: `"float32"` or `"mixed_bfloat16"`.
-        reason: why.
+        reason: reason for the choice.
         float32_ms, bfloat16_ms: milliseconds per step, the fastest of three.
         difference: mean difference of the losses, as a share of their mean; `None` if bfloat16 was no faster, or a
             loss was NaN or infinite.
@@ -60,8 +60,8 @@ class PrecisionChoice:
     difference: float | None = None
 
     @property
-    def told(self) -> str:
-        """A sentence for users."""
+    def summary(self) -> str:
+        """The choice and its reason, as a sentence."""
         times = f"{self.bfloat16_ms:.0f} ms a step in mixed_bfloat16, {self.float32_ms:.0f} in float32"
         return f"precision auto: {self.precision}, since bfloat16 {self.reason} in a self-test ({times})."
 
@@ -73,13 +73,13 @@ def choose_precision(
     about: Mapping[str, Any] | None = None,
     folder: str | os.PathLike[str] | None = None,
 ) -> PrecisionChoice:
-    """Test bfloat16 against float32, unless that was done before with the same network, versions and processor.
+    """Test bfloat16 against float32, unless the result for the same network, versions and processor is known.
 
     Args:
-        build: makes the network as it is trained, compiled, in a precision.
+        build: function from a precision to the compiled training graph.
         batches: `(inputs, targets)` by step, as for `loop.fit`.
         about: settings that change the network.
-        folder: where results are kept; by default in the package's cache. One that cannot be written is no error.
+        folder: folder of results; by default in the package's cache. It need not be writable.
 
     Returns:
         `PrecisionChoice`. Its precision is `"mixed_bfloat16"` only if steps are 1.1 times as fast, and the losses of 60
@@ -92,7 +92,7 @@ def choose_precision(
     path = Path(folder if folder is not None else cache_folder() / "precision") / f"{digest}.json"
     try:
         return PrecisionChoice(**json.loads(path.read_text(encoding="utf-8"))["choice"])
-    except (OSError, ValueError, KeyError, TypeError):  # not there, or not whole
+    except (OSError, ValueError, KeyError, TypeError):  # missing or damaged
         pass
     _log.info("Testing bfloat16 against float32, once on this machine.")
     choice = compare(graph, build("mixed_bfloat16"), some)
@@ -101,21 +101,23 @@ def choose_precision(
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, text.encode())
     except (OSError, CacheError) as error:
-        _log.warning("%s cannot be written (%s), so the self-test of bfloat16 is done again next time.", path, error)
+        _log.warning("%s cannot be written (%s), so the self-test of bfloat16 will run again next time.", path, error)
     return choice
 
 
-def compare(exact: keras.Model, rough: keras.Model, batches: Sequence[tuple[Any, Any]]) -> PrecisionChoice:
-    """Let two networks with equal weights take the same steps.
+def compare(
+    float32_graph: keras.Model, bfloat16_graph: keras.Model, batches: Sequence[tuple[Any, Any]]
+) -> PrecisionChoice:
+    """Train two networks with equal weights for the same steps and compare speed and losses.
 
     Args:
-        exact: in float32.
-        rough: in mixed bfloat16.
+        float32_graph: network in float32.
+        bfloat16_graph: network in mixed bfloat16.
         batches: inputs and targets, taken in turn.
     """
     times: dict[str, float] = {}
     losses: dict[str, list[float]] = {"float32": [], "bfloat16": []}
-    graphs = {"float32": exact, "bfloat16": rough}
+    graphs = {"float32": float32_graph, "bfloat16": bfloat16_graph}
     for name, graph in graphs.items():
         spent = [_step(graph, batches, losses[name]) for _ in range(1 + TIMED)]
         times[f"{name}_ms"] = round(1000 * min(spent[1:]), 2)
@@ -124,12 +126,13 @@ def compare(exact: keras.Model, rough: keras.Model, batches: Sequence[tuple[Any,
     for name, graph in graphs.items():
         while len(losses[name]) < STEPS:
             _step(graph, batches, losses[name])
-    if not (np.isfinite(losses["bfloat16"]).all() and _is_finite(rough)):
-        first = int(np.argmin(np.isfinite(losses["bfloat16"]))) if not np.isfinite(losses["bfloat16"]).all() else STEPS
+    finite = np.isfinite(losses["bfloat16"])
+    if not (finite.all() and _is_finite(bfloat16_graph)):
+        first = STEPS if finite.all() else int(np.argmin(finite))
         return PrecisionChoice(precision="float32", reason=f"gave NaN or infinity after {first} steps", **times)
-    one, other = np.array(losses["float32"]), np.array(losses["bfloat16"])
-    difference = float(np.abs(one - other).mean() / np.abs(one).mean())
-    if not difference <= TOLERANCE:  # NaN where float32 fails, too
+    expected, actual = np.array(losses["float32"]), np.array(losses["bfloat16"])
+    difference = float(np.abs(expected - actual).mean() / np.abs(expected).mean())
+    if not difference <= TOLERANCE:  # NaN if float32 fails too
         reason = f"moved the loss by {difference:.1%}, which is more than {TOLERANCE:.0%},"
         return PrecisionChoice(precision="float32", reason=reason, difference=difference, **times)
     reason = f"was faster and moved the loss by {difference:.1%}"
@@ -137,7 +140,7 @@ def compare(exact: keras.Model, rough: keras.Model, batches: Sequence[tuple[Any,
 
 
 def conditions() -> dict[str, Any]:
-    """What decides how this machine computes: processor, cores, versions, and the variables that oneDNN reads."""
+    """Return what affects arithmetic on this machine: processor, cores, versions, and the variables of oneDNN."""
     import keras
 
     from .. import __version__
@@ -173,7 +176,7 @@ def _layout(graph: keras.Model) -> str:
 
 
 def _step(graph: keras.Model, batches: Sequence[tuple[Any, Any]], losses: list[float]) -> float:
-    """Take the next step, note its loss, and return the seconds it took."""
+    """Take the next step, append its loss, and return the seconds it took."""
     inputs, targets = batches[len(losses) % len(batches)]
     started = time.perf_counter()
     try:

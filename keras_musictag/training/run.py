@@ -1,4 +1,4 @@
-"""A run of the training loop: its network, its state, and the folder that both are kept in. See `loop`."""
+"""A run of the training loop: network, state, and the folder that holds them. See `loop`."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Diverged(Exception):
     """A loss or weight is NaN or infinite; the message says which, and at which step.
 
     Attributes:
-        in_data: whether the inputs or targets of the step were NaN or infinite already.
+        in_data: whether the inputs or targets of the step were already NaN or infinite.
     """
 
     in_data = False
@@ -43,10 +43,10 @@ class Run:
 
     Args:
         model: network that the run trains; it gets the averaged weights before each validation.
-        build: makes the compiled training graph of `model` in a precision.
+        build: function from a precision to the compiled training graph of `model`.
         spec: settings.
-        folder: made if it does not exist.
-        about: whatever else decides what comes out.
+        folder: folder of the run; made if it does not exist.
+        about: everything else that determines the result.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Run:
         folder: Path,
         about: Mapping[str, Any],
     ) -> None:
-        """The graph is not built before `begin`."""
+        """Make the folder; `begin` builds the graph."""
         self.model, self.build, self.spec, self.folder, self.about = model, build, spec, folder, about
         self.graph: Any = None
         self.state = RunState()
@@ -70,27 +70,27 @@ class Run:
             raise CacheError(f"{folder} cannot be made: {error}. Choose another folder for the run.") from error
 
     @property
-    def over(self) -> bool:
-        """Whether all steps are done, or patience has run out."""
+    def finished(self) -> bool:
+        """Whether all steps are done or patience has run out."""
         return self.spec.is_over(self.state)
 
     @property
-    def due(self) -> bool:
-        """Whether the step that was done is one to validate after."""
+    def validation_due(self) -> bool:
+        """Whether to validate after the last step."""
         step = self.state.step
         return step > 0 and (step % self.spec.validate_every == 0 or step == self.spec.steps)
 
     # --- Beginning, and going back ---
 
     def begin(self, choose: Callable[[], tuple[str, list[str]]], validate: Validate) -> None:
-        """Take up the checkpoint, if there is one, and make up for a validation that a stop has cost.
+        """Start, or resume from the checkpoint and repeat a validation that was lost.
 
         Args:
-            choose: called where there is no checkpoint; returns the precision to begin in and notes on that choice.
+            choose: called without a checkpoint; returns the precision to begin in and notes on that choice.
             validate: as for `loop.fit`.
         """
         self.initial = self.model.get_weights()
-        found = self._read()
+        found = self._read_checkpoint()
         if found is None:
             precision, notes = choose()
             self.state = RunState(precision=precision, notes=notes)
@@ -100,17 +100,16 @@ class Run:
         self.graph = self.build(about["state"]["precision"])
         if about["settings"] != self._digest():
             raise TrainingError(
-                f"{self.folder} holds a run with other settings or data, or of another network. Give this run a folder "
-                "of its own, or delete that one."
+                f"{self.folder} holds a run with other settings, data or network. Choose another folder, or delete it."
             )
-        self._take(about, arrays)
-        _log.info("Going on at step %d of %d.", self.state.step, self.spec.steps)
-        if self.due and (not self.rows or self.rows[-1]["step"] != self.state.step):
-            self.check(validate)
+        self._restore(about, arrays)
+        _log.info("Resuming at step %d of %d.", self.state.step, self.spec.steps)
+        if self.validation_due and (not self.rows or self.rows[-1]["step"] != self.state.step):
+            self.run_validation(validate)
             self.save()
 
     def go_back(self, failure: Diverged) -> None:
-        """Return to the last checkpoint, or the beginning, in float32, and write that down.
+        """Return to the last checkpoint, or the beginning, in float32, and add a note.
 
         Raises:
             NotFiniteError: the run has gone back before.
@@ -118,21 +117,23 @@ class Run:
         step, notes, precision = self.state.step, self.state.notes, self.state.precision
         if self.state.failures:
             what = f"{failure} ({precision}). {notes[-1]}"
-            raise NotFiniteError(self._told_twice(failure), what=what, in_data=failure.in_data) from failure
-        self.model.set_weights(self.initial)  # the graph is built from them, as it was
+            raise NotFiniteError(self._failed_twice_message(failure), what=what, in_data=failure.in_data) from failure
+        self.model.set_weights(self.initial)  # the graph copies the weights of the model
         self.graph = self.build("float32")
-        found = self._read()
+        found = self._read_checkpoint()
         if found is None:
             self.state, self.average, self.losses, self.rows = RunState(), {}, [], []
             (self.folder / BEST).unlink(missing_ok=True)
         else:
-            self._take(*found)
-        note = f"{failure} ({precision}); went back from step {step} to step {self.state.step} and on in float32."
+            self._restore(*found)
+        note = (
+            f"{failure} ({precision}); went back from step {step} to step {self.state.step} and continued in float32."
+        )
         self.state.precision, self.state.failures, self.state.notes = "float32", 1, [*notes, note]
         _log.warning("%s", note)
-        self.save()  # a kill from here on must not forget it
+        self.save()  # so that a killed run still has the note
 
-    def _told_twice(self, failure: Diverged) -> str:
+    def _failed_twice_message(self, failure: Diverged) -> str:
         rate = lower_learning_rate(self.spec.learning_rate, TrainingSpec.learning_rate)
         clip = CLIP_NORM if self.spec.clip_norm is None else self.spec.clip_norm / 10
         advice = f"a learning_rate of {rate:g} or less, or a clip_norm of {clip:g}"
@@ -140,14 +141,14 @@ class Run:
             advice = "correct data"
         return (
             f"{failure}, for the second time in this run. The first time: {self.state.notes[-1]} Start again with "
-            f"{advice}, in another folder: {self.folder} keeps the last good checkpoint and goes on with the same "
-            "settings only."
+            f"{advice}, in another folder: {self.folder} keeps the last good checkpoint, which only resumes with the "
+            "same settings."
         )
 
     # --- Steps ---
 
     def advance(self, inputs: np.ndarray, targets: np.ndarray) -> float:
-        """One optimizer step; returns the mean of the latest losses.
+        """Take an optimizer step and return the mean of the latest losses.
 
         Raises:
             Diverged: the loss or a weight is NaN or infinite.
@@ -156,10 +157,10 @@ class Run:
         values = _values(self.graph.weights)
         if not (math.isfinite(loss) and _finite(values)):
             what = "A weight is NaN or infinite after" if math.isfinite(loss) else f"The loss is {loss:g} at"
-            whole = np.isfinite(inputs).all() and np.isfinite(targets).all()
-            cause = "" if whole else ", whose inputs or targets are not finite"
+            finite_data = np.isfinite(inputs).all() and np.isfinite(targets).all()
+            cause = "" if finite_data else ", whose inputs or targets are not finite"
             failure = Diverged(f"{what} step {self.state.step}{cause}")
-            failure.in_data = not whole
+            failure.in_data = not finite_data
             raise failure
         self._average(values)
         self.state.step += 1
@@ -180,8 +181,8 @@ class Run:
             kept = self.average.get(name)
             self.average[name] = value.copy() if kept is None else kept + (1 - decay) * (value - kept)
 
-    def hand_over(self) -> None:
-        """Give the model the averaged weights; training goes on from those that are not averaged."""
+    def assign_average(self) -> None:
+        """Assign the averaged weights to the model; the graph keeps its own."""
         from .training_graph import copy_weights
 
         current = _values(self.graph.weights)
@@ -189,20 +190,20 @@ class Run:
         copy_weights(self.graph, self.model)
         _assign(self.graph.weights, current)
 
-    def check(self, validate: Validate) -> None:
-        """Validate the averaged weights, log the scores, keep the weights if they are the best.
+    def run_validation(self, validate: Validate) -> None:
+        """Validate the averaged weights, log the scores, and keep the weights if they are the best.
 
         Raises:
-            Diverged: as `save`, which follows; the best weights are then still those of the checkpoint.
+            Diverged: a state of the optimizer is NaN or infinite; the best weights are not replaced.
         """
-        self._optimizer_values()
-        self.hand_over()
+        self._optimizer_values()  # raises before anything is written
+        self.assign_average()
         scores = dict(validate(self.model))
         if self.spec.monitor not in scores:
             raise TrainingError(f"validate() must return {self.spec.monitor!r}; got {', '.join(scores) or 'nothing'}.")
         score = float(scores[self.spec.monitor])
         self.state.stale = 0 if score > self.state.best else self.state.stale + 1
-        if score >= self.state.best:  # of equal scores the later one: few validation clips often tie, early and badly
+        if score >= self.state.best:  # the later of equal scores: with few clips, poor early scores often tie
             from ..models.weights import save_weights
 
             self.state.best, self.state.best_step = score, self.state.step
@@ -212,19 +213,19 @@ class Run:
         self.losses = []
         self.rows.append({name: round(float(value), 6) for name, value in row.items()})
 
-    def keep_best(self) -> None:
-        """Leave the best averaged weights in the network; the latest ones where nothing was validated yet."""
+    def restore_best(self) -> None:
+        """Assign the best averaged weights to the model; without a validation, the latest."""
         from ..models.weights import load_weights
 
         if (self.folder / BEST).is_file():
             load_weights(self.model, self.folder / BEST)
         elif self.average:
-            self.hand_over()
+            self.assign_average()
 
     # --- The folder ---
 
     def save(self) -> None:
-        """Write the log, then the checkpoint; each is either there in full or not at all.
+        """Write the log, then the checkpoint, each atomically.
 
         Raises:
             Diverged: a state of the optimizer is NaN or infinite; nothing is written.
@@ -255,8 +256,8 @@ class Run:
             raise Diverged(f"A state of the optimizer is NaN or infinite after step {self.state.step - 1}")
         return values
 
-    def _read(self) -> tuple[dict[str, Any], dict[str, np.ndarray]] | None:
-        """What the checkpoint says of itself, and its arrays."""
+    def _read_checkpoint(self) -> tuple[dict[str, Any], dict[str, np.ndarray]] | None:
+        """Return metadata and arrays of the checkpoint, `None` without one."""
         from safetensors import SafetensorError, safe_open
 
         path = self.folder / CHECKPOINT
@@ -269,8 +270,8 @@ class Run:
         except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
             raise TrainingError(f"{path} is damaged ({error}). Delete it to start this run over.") from error
 
-    def _take(self, about: dict[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
-        """Go on from what `_read` returned."""
+    def _restore(self, about: dict[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
+        """Restore the state that `_read_checkpoint` returned."""
         for prefix, variables in (("model/", self.graph.variables), ("optimizer/", self.graph.optimizer.variables)):
             _assign(variables, {n.removeprefix(prefix): a for n, a in arrays.items() if n.startswith(prefix)})
         self.average = {n.removeprefix("average/"): a for n, a in arrays.items() if n.startswith("average/")}
@@ -278,12 +279,12 @@ class Run:
         self.rows, self.losses = about["rows"], about["losses"]
 
     def _digest(self) -> str:
-        known = json.dumps(self.about, sort_keys=True, default=_told)
+        known = json.dumps(self.about, sort_keys=True, default=_stable_name)
         return f"{self.spec.digest(self.graph)}-{hashlib.sha256(known.encode()).hexdigest()[:12]}"
 
 
-def _told(value: Any) -> str:
-    """What tells an object apart in another process too; the address in a function's `str` does not."""
+def _stable_name(value: Any) -> str:
+    """Return a string that is the same in every process, unlike a function's `str`, which has its address."""
     return str(value) if dataclasses.is_dataclass(value) else getattr(value, "__qualname__", type(value).__qualname__)
 
 
@@ -292,10 +293,10 @@ def _finite(values: Mapping[str, np.ndarray]) -> bool:
 
 
 def _values(variables: Any) -> dict[str, np.ndarray]:
-    """Position -> value. Not by path: Keras numbers random states differently each time a network is built."""
+    """Return values by position, not by path: Keras numbers random states anew each time a network is built."""
     from keras import ops
 
-    # Copies: what PyTorch gives is the memory of the variable itself, which the next assignment changes.
+    # Copy: PyTorch returns the memory of the variable itself, which the next assignment changes.
     return {str(i): np.array(ops.convert_to_numpy(variable)) for i, variable in enumerate(variables)}
 
 

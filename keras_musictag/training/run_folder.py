@@ -1,4 +1,4 @@
-"""The folder of a run of `fine_tune` or `run_recipe`: it belongs to one run and is used by one call at a time."""
+"""Folder of a run of `fine_tune` or `run_recipe`, locked while a call uses it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ..utils.locks import locked
 
 RUN, PROBLEMS = "run", "problems.txt"
 _WORDS = {"base": "another base", "data": "other data", "single_label": "another kind of labels"}
-_SHOWN = 10  # differences that are named
+_MAX_NAMED = 10  # differences in a message
 
 
 @contextlib.contextmanager
@@ -43,7 +43,7 @@ def run_folder(
         Path of the folder of the run.
 
     Raises:
-        CacheError: the folder cannot be written, or `folder` holds a tagger that no run here has made.
+        CacheError: the folder cannot be written, or `folder` holds a tagger that was not made by a run in it.
         error: `folder` holds a run with another `about`, or another call uses it.
     """
     path: Path
@@ -51,10 +51,10 @@ def run_folder(
         if folder is not None:
             path = folder / RUN
             if not (path / file).is_file():
-                _refuse_foreign(folder)
+                _require_no_tagger(folder)
             if not _enter(stack, path):
                 raise error(f"Another call is training in {folder}. Wait until it has ended, or choose another folder.")
-            _compare(folder, path / file, about, error)
+            _require_same_run(folder, path / file, about, error)
         else:
             assert cache is not None
             digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
@@ -72,13 +72,13 @@ def write_problems(folder: Path, problems: Sequence[str]) -> None:
         write_atomically(folder / PROBLEMS, ("\n".join(problems) + "\n").encode("utf-8", "replace"))
 
 
-def _refuse_foreign(folder: Path) -> None:
+def _require_no_tagger(folder: Path) -> None:
     """Raise if a folder holds a tagger."""
-    taken = _tagger_files(folder)
-    if taken:
+    existing = _tagger_files(folder)
+    if existing:
         raise CacheError(
-            f"{folder} holds {', '.join(taken)}, which no run here has made and which would be replaced. Choose "
-            "another folder."
+            f"{folder} holds {', '.join(existing)}, which was not made by a run in this folder and would be replaced. "
+            "Choose another folder."
         )
 
 
@@ -95,21 +95,21 @@ def _enter(stack: contextlib.ExitStack, path: Path) -> bool:
         raise CacheError(f"{path} cannot be made: {error}. Choose another folder.") from error
 
 
-def _compare(folder: Path, path: Path, about: Mapping[str, Any], error: type[MusicTagError]) -> None:
+def _require_same_run(folder: Path, path: Path, about: Mapping[str, Any], error: type[MusicTagError]) -> None:
     """Raise if a folder holds another run."""
     if not path.is_file():
         return
     found = _differences(json.loads(path.read_text(encoding="utf-8")), json.loads(json.dumps(about)))
     if found:
-        whole = folder if _tagger_files(folder) else path.parent  # a tagger without its run would be refused
+        to_delete = folder if _tagger_files(folder) else path.parent  # a tagger without its run would be refused
         raise error(
-            f"{folder} holds a run with {', '.join(found[:_SHOWN])}. Choose another folder, or delete {whole} to start "
-            "over."
+            f"{folder} holds a run with {', '.join(found[:_MAX_NAMED])}. Choose another folder, or delete {to_delete} "
+            "to start over."
         )
 
 
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """`key OLD instead of NEW` for every value that differs."""
+    """Return `key OLD instead of NEW` for every value that differs."""
     found = []
     for key in dict.fromkeys((*old, *new)):
         before, after = old.get(key), new.get(key)

@@ -1,7 +1,7 @@
-"""Supervised training: a tagger learns the tags that people gave. The counterpart of `distillation`, with its loop.
+"""Supervised training from labelled clips.
 
-Windows are drawn from the training clips, with augmentation; each has the tags of its clip. What is validated is what
-`Tagger.tag` would say: the mean over all windows of a clip.
+Windows are drawn from the training clips, with augmentation; each has the tags of its clip. Validation scores the mean
+over all windows of a clip, as `Tagger.tag` gives it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ..datasets.batches import EvaluationWindows
     from ..datasets.features import FeatureCache
 
-SCORES = ("pr_auc", "roc_auc")  # of a validation
+SCORES = ("pr_auc", "roc_auc")  # validation scores
 
 
 def train(
@@ -46,30 +46,30 @@ def train(
     workers: int = 1,
     progress: bool = True,
 ) -> TrainingResult[TaggerT, RunState]:
-    """Train `tagger` on labelled clips; goes on where a killed run stopped.
+    """Train `tagger` on labelled clips; resumes a stopped run in `folder`.
 
     Args:
         tagger: usually `load(name, weights=None)`; trained in place.
-        train, validation: clips with the tagger's tags, in its order. Those of `validation` are 0 or 1.
-        folder: of the run.
+        train, validation: clips with the tagger's tags, in its order. Targets of `validation` must be 0 or 1.
+        folder: folder of the run.
         cache: log-mels of the tagger's front end.
-        training: settings of the loop. Scores are `"pr_auc"` (which `monitor="score"` stands for) and `"roc_auc"`:
-            means over the tags that some validation clip has and some has not.
+        training: settings of the loop. Scores are `"pr_auc"` (also as `monitor="score"`) and `"roc_auc"`: means over
+            the tags that some validation clips have and some do not.
         batch_size: windows per step.
         augment: applied to each batch.
-        mixup: probability of a window being mixed with another, as if both sounded at once (`augment.mixup`).
+        mixup: probability of mixing a window with another, as if both played at once (`augment.mixup`).
         dropout: factor on the network's dropout rates.
         bn_momentum: momentum of moving statistics; 0.95 settles within a few hundred steps.
         shared_groups: let `train` and `validation` share groups (artists), as some published splits do.
-        workers: threads that read batches.
-        progress: show bars.
+        workers: number of threads that read batches.
+        progress: show progress bars.
 
     Returns:
         `TrainingResult`: the trained tagger, with the best averaged weights, and as report the `RunState` at the end.
 
     Raises:
-        TrainingError: the tags differ, the parts overlap, one of them is too small or says nothing about any tag, or
-            files cannot be read (drop them first: `Manifest.validate`).
+        TrainingError: the tags differ, the parts overlap, one of them is too small, no tag can be scored, or files
+            cannot be read (drop them first: `Manifest.validate`).
     """
     from ..datasets.batches import EvaluationWindows, WindowBatches
 
@@ -106,13 +106,13 @@ def train(
 
 
 def row_outputs(model: keras.Model, windows: EvaluationWindows) -> np.ndarray:
-    """What a network says of every row: mean over its windows, float32 `(rows, tags)`."""
+    """Return the outputs of a network for every row, as means over its windows: float32 `(rows, tags)`."""
     outputs = []
     for index in range(len(windows)):
         batch = windows[index][0]
-        # The last one is filled up: devices that share batches want equal parts, and XLA compiles for each shape.
-        filled = np.pad(batch, [(0, windows.batch_size - len(batch)), (0, 0), (0, 0)])
-        outputs.append(np.asarray(model.predict_on_batch(filled))[: len(batch)])
+        # Pad the last batch: devices that share batches need equal parts, and XLA compiles for each shape.
+        padded = np.pad(batch, [(0, windows.batch_size - len(batch)), (0, 0), (0, 0)])
+        outputs.append(np.asarray(model.predict_on_batch(padded))[: len(batch)])
     return windows.mean_per_row(np.concatenate(outputs))
 
 
@@ -127,14 +127,14 @@ def _scores(outputs: np.ndarray, targets: np.ndarray, tags: tuple[str, ...]) -> 
 
 
 def check_labels(tags: tuple[str, ...], train: Manifest, validation: Manifest, batch_size: int) -> None:
-    """Raise unless a tagger with these tags can be trained on `train` and scored on `validation`.
+    """Validate that a tagger with these tags can be trained on `train` and scored on `validation`.
 
     Raises:
-        TrainingError: why not.
+        TrainingError: it cannot.
     """
     for name, part in (("train", train), ("validation", validation)):
         if not len(part):
-            raise TrainingError(f"{name} has no clips. Give it some; Manifest.grouped_split() takes them from others.")
+            raise TrainingError(f"{name} has no clips. Add some, or split all clips with Manifest.grouped_split().")
         if part.tags != tags:
             raise TrainingError(
                 f"{name} must have the tagger's tags, in its order; got {len(part.tags)} and {len(tags)}, the first "
@@ -148,8 +148,8 @@ def check_labels(tags: tuple[str, ...], train: Manifest, validation: Manifest, b
     soft = np.flatnonzero(((targets != 0) & (targets != 1)).any(axis=1))
     if len(soft):
         raise TrainingError(
-            f"Scores need certain tags, 0 or 1, in validation; {len(soft)} of its {len(targets)} clips have other "
-            f"targets, the first one {validation[int(soft[0])].path}. Round them, or leave these clips out."
+            f"Targets in validation must be 0 or 1; {len(soft)} of its {len(targets)} clips have other targets, the "
+            f"first one {validation[int(soft[0])].path}. Round them, or leave these clips out."
         )
     if not (targets.min(axis=0) < targets.max(axis=0)).any():
         raise TrainingError(
@@ -159,21 +159,21 @@ def check_labels(tags: tuple[str, ...], train: Manifest, validation: Manifest, b
 
 
 def check_disjoint(parts: Mapping[str, Manifest], shared_groups: bool = False) -> None:
-    """Raise if two parts share a file or, unless that is allowed, a group.
+    """Validate that no two parts share a file or, unless that is allowed, a group.
 
     Raises:
-        TrainingError: what they share.
+        TrainingError: they do.
     """
     for (one, first), (other, second) in itertools.combinations(parts.items(), 2):
         files = sorted({row.path for row in first} & {row.path for row in second})
         if files:
             raise TrainingError(
-                f"{one} and {other} share {len(files)} files, e.g. {files[0]}. Scores would mean nothing: keep each in "
-                "one of them, as Manifest.grouped_split() does."
+                f"{one} and {other} share {len(files)} files, e.g. {files[0]}, so scores would be meaningless. Put "
+                "each file in one part only, as Manifest.grouped_split() does."
             )
         groups = sorted({row.group for row in first if row.group} & {row.group for row in second})
         if groups and not shared_groups:
             raise TrainingError(
-                f"{one} and {other} share {len(groups)} groups (artists), e.g. {groups[0]!r}, so scores would come out "
-                "too high. Split with Manifest.grouped_split(), or pass shared_groups=True if the split is a given one."
+                f"{one} and {other} share {len(groups)} groups (artists), e.g. {groups[0]!r}, so scores would be too "
+                "high. Split with Manifest.grouped_split(), or pass shared_groups=True for a published split."
             )

@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
     from ..tagging.network_tagger import NetworkTagger
 
-CLIP_NORM = 1.0  # to try where none was set
+CLIP_NORM = 1.0  # recommended after a failure without clipping
 TaggerT = TypeVar("TaggerT", bound="NetworkTagger")
 ReportT = TypeVar("ReportT")
 PRECISIONS = ("float32", "mixed_bfloat16", "auto")
 
 
 class TrainingError(MusicTagError, ValueError):
-    """Settings that contradict each other, data that do not fit them, or a run folder of another run."""
+    """Settings are invalid, data do not fit them, or the folder holds another run."""
 
 
 class NotFiniteError(TrainingError):
@@ -33,8 +33,8 @@ class NotFiniteError(TrainingError):
 
     Args:
         message: what happened, and what to do.
-        what: what happened, alone.
-        in_data: whether the inputs or targets were NaN or infinite already: no setting helps then.
+        what: what happened, without the advice.
+        in_data: whether the inputs or targets were already NaN or infinite, so that no setting helps.
     """
 
     def __init__(self, message: str, *, what: str, in_data: bool = False) -> None:
@@ -44,7 +44,7 @@ class NotFiniteError(TrainingError):
 
 
 def lower_learning_rate(failed: float, default: float) -> float:
-    """The learning rate to try after one with which a network became NaN or infinite.
+    """Return the learning rate to try after one with which a network became NaN or infinite.
 
     Example:
         >>> lower_learning_rate(12.5, 2e-3), lower_learning_rate(2e-3, 2e-3)
@@ -58,21 +58,21 @@ class TrainingSpec:
     """Settings of a run; two runs with equal settings and data give equal weights, within float rounding.
 
     Attributes:
-        steps: optimizer steps.
+        steps: number of optimizer steps.
         learning_rate: peak of the cosine schedule.
-        final_learning_rate: where it ends.
-        warmup_steps: linear rise to the peak.
-        weight_decay: of AdamW; 0 is Adam.
-        average: decay of the averaged weights per step; the first steps use less, so that the start is forgotten.
-        clip_norm: global gradient norm, `None` for no limit.
+        final_learning_rate: end of the cosine schedule.
+        warmup_steps: steps of the linear rise to the peak.
+        weight_decay: weight decay of AdamW; 0 is Adam.
+        average: decay of the averaged weights per step; smaller in the first steps, to forget the initial weights.
+        clip_norm: limit on the global gradient norm, `None` for none.
         validate_every: steps from one validation to the next.
         patience: validations without a better score before the run stops, `None` for never.
-        monitor: score that counts; greater is better.
-        checkpoint_every: steps that a kill can cost.
-        seed: of weights' dropout and whatever else is random in the model.
-        precision: of a training step: `"float32"`, `"mixed_bfloat16"`, or `"auto"`: bfloat16 if a self-test of this
-            build on this processor finds it faster and as good (`precision.choose_precision`). Weights and what is
-            validated are float32 in any case.
+        monitor: score that decides; greater is better.
+        checkpoint_every: steps from one checkpoint to the next, which a kill can cost.
+        seed: random seed of dropout and other random layers.
+        precision: precision of a training step: `"float32"`, `"mixed_bfloat16"`, or `"auto"`: bfloat16 if a self-test
+            on this machine finds it faster and as good (`precision.choose_precision`). Weights and validation are
+            always float32.
     """
 
     steps: int
@@ -90,7 +90,7 @@ class TrainingSpec:
     precision: str = "float32"
 
     def __post_init__(self) -> None:
-        """Reject settings that no run can have."""
+        """Validate the settings."""
         for name, least in (
             ("steps", 1),
             ("validate_every", 1),
@@ -116,12 +116,12 @@ class TrainingSpec:
                 raise TrainingError(f"{name} must be above 0, or None; got {value!r}.")
 
     def is_over(self, state: RunState) -> bool:
-        """Whether all steps of a run are done, or patience has run out."""
+        """Return whether all steps of a run are done or patience has run out."""
         out_of_patience = self.patience is not None and state.stale >= self.patience
         return out_of_patience or state.step >= self.steps
 
     def digest(self, model: keras.Model) -> str:
-        """Twelve digits that tell these settings and this network from others."""
+        """Return a digest of these settings and the layout of the network."""
         layout = [(layer.name, list(weight.shape)) for layer in model.layers for weight in layer.weights]
         text = json.dumps([dataclasses.asdict(self), layout], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
@@ -129,17 +129,17 @@ class TrainingSpec:
 
 @dataclasses.dataclass
 class RunState:
-    """Where a run is.
+    """State of a run.
 
     Attributes:
-        step: optimizer steps done.
+        step: number of optimizer steps done.
         best: best score so far.
-        best_step: when that was, the last time.
-        stale: validations since a score was better than all before.
+        best_step: last step with that score.
+        stale: number of validations since the best score improved.
         waiting: share of the time that the network waited for data, 0 to 1, since the run was last started.
-        precision: of the steps that follow.
-        failures: how often the run went back to a checkpoint, because the loss or a weight was NaN or infinite.
-        notes: why `"auto"` chose its precision, and from where to where the run went back.
+        precision: precision of the next steps.
+        failures: number of times that the run went back because the loss or a weight was NaN or infinite.
+        notes: why `"auto"` chose its precision, and from which to which step the run went back.
     """
 
     step: int = 0
@@ -160,7 +160,7 @@ class TrainingResult(Generic[TaggerT, ReportT]):
         tagger: the trained tagger, with the best weights.
         report: a `RunState` or, from `fine_tune`, a `FineTuneReport`.
         finished: `False` if Ctrl-C stopped the run early; the same call continues it.
-        problems: one line for each clip that was left out. `train` and `distil` leave none out.
+        problems: one line for each clip that was left out; always empty from `train` and `distil`.
         folder: folder of the run or, from `fine_tune` and `run_recipe`, of the saved tagger; `None` without one.
     """
 
@@ -171,6 +171,6 @@ class TrainingResult(Generic[TaggerT, ReportT]):
     folder: Path | None = None
 
     def __iter__(self) -> Iterator[Any]:
-        """Tagger and report, for unpacking."""
+        """Yield tagger and report, for unpacking."""
         yield self.tagger
         yield self.report

@@ -18,7 +18,7 @@ import numpy as np
 
 from ...audio import reading as audio
 from ...errors import AudioError
-from ...training.embeddings import Vectors, blocks, kept_vectors
+from ...training.embeddings import Vectors, cached_vectors, row_blocks
 
 if TYPE_CHECKING:
     from ...datasets import Manifest, Row
@@ -58,7 +58,7 @@ class MfccCache:
     def get_many(self, manifest: Manifest, *, progress: bool = False) -> tuple[np.ndarray, dict[int, AudioError]]:
         """As `EmbeddingCache.get_many`."""
         compute = functools.partial(self._compute, progress=progress)
-        return kept_vectors(manifest, self.folder, _KIND, self.width, compute, self.workers, progress=progress)
+        return cached_vectors(manifest, self.folder, _KIND, self.width, compute, self.workers, progress=progress)
 
     def _compute(self, manifest: Manifest, progress: bool) -> Iterator[Vectors]:
         from tqdm.auto import tqdm
@@ -67,7 +67,7 @@ class MfccCache:
             ThreadPoolExecutor(self.workers) as pool,
             tqdm(desc=NAME, total=len(manifest), unit="row", delay=2, disable=not progress) as bar,
         ):
-            for numbers in blocks(range(len(manifest))):
+            for numbers in row_blocks(range(len(manifest))):
                 found: Vectors = {}
                 rows = [manifest[number] for number in numbers]
                 for number, result in zip(numbers, pool.map(_statistics, rows), strict=True):

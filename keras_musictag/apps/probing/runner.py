@@ -27,7 +27,7 @@ from ...evaluation.results import EvaluationError, Failure, require, require_cou
 from ...evaluation.scores import ScoredRow, Scores
 from ...loading import load
 from ...tagger import Tagger
-from ...training.embeddings import EmbeddingCache, contents
+from ...training.embeddings import EmbeddingCache, content_digests
 from .linear_probe import out_of_fold
 from .mfcc import NAME as MFCC
 from .mfcc import MfccCache
@@ -113,7 +113,7 @@ def probe(
     )
     with contextlib.ExitStack() as stack:
         folder = Path(cache or stack.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True)))
-        content = contents(manifest, folder, workers, progress=progress)
+        content = content_digests(manifest, folder, workers, progress=progress)
         _choose(manifest, _Heard(), content, dataset, folds, seed, grouped_by)  # what is wrong is said before the work
         heard = _listen(given, manifest, folder, workers, progress)
     data = _choose(manifest, heard, content, dataset, folds, seed, grouped_by)
