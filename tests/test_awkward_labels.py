@@ -172,8 +172,7 @@ def test_hopeless_tags_are_named_before_training(sounds, tmp_path, monkeypatch, 
     with pytest.raises(InterruptedError), caplog.at_level(logging.WARNING):
         kmt.load("tiny").fine_tune(sounds, **QUICK)
     assert (
-        "left out, being on fewer than 2 clips to learn from: 'lonely' (1 of 1 clips usable), 'broken' (0 of 4 clips "
-        "usable)"
+        "left out, being on fewer than 2 training clips: 'lonely' (1 of 1 clips usable), 'broken' (0 of 4 clips usable)"
     ) in caplog.text
     assert "the tag 'lonely' has 1 rows in all, fewer than 2 (min_rows); add some, or leave the tag out" in caplog.text
     with pytest.raises(FineTuneError, match=r"No tag is on 2 clips(?s:.*)the tag 'lonely' has 1 rows in all"):
@@ -189,7 +188,7 @@ def test_a_tag_whose_clips_turn_out_to_be_broken_is_named(tmp_path):
         soundfile.write(path, tone(number), RATE)
         if folder.name == "silent":
             path.write_bytes(path.read_bytes()[: 200 + number])
-    with pytest.raises(FineTuneError, match=r"none to learn from has 'silent' \(0 of 4 clips usable\)\. Mend them, or"):
+    with pytest.raises(FineTuneError, match=r"no training clip has 'silent' \(0 of 4 clips usable\)\. Repair them, or"):
         kmt.load("tiny").fine_tune(tmp_path / "sounds", validation=None, **QUICK)
 
 
@@ -216,7 +215,7 @@ def test_a_dry_run_names_hopeless_tags(tables):
     result = run("finetune", "tiny", "--data", tables / "list.csv", "--dry-run", "--json")
     planned = strict_json(result.stdout)
     assert result.exit_code == 1 and set(planned["tags"]) == set(TAGS) - {"a|b"}
-    assert planned["notes"][0].startswith("left out, being on fewer than 2 clips to learn from: 'broken' (0 of 4 clips")
+    assert planned["notes"][0].startswith("left out, being on fewer than 2 training clips: 'broken' (0 of 4 clips")
 
 
 def test_unknown_tags_are_listed_so_that_they_can_be_copied():

@@ -15,7 +15,7 @@ from keras_musictag.datasets import DataError, Manifest, Row
 from keras_musictag.errors import UnknownTagError
 from keras_musictag.models.spec import SpecError
 from keras_musictag.training.finetuning import FineTuneError, FineTuneSpec
-from keras_musictag.training.finetuning.labelled_data import prepare, without
+from keras_musictag.training.finetuning.labelled_data import exclude_clips, prepare
 
 
 @pytest.fixture
@@ -182,12 +182,10 @@ def test_shares_of_any_type(sounds):
 def test_splits_that_cannot_be(sounds):
     with pytest.raises(FineTuneError, match=r"6 of 24 clips have no split, the others have one\. Give every clip"):
         prepare(with_splits(sounds, ["train", "train", "train", ""]))
-    with pytest.raises(
-        FineTuneError, match=r"No clip is in the split train; clips are: .*Say which ones to learn from"
-    ):
+    with pytest.raises(FineTuneError, match=r"No clip is in the split train; got .*Assign some clips to train"):
         prepare(with_splits(sounds, ["valid", "test"]))
     alone = Manifest(tuple(dataclasses.replace(row, group="one") for row in sounds), TAGS)
-    with pytest.raises(FineTuneError, match=r"No clips could be held out: .*Or pass validation=None"):
+    with pytest.raises(FineTuneError, match=r"No clips can be held out for validation: .*Or pass validation=None"):
         prepare(alone)
     assert len(prepare(alone, validation=None).train) == 24
 
@@ -197,7 +195,7 @@ def test_a_tag_of_one_artist_stays_where_it_can_be_learned(sounds):
     rows = [dataclasses.replace(row, group="".join(row.tags)) for row in sounds if row.tags != ("beep",)]
     data = prepare(Manifest(tuple(rows), ("hiss", "tick")), validation=0.5)
     assert len(data.train) == 16 and data.validation is None
-    assert data.notes[0].startswith("not validated, all of their clips being of one group: ")
+    assert data.notes[0].startswith("not validated, since all of their clips are in one group: ")
 
 
 # === Bad input ===
@@ -226,14 +224,13 @@ def test_tags_that_cannot_be_learned(sounds, tmp_path):
     data = prepare(rare)
     assert data.tags == ("beep", "hiss") and data.exclusive
     assert data.notes[0] == (
-        "left out, being on fewer than 2 clips to learn from: 'tick' (1 of 1 clips usable), 'bleep' (1 of 1 clips "
-        "usable)"
+        "left out, being on fewer than 2 training clips: 'tick' (1 of 1 clips usable), 'bleep' (1 of 1 clips usable)"
     )
     assert kinds(data)["rare tag"] == 2 and len(data.train) + len(data.validation) == 16
     with pytest.raises(DataError, match=r"the tag 'bleep' has 1 rows in all, fewer than 2"):
         prepare(rare, strict=True)
     each = Manifest(tuple(dataclasses.replace(row, tags=(f"t{n}",)) for n, row in enumerate(sounds)))
-    with pytest.raises(FineTuneError, match=r"No tag is on 2 clips that can be learned from; there are 24 tags and 24"):
+    with pytest.raises(FineTuneError, match=r"No tag is on 2 training clips; there are 24 tags and 24"):
         prepare(each)
 
 
@@ -256,14 +253,10 @@ def test_the_same_sound_in_two_splits(sounds):
 
 def test_one_class_only(sounds):
     beeps = sounds.filter(lambda row: row.tags == ("beep",)).with_tags(["beep"])
-    with pytest.raises(
-        FineTuneError, match=r"All clips have the one tag 'beep': there is nothing to tell it from\. Add"
-    ):
+    with pytest.raises(FineTuneError, match=r"All clips have the single tag 'beep', so it cannot be learned\. Add"):
         prepare(beeps)
     both = Manifest(tuple(dataclasses.replace(row, tags=("a", "b")) for row in sounds))
-    with pytest.raises(
-        FineTuneError, match=r"Each of the tags 'a', 'b' is on all of the \d+ clips: there is nothing to"
-    ):
+    with pytest.raises(FineTuneError, match=r"Each of the tags 'a', 'b' is on all \d+ clips, so none can be learned"):
         prepare(both)
 
 
@@ -316,14 +309,14 @@ def test_data_that_are_not_there(tmp_path):
 def test_clips_that_turn_out_to_be_bad_later(sounds):
     data = prepare(sounds)
     bad = [(row.path, row.start) for row in (data.train[0], *data.validation)]
-    left = without(data, bad)
+    left = exclude_clips(data, bad)
     assert len(left.train) == len(data.train) - 1 and left.validation is None and left.report is data.report
     ticks = [(row.path, row.start) for row in sounds if row.tags == ("tick",)]
     with pytest.raises(
         FineTuneError,
-        match=r"Without the clips that cannot be used, none to learn from has 'tick' \(0 of [5-8] clips usable\)",
+        match=r"Without the clips that cannot be used, no training clip has 'tick' \(0 of [5-8] clips usable\)",
     ):
-        without(data, ticks)
+        exclude_clips(data, ticks)
 
 
 # === Settings ===

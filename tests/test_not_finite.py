@@ -264,7 +264,7 @@ def test_fine_tune(three, spoil, tmp_path):
     assert saved["precision"] == "float32" and saved["notes"] == list(report.notes)
     assert np.isfinite(np.concatenate([w.ravel() for w in result.tagger.core.get_weights()])).all()
     spoil(2, times=2)
-    advice = "Correct the data, or choose stages='head', which trains no network; give another folder if you gave one"
+    advice = "Correct the data, or choose stages='head', which trains no network. If you gave a folder, choose another"
     with pytest.raises(FineTuneError, match=f"failed twice. .* step 2, whose inputs.*{advice}"):
         fine_tune(kmt.load("tiny"), three, folder=tmp_path / "twice", **options)
 
@@ -275,7 +275,7 @@ def test_the_advice_on_fine_tuning_can_be_followed(three, tmp_path, monkeypatch)
     arguments = ["finetune", "tiny", "--data", "three.csv", "--out", "mine", "--epochs", "1", "--validation", "none"]
     monkeypatch.setattr(keras.Model, "train_on_batch", lambda *_: np.nan)
     result = CliRunner().invoke(main, [*arguments, "--learning-rate", "12.5"], catch_exceptions=False)
-    advice = "Choose a learning_rate of 0.0001 or less, or stages='head', which trains no network; give another folder"
+    advice = "Choose a learning_rate of 0.0001 or less, or stages='head', which trains no network. If you gave a folder"
     assert result.exit_code == 2 and advice in result.stderr
     arguments += ["--stages", "head"]
     result = CliRunner().invoke(main, arguments, catch_exceptions=False)

@@ -56,7 +56,7 @@ def fit_head(
     *,
     exclusive: bool,
     balance: float = 0.5,
-    known: FittedHead | None = None,
+    previous: FittedHead | None = None,
 ) -> FittedHead:
     """Fit a linear classifier and choose the strength of its penalty by cross-validation.
 
@@ -66,7 +66,7 @@ def fit_head(
         folds: integers `(clips,)`: clips of a fold are held out together. With a single fold the strength is 0.1.
         exclusive: one tag per clip (softmax) instead of any number (sigmoids).
         balance: 0 for equal weights of all clips and tags, 1 for equal shares of frequent and rare ones.
-        known: head fitted to part of the clips, whose strength and factor are used without cross-validation.
+        previous: head fitted to part of the clips, whose strength and factor are used without cross-validation.
 
     Returns:
         `FittedHead`.
@@ -88,8 +88,8 @@ def fit_head(
     start = np.zeros((rotated.shape[1] + 1, targets.shape[1]))
     chosen, factor = _DEFAULT_STRENGTH, 1.0
     strengths = STRENGTHS if len(parts) > 1 else ()
-    if known is not None:
-        chosen, factor, strengths = known.strength, known.factor, ()
+    if previous is not None:
+        chosen, factor, strengths = previous.strength, previous.factor, ()
     held_out = np.tile(targets.mean(axis=0), (len(targets), 1))
     solutions, best = [start] * len(parts), np.inf
     for strength in strengths:

@@ -1,7 +1,7 @@
-"""Fine-tuning: from a tagger and anybody's labelled sounds to a tagger for these labels.
+"""Fine-tuning: make a tagger for new tags from an existing one and labelled clips.
 
-`settings` has every number that can be chosen, `data` turns what is given into clips to learn from and to validate on,
-`stages` makes and trains the network, `run` puts them together, and `report` says how good the result is.
+`settings` has all settings, `labelled_data` reads and splits the clips, `stages` makes and trains the network,
+`fitting` runs it all, `fine_tune_report` measures the result, and `description` writes its spec.
 """
 
 from .fine_tune_report import FineTuneReport as FineTuneReport

@@ -1,4 +1,4 @@
-"""What the spec and the card of a fine-tuned tagger say: base, data, splits, settings and what was measured."""
+"""Spec of a fine-tuned tagger, the source of its card: base, data, splits, settings and scores."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ...tagging.network_tagger import NetworkTagger
 
 
-def described(
+def make_spec(
     spec: ModelSpec,
     base: NetworkTagger,
     data: FineTuneData,
@@ -30,16 +30,18 @@ def described(
     epochs: int,
     thresholds: Thresholds | None = None,
 ) -> ModelSpec:
-    """The spec of the new tagger.
+    """Return the spec of the new tagger.
 
     Args:
-        spec: network, front end and tags.
-        base: what it was made from.
-        data, settings, report: of what, how, and how good it was without the clips held out.
-        name: of the tagger.
-        all_clips: whether it learned from the clips held out, too, after the report was made.
-        epochs: passes of the second stage, if its network was kept.
-        thresholds: chosen on clips held out, if there were any.
+        spec: spec with network, front end and tags.
+        base: tagger that was fine-tuned.
+        data: clips that it was fine-tuned on.
+        settings: settings of fine-tuning.
+        report: scores, measured before the tagger learned from held-out clips.
+        name: name of the tagger.
+        all_clips: whether it learned from the held-out clips too, after the report was made.
+        epochs: number of epochs of the second stage, if its network was kept.
+        thresholds: thresholds chosen on held-out clips, `None` without such clips.
     """
     from ... import __version__
 
@@ -67,15 +69,15 @@ def described(
         name=name,
         description=f"{base_name} fine-tuned on {data.origin.title}.",
         trained_on=f"{base_name} (sha256 {sha256}), fine-tuned on {data.origin.title}, {clips:,} clips with labels, "
-        f"{which}; {_told(settings)}",
+        f"{which}; {_settings_text(settings)}",
         training_data=(labelled, *inherited),
         thresholds=thresholds,
         metrics=(metric,) if report.scores() else (),
     )
 
 
-def _told(settings: FineTuneSpec) -> str:
-    """The seed, and the settings that are not the defaults."""
+def _settings_text(settings: FineTuneSpec) -> str:
+    """Return the seed and the settings that are not the defaults, as text."""
     defaults = dataclasses.asdict(FineTuneSpec())
     changed = {name: value for name, value in dataclasses.asdict(settings).items() if value != defaults[name]}
     return ", ".join(f"{name} {value}" for name, value in {"seed": settings.seed, **changed}.items())

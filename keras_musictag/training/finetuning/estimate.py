@@ -1,4 +1,4 @@
-"""How long fine-tuning will take here, from one timed call of the network."""
+"""Estimate of the duration of fine-tuning on this machine, from one timed call of the network."""
 
 from __future__ import annotations
 
@@ -12,32 +12,35 @@ from ...tagging.network_tagger import NetworkTagger
 from .labelled_data import FineTuneData
 from .settings import FineTuneSpec
 
-_DECODED_PER_SECOND = 300.0  # seconds of sound that become log-mels in a second: 300 to 700 on two cores
-_BACKWARD = 2.5  # what a window costs in training, in calls: 2 to 3 on two cores
-_BATCH = 8  # windows in a call
+_DECODED_PER_SECOND = 300.0  # seconds of audio converted to log-mels per second: 300 to 700 on two cores
+_TRAINING_COST = 2.5  # time of a training step relative to a call: 2 to 3 on two cores
+_BATCH = 8  # windows per call
 
 
 def seconds_for(base: NetworkTagger, data: FineTuneData, settings: FineTuneSpec) -> tuple[float, float]:
-    """Seconds of the first stage with everything before it, and of the second stage if it runs to its end."""
+    """Return the seconds of the first stage and everything before it, and of the second stage without early stop."""
     spec = base.spec
-    run = KerasRuntime(base.core)
+    runtime = KerasRuntime(base.core)
     batch = np.zeros((_BATCH, *spec.input_shape), "float32")
-    run.predict(batch)
+    runtime.predict(batch)  # compiles
     started = time.perf_counter()
-    run.predict(batch)
-    window = (time.perf_counter() - started) / _BATCH
-    lengths = {name: [_seconds(row.path, row.duration) for row in part] for name, part in data.parts.items()}
-    windows = {name: sum(max(1.0, length / spec.window_seconds) for length in all_) for name, all_ in lengths.items()}
-    first = sum(map(sum, lengths.values())) / _DECODED_PER_SECOND + sum(windows.values()) * window
+    runtime.predict(batch)
+    window_cost = (time.perf_counter() - started) / _BATCH
+    audio_seconds, windows = 0.0, {}
+    for name, part in data.parts.items():
+        lengths = [_seconds(row.path, row.duration) for row in part]
+        audio_seconds += sum(lengths)
+        windows[name] = sum(max(1.0, length / spec.window_seconds) for length in lengths)
+    first = audio_seconds / _DECODED_PER_SECOND + sum(windows.values()) * window_cost
     if settings.stages == "head":
         return first, 0.0
     steps = settings.epochs * settings.steps_per_epoch(len(data.train))
-    validation = settings.epochs * windows.get("validation", 0.0) * window
-    return first, steps * settings.batch_size * window * _BACKWARD + validation
+    validation = settings.epochs * windows.get("validation", 0.0) * window_cost
+    return first, steps * settings.batch_size * window_cost * _TRAINING_COST + validation
 
 
 def duration_text(seconds: float) -> str:
-    """In words: seconds up to a minute and a half, then minutes.
+    """Format a duration: seconds below 100 s, then minutes.
 
     Example:
         >>> duration_text(59.7), duration_text(600)

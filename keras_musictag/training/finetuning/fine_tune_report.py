@@ -1,4 +1,4 @@
-"""How good a fine-tuned tagger is, and where it is wrong."""
+"""Scores of a fine-tuned tagger, its confusion matrix and its worst mistakes."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 RESAMPLES = 1000
-_WORST = 10  # clips that are listed
-_WIDEST = 12  # classes whose confusions are printed
-_TITLE = 8  # characters of their names above the columns
+_MAX_MISTAKES = 10  # clips that are listed
+_MAX_PRINTED_TAGS = 12  # rows of a printed confusion matrix
+_TITLE_LENGTH = 8  # characters of the column titles
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Mistake:
-    """A clip that the tagger got wrong.
+    """A clip for which a wrong tag is more probable than a true one.
 
     Attributes:
-        file: its name and that of its folder.
-        tag: what it has.
-        probability: of that.
-        predicted: the most probable of the tags it does not have.
-        predicted_probability: of that.
+        file: name of the folder and the file.
+        tag: the least probable true tag.
+        probability: its probability.
+        predicted: the most probable wrong tag.
+        predicted_probability: its probability.
     """
 
     file: str
@@ -49,20 +49,20 @@ class Mistake:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class FineTuneReport:
-    """What came of fine-tuning.
+    """Report of fine-tuning.
 
     Attributes:
-        dataset, split, n_clips: what the numbers are of, e.g. split `"validation, which also chose when to stop"`.
+        dataset, split, n_clips: clips of the scores, e.g. split `"validation, which also chose when to stop"`.
         kept: `"head"` or `"full"`, the stage whose network was kept.
-        log_likelihood: of each stage on the validation clips; greater is better.
-        evaluation: areas under curves per tag, with intervals; `None` where no tag is on some clips and not on others.
-        accuracy: share of the clips whose most probable tag is right, where clips have one each.
-        confusion: int `(tags, tags)`, rows are true tags, columns predicted ones; as `accuracy`.
-        mistakes: the clips whose tag got the least probability, the worst first.
+        log_likelihood: score of each stage on the validation clips; greater is better.
+        evaluation: AUCs per tag, with intervals; `None` if no tag is on some clips and not on others.
+        accuracy: share of the clips whose most probable tag is true, if clips have one tag each.
+        confusion: confusion matrix, int `(tags, tags)`: rows are true tags, columns predicted tags; as `accuracy`.
+        mistakes: the clips whose true tags are the least probable, the worst first.
         tags: names, in the order of rows and columns.
-        seconds: how long it all took.
-        precision: in which the whole network was trained, at the end; `None` if only the head was fitted.
-        notes: why `precision="auto"` chose as it did; from which step training went back, and to which, because its
+        seconds: duration of fine-tuning.
+        precision: last precision in which the whole network was trained; `None` if only the head was fitted.
+        notes: why `precision="auto"` chose its precision; from which step to which training went back because the
             loss or a weight was NaN or infinite.
     """
 
@@ -81,7 +81,7 @@ class FineTuneReport:
     notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """Ready for `json.dump`."""
+        """Return a dict for `json.dump`."""
         return {
             "dataset": self.dataset,
             "split": self.split,
@@ -99,46 +99,46 @@ class FineTuneReport:
         }
 
     def scores(self) -> dict[str, float]:
-        """Accuracy and means of areas over tags, with the ends of their intervals, as `ModelSpec.metrics` has them."""
-        found: dict[str, float | None] = flat("accuracy", self.accuracy)
+        """Return accuracy and mean AUCs, with the ends of their intervals, as in `ModelSpec.metrics`."""
+        scores: dict[str, float | None] = flat("accuracy", self.accuracy)
         if self.evaluation is not None:
-            found |= flat("roc_auc", self.evaluation.roc_auc) | flat("pr_auc", self.evaluation.pr_auc)
-        return {name: value for name, value in found.items() if value is not None}
+            scores |= flat("roc_auc", self.evaluation.roc_auc) | flat("pr_auc", self.evaluation.pr_auc)
+        return {name: value for name, value in scores.items() if value is not None}
 
     def to_json(self, path: str | os.PathLike[str]) -> Path:
-        """Write `to_dict` to a file; returns its path."""
+        """Write `to_dict` to a file and return its path."""
         write_atomically(Path(path), (json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n").encode())
         return Path(path)
 
     def blocks(self) -> list[Block]:
-        """Tables: scores per tag, the confusion matrix, and the worst clips."""
+        """Return text and tables: scores per tag, the confusion matrix, and the worst mistakes."""
         blocks: list[Block] = []
         if self.accuracy is not None:
             blocks.append(f"accuracy {self.accuracy:.3f} on {self.dataset}, {self.split}, {self.n_clips:,} clips")
         if self.evaluation is not None:
             blocks += self.evaluation.blocks()
-        if self.confusion is not None and len(self.tags) <= _WIDEST:
-            titles = [tag[:_TITLE] for tag in self.tags]
+        if self.confusion is not None and len(self.tags) <= _MAX_PRINTED_TAGS:
+            titles = [tag[:_TITLE_LENGTH] for tag in self.tags]
             counts = [[count or "." for count in row] for row in self.confusion.tolist()]
             rows = [[tag, *row] for tag, row in zip(self.tags, counts, strict=True)]
             blocks += ["", Table(("true \\ predicted", *titles), rows, "<>")]
         if self.mistakes:
-            blocks += ["", "least probable tags of clips that have them:"]
+            blocks += ["", "true tags with the lowest probabilities:"]
             blocks += [
                 f"  {mistake.file}: {mistake.tag} {mistake.probability:.2f}, but {mistake.predicted} "
                 f"{mistake.predicted_probability:.2f}"
                 for mistake in self.mistakes
             ]
         scores = ", ".join(f"{stage} {score:.3f}" for stage, score in self.log_likelihood.items())
-        told = f"; log-likelihood on validation clips: {scores}" if scores else ""
-        return [*blocks, "", f"kept: {self.kept}{told}", *(f"note: {note}" for note in self.notes)]
+        likelihoods = f"; log-likelihood on validation clips: {scores}" if scores else ""
+        return [*blocks, "", f"kept: {self.kept}{likelihoods}", *(f"note: {note}" for note in self.notes)]
 
     def __str__(self) -> str:
-        """The same in plain text."""
+        """`blocks` as plain text."""
         return plain(self.blocks())
 
     def plot(self) -> Figure:
-        """Areas tag by tag and, where clips have one tag each, the confusion matrix.
+        """Draw the AUCs tag by tag and, if clips have one tag each, the confusion matrix.
 
         Raises:
             MissingExtraError: Matplotlib is not installed.
@@ -160,25 +160,25 @@ def make_report(
     seconds: float,
     seed: int = 0,
 ) -> FineTuneReport:
-    """Measure `probabilities` `(clips, tags)` on labelled clips."""
+    """Make a report of `probabilities` `(clips, tags)` on labelled clips."""
     targets = clips.targets()
     groups = np.array([row.group or str(row.path) for row in clips])
-    enough = len(set(groups)) > 1
+    resamples = RESAMPLES if len(set(groups)) > 1 else 0
     evaluation = None
     with contextlib.suppress(EvaluationError):  # no tag is on some of the clips and not on others
         evaluation = evaluate_scores(
             targets > 0.5, probabilities, data.tags, dataset=data.origin.title, split=split, groups=groups,
             grouped_by=data.origin.grouped_by or ("group" if any(row.group for row in clips) else "track"),
-            n_bootstrap=RESAMPLES if enough else 0, seed=seed, model=model,
+            n_bootstrap=resamples, seed=seed, model=model,
         )  # fmt: skip
     accuracy = confusion = None
     if data.exclusive:
         true, predicted = targets.argmax(axis=1), probabilities.argmax(axis=1)
         confusion = np.zeros((len(data.tags), len(data.tags)), int)
         np.add.at(confusion, (true, predicted), 1)
-        right = true == predicted
-        deviations = share_deviations(right[None], group_ids(groups, len(right)), RESAMPLES if enough else 0, seed)
-        accuracy = estimate(right.mean(), deviations[0], 0.95)
+        correct = true == predicted
+        deviations = share_deviations(correct[None], group_ids(groups, len(correct)), resamples, seed)
+        accuracy = estimate(correct.mean(), deviations[0], 0.95)
     return FineTuneReport(
         dataset=data.origin.title, split=split, n_clips=len(clips), kept=kept, log_likelihood=log_likelihood,
         tags=data.tags, evaluation=evaluation, accuracy=accuracy, confusion=confusion,
@@ -189,7 +189,7 @@ def make_report(
 def _mistakes(
     clips: Manifest, targets: np.ndarray, probabilities: np.ndarray, tags: tuple[str, ...]
 ) -> tuple[Mistake, ...]:
-    """The clips whose tag is least probable, as far as another tag, which they do not have, is more so."""
+    """Return the clips with a wrong tag that is more probable than a true one, the least probable true tags first."""
     found = []
     for row, target, given in zip(clips, targets, probabilities, strict=True):
         has = np.flatnonzero(target > 0.5)
@@ -204,4 +204,4 @@ def _mistakes(
                     predicted=tags[predicted], predicted_probability=float(given[predicted]),
                 )
             )  # fmt: skip
-    return tuple(sorted(found, key=lambda mistake: mistake.probability)[:_WORST])
+    return tuple(sorted(found, key=lambda mistake: mistake.probability)[:_MAX_MISTAKES])

@@ -1,8 +1,8 @@
-"""Fine-tuning, start to end: data, first stage, second stage, the better of both, a report, and a folder to load.
+"""Fine-tuning from start to end: data, both stages, the better of the two, a report, and a folder to load.
 
-A run has a folder of its own: `run/` in the folder of the result, else one in the package's cache that is named after
-base, data and settings and removed at the end. Log-mels and embeddings are cached, the first stage takes seconds, and
-the second goes on where it was stopped: a killed run that is started again loses next to nothing.
+A run has its own folder: `run/` in the folder of the result, else one in the package's cache that is named after base,
+data and settings and removed at the end. A killed run that is started again loses little: log-mels and embeddings are
+cached, the first stage takes seconds, and the second resumes.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ from ...utils.files import slug
 from ..loop import RunState
 from ..run_folder import run_folder, write_problems
 from ..training_spec import TaggerT, TrainingResult
-from .description import described
+from .description import make_spec
 from .estimate import duration_text, seconds_for
 from .fine_tune_report import FineTuneReport, make_report
-from .labelled_data import FineTuneData, FineTuneError, prepare, with_all, without
-from .settings import SHARE, FineTuneSpec
+from .labelled_data import FineTuneData, FineTuneError, exclude_clips, merge_validation, prepare
+from .settings import TRAINED_SHARE, FineTuneSpec
 from .stages import blend, log_likelihoods, new_tagger, solve_head, train_all
 
 if TYPE_CHECKING:
@@ -62,12 +62,12 @@ class FineTuned(TrainingResult[TaggerT, FineTuneReport]):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FineTunePlan(Generic[TaggerT]):
-    """What will be done. Made by `plan`; `str` tells it.
+    """A planned fine-tuning, described by `str`. Made by `plan`.
 
     Attributes:
-        base: the tagger to begin with.
-        data: clips to learn from and to validate on.
-        settings: every number.
+        base: tagger to fine-tune.
+        data: training and validation clips.
+        settings: settings of fine-tuning.
     """
 
     base: TaggerT
@@ -75,12 +75,12 @@ class FineTunePlan(Generic[TaggerT]):
     settings: FineTuneSpec
 
     def __str__(self) -> str:
-        """Data, stages, and about how long they take here."""
+        """Data, stages, and their estimated duration on this machine."""
         first, second = seconds_for(self.base, self.data, self.settings)
         stages = f"embeddings and head, about {duration_text(first)}"
         if self.settings.stages == "full":
             epochs = f"{self.settings.epochs} epoch{'s' if self.settings.epochs > 1 else ''}"
-            stages += f"; then all of the network, at most {epochs}, about {duration_text(second)}"
+            stages += f"; then the whole network, at most {epochs}, about {duration_text(second)}"
         return f"fine-tune   {self.base.spec.name}\n{self.data}\nstages      {stages}"
 
 
@@ -94,7 +94,7 @@ def plan(
     single_label: bool | None = None,
     strict: bool = False,
 ) -> FineTunePlan[TaggerT]:
-    """Check everything, and say what `fine_tune` with these arguments would do.
+    """Validate the arguments of `fine_tune` and read its data, without training.
 
     Raises:
         FineTuneError, DataError: as `fine_tune`.
@@ -117,35 +117,35 @@ def fine_tune(
     strict: bool = False,
     progress: bool = True,
 ) -> FineTuned[TaggerT]:
-    """Make a tagger for new tags from one that knows others.
+    """Make a tagger for new tags from an existing one.
 
-    First a linear classifier is fitted to embeddings of the clips: what enters the base's own head, and statistics of
-    what its stages hear (`taps`). Then the whole network is trained at a low learning rate, with augmentation, its
-    batch norms fixed; that is kept if it does better on the validation clips.
+    First a linear classifier is fitted to embeddings of the clips: the input of the base's own head, and statistics of
+    the outputs of its stages (`taps`). Then the whole network is trained at a low learning rate, with augmentation and
+    fixed batch norms; it is kept unless it does worse on the validation clips.
 
     Args:
-        tagger: the base; it is not changed.
+        tagger: tagger to start from; it is not changed.
         data: labelled clips: a `Manifest`; a table with the columns `file` and `tags` (`|` between tags), or a column
             per tag; a folder per tag; a data set as `"gtzan:FOLDER"`.
         tags: tags to learn, in the order of the outputs; by default, all.
-        validation: share of the groups (artists, albums; else files) that is held out, or clips to validate on, or
-            `None` to learn from all. Clips that name their splits keep them; those of the split test are measured on.
-        folder: to save the new tagger in, with report, picture and what is needed to go on after a kill. Without, the
-            tagger can be saved later.
+        validation: share of the groups (artists, albums; else files) to hold out, or clips to validate on, or `None` to
+            learn from all. Clips with splits keep them; those of the split test measure the result.
+        folder: folder to save the new tagger in, with report, plot and the files to resume a stopped run. Without a
+            folder, the tagger can be saved later.
         cache: folder of log-mels and embeddings; by default, in the package's cache.
-        settings: every number, see `FineTuneSpec`.
-        single_label: whether every clip has exactly one tag and the tagger is to choose; by default, whether they do.
+        settings: settings of fine-tuning, see `FineTuneSpec`.
+        single_label: whether the tagger chooses exactly one tag; by default, if every clip has exactly one.
         strict: refuse data with any problem, instead of leaving bad clips out.
-        progress: show bars.
+        progress: show progress bars.
 
     Returns:
         `FineTuned`.
 
     Raises:
-        FineTuneError: too little to learn from, a folder with the run of other data or settings, or a network that
-            became NaN or infinite twice, the second time in float32.
+        FineTuneError: there are too few clips or tags to learn from, the folder holds a run with other data or
+            settings, or the loss or a weight became NaN or infinite twice, the second time in float32.
         UnknownTagError: no clip has one of `tags`.
-        DataError: the data cannot be read; with `strict`, everything that is wrong with them.
+        DataError: the data cannot be read; with `strict`, they have problems.
         CacheError: a folder cannot be written, or holds something else.
     """
     prepared = plan(
@@ -165,12 +165,12 @@ def carry_out(
     strict: bool = False,
     progress: bool = True,
 ) -> FineTuned[TaggerT]:
-    """Do what was planned; see `fine_tune`."""
-    return _Run(prepared, None if folder is None else Path(folder), cache, progress).do(strict)
+    """Carry out a plan; see `fine_tune`."""
+    return _FineTuneRun(prepared, None if folder is None else Path(folder), cache, progress).run(strict)
 
 
-class _Run(Generic[TaggerT]):
-    """A plan, being carried out."""
+class _FineTuneRun(Generic[TaggerT]):
+    """State of a running plan."""
 
     def __init__(
         self, prepared: FineTunePlan[TaggerT], folder: Path | None, cache: str | os.PathLike[str] | None, progress: bool
@@ -185,36 +185,37 @@ class _Run(Generic[TaggerT]):
         self.notes: list[str] = []
         self.started = time.perf_counter()
 
-    def do(self, strict: bool) -> FineTuned[TaggerT]:
+    def run(self, strict: bool) -> FineTuned[TaggerT]:
         where: dict[str, Any] = {"cache": self.cache_folder.parent, "file": RUN_FILE, "error": FineTuneError}
-        with run_folder(self.folder, self._about(), **where) as self.run_folder:
-            return self._do(strict)
+        with run_folder(self.folder, self._identity(), **where) as self.run_folder:
+            return self._run_stages(strict)
 
-    def _do(self, strict: bool) -> FineTuned[TaggerT]:
+    def _run_stages(self, strict: bool) -> FineTuned[TaggerT]:
         from ..embeddings import EmbeddingCache
 
         tagger = new_tagger(self.base, self.data)
         cache = EmbeddingCache(self.cache_folder, tagger)
-        self._listen(cache, strict)
-        # Of the network as it is: what is done to it changes them.
+        self._embed_all(cache, strict)
+        # Before any training, which changes the embeddings.
         embeddings = {name: cache.get_many(part)[0] for name, part in self.data.parts.items()}
         head = solve_head(tagger, self.data, embeddings["train"], self.settings)
         outcome = self._second_stage(tagger, cache.features)
-        said, clips, split = self._measured(tagger, cache.features, head.held_out)
+        probabilities, clips, split = self._report_data(tagger, cache.features, head.held_out)
         report = make_report(
-            self.data, clips, split, said, model=self.name, kept=outcome.kept,
+            self.data, clips, split, probabilities, model=self.name, kept=outcome.kept,
             log_likelihood=outcome.log_likelihood, seconds=time.perf_counter() - self.started, seed=self.settings.seed,
         )  # fmt: skip
         thresholds = self._thresholds(tagger, cache.features, head.held_out, outcome.kept)
         finished, all_clips = outcome.finished, False
         if self.data.held_out and finished:
             every = np.concatenate([embeddings["train"], embeddings["validation"]])
-            again, finished = self._learn_from_all(every, cache.features, head, outcome)
-            tagger, all_clips = (again, True) if finished else (tagger, False)
+            refitted, finished = self._refit_on_all(every, cache.features, head, outcome)
+            if finished:
+                tagger, all_clips = refitted, True
         report = dataclasses.replace(
             report, seconds=time.perf_counter() - self.started, precision=self.precision, notes=tuple(self.notes)
         )
-        spec = described(
+        spec = make_spec(
             tagger.spec, self.base, self.data, self.settings, report, name=self.name,
             all_clips=all_clips, epochs=outcome.epochs, thresholds=thresholds,
         )  # fmt: skip
@@ -229,19 +230,19 @@ class _Run(Generic[TaggerT]):
             folder=self.folder,
         )  # fmt: skip
 
-    # --- Before ---
+    # --- Preparation ---
 
     @property
     def name(self) -> str:
-        """Of the new tagger: that of its folder, else that of the data."""
+        """Name of the new tagger: that of its folder, else that of the data."""
         name = self.folder.resolve().name if self.folder else self.data.origin.name
         return slug(name, self.base.spec.name)
 
-    def _about(self) -> dict[str, Any]:
-        """What decides what comes out."""
+    def _identity(self) -> dict[str, Any]:
+        """Everything that determines the result."""
         settings = dataclasses.asdict(self.settings)
-        floor = settings.pop("min_precision")  # later than the others: runs that are older go on
-        weights = hashlib.sha256()  # of what they are now, which may be in no file
+        floor = settings.pop("min_precision")  # only if set, so that runs from before this setting resume
+        weights = hashlib.sha256()  # of the weights in memory, which may differ from the file
         for values in self.base.core.get_weights():
             weights.update(np.ascontiguousarray(values).tobytes())
         return {
@@ -251,35 +252,37 @@ class _Run(Generic[TaggerT]):
             "settings": {**settings, "min_precision": floor} if floor else settings,
         }
 
-    def _listen(self, cache: EmbeddingCache, strict: bool) -> None:
-        """Compute the embeddings of all clips, and leave out those that cannot be used."""
+    def _embed_all(self, cache: EmbeddingCache, strict: bool) -> None:
+        """Compute the embeddings of all clips, and leave out clips that cannot be used."""
         every = Manifest(tuple(row for part in self.data.parts.values() for row in part), self.data.tags)
         _, bad = cache.get_many(every, progress=self.progress)
         if not bad:
             return
         self.problems += map(str, bad.values())
-        told = f"{len(bad)} of {len(every)} clips cannot be used, the first one: {next(iter(bad.values()))}"
+        message = f"{len(bad)} of {len(every)} clips cannot be used, the first one: {next(iter(bad.values()))}"
         if strict:
-            raise FineTuneError(told)
-        _log.warning("%s They are left out.", told)
-        self.data = without(self.data, {(every[number].path, every[number].start) for number in bad})
+            raise FineTuneError(message)
+        _log.warning("%s They are left out.", message)
+        self.data = exclude_clips(self.data, {(every[number].path, every[number].start) for number in bad})
 
     # --- Learning ---
 
     def _second_stage(self, tagger: NetworkTagger, cache: FeatureCache) -> _Outcome:
-        """Train the whole network, and put the first stage's back if validation speaks against the second."""
+        """Train the whole network; restore that of the first stage if the second does worse on the validation clips."""
         if self.settings.stages == "head":
-            scores = {} if self.data.validation is None else {"head": float(self._score(tagger, cache).mean())}
+            scores = (
+                {} if self.data.validation is None else {"head": float(self._log_likelihoods(tagger, cache).mean())}
+            )
             return _Outcome("head", scores, True)
-        head = None if self.data.validation is None else self._score(tagger, cache)
+        head = None if self.data.validation is None else self._log_likelihoods(tagger, cache)
         before = tagger.core.get_weights()
         state, finished = self._train(tagger, self.data, self.settings, self.run_folder, cache)
         epochs = math.ceil(state.best_step / self.settings.steps_per_epoch(len(self.data.train)))
         if head is None:
             return _Outcome("full" if state.step else "head", {}, finished, epochs)
-        full = self._score(tagger, cache)
+        full = self._log_likelihoods(tagger, cache)
         scores = {"head": float(head.mean()), "full": float(full.mean())}
-        # Few clips say little: what is within one standard error does not speak against it.
+        # A loss within one standard error is not significant: the second stage is kept.
         gains = full - head
         if state.best_step and gains.mean() >= -gains.std() / math.sqrt(len(gains)):
             return _Outcome("full", scores, finished, epochs)
@@ -289,65 +292,69 @@ class _Run(Generic[TaggerT]):
     def _train(
         self, tagger: NetworkTagger, data: FineTuneData, settings: FineTuneSpec, folder: Path, cache: FeatureCache
     ) -> tuple[RunState, bool]:
-        """The second stage on some clips; returns where it ended and whether it came to its end."""
+        """Train the second stage and return its state and whether it is finished."""
         before = tagger.core.get_weights()
         state = train_all(tagger, data, settings, folder, cache=cache, progress=self.progress)
         self.precision, self.notes = state.precision, self.notes + state.notes
         if state.step:
-            blend(tagger, before, SHARE)
+            blend(tagger, before, TRAINED_SHARE)
         training = settings.training(len(data.train), data.validation is not None)
         return state, training.is_over(state)
 
-    def _learn_from_all(
-        self, embeddings: np.ndarray, cache: FeatureCache, known: FittedHead, outcome: _Outcome
+    def _refit_on_all(
+        self, embeddings: np.ndarray, cache: FeatureCache, previous: FittedHead, outcome: _Outcome
     ) -> tuple[NetworkTagger, bool]:
-        """Do it again with the clips that were held out, as it did best without them; and whether that was finished."""
-        data, finished = with_all(self.data), True
+        """Repeat the kept stage with the held-out clips too; return the tagger and whether training is finished."""
+        data, finished = merge_validation(self.data), True
         tagger = new_tagger(self.base, data)
-        solve_head(tagger, data, embeddings, self.settings, known)
+        solve_head(tagger, data, embeddings, self.settings, previous)
         if outcome.kept == "full":
-            assert self.precision is not None  # chosen above, or lost; not tried again
+            assert self.precision is not None  # of the first time, not tested again
             settings = dataclasses.replace(self.settings, epochs=outcome.epochs, precision=self.precision)
             _, finished = self._train(tagger, data, settings, self.run_folder / "all", cache)
         return tagger, finished
 
-    def _score(self, tagger: NetworkTagger, cache: FeatureCache) -> np.ndarray:
+    def _log_likelihoods(self, tagger: NetworkTagger, cache: FeatureCache) -> np.ndarray:
         """Log-likelihood of each validation clip."""
         assert self.data.validation is not None
-        said = _said(tagger, self.data.validation, cache)
-        return log_likelihoods(said, self.data.validation.targets(), self.data.exclusive)
+        probabilities = _predict(tagger, self.data.validation, cache)
+        return log_likelihoods(probabilities, self.data.validation.targets(), self.data.exclusive)
 
-    # --- After ---
+    # --- Results ---
 
-    def _measured(
+    def _report_data(
         self, tagger: NetworkTagger, cache: FeatureCache, held_out: np.ndarray
     ) -> tuple[np.ndarray, Manifest, str]:
-        """What was said about the clips to measure on, those clips, and what they are called."""
+        """Return the probabilities for the report, their clips, and the name of the split."""
         if self.data.test is not None:
-            return _said(tagger, self.data.test, cache), self.data.test, "test"
+            return _predict(tagger, self.data.test, cache), self.data.test, "test"
         if self.data.validation is not None:
-            measured = "validation, which also chose when to stop"
-            return _said(tagger, self.data.validation, cache), self.data.validation, measured
-        count = len(np.unique(folds(self.data.train, self.settings.folds, seed=self.settings.seed)))
-        measured = f"train, {count}-fold, first stage only" if count > 1 else "train, nothing held out: guessed"
-        return held_out, self.data.train, measured
+            split = "validation, which also chose when to stop"
+            return _predict(tagger, self.data.validation, cache), self.data.validation, split
+        count = self._fold_count()
+        split = f"train, {count}-fold, first stage only" if count > 1 else "train, tag frequencies only (no folds)"
+        return held_out, self.data.train, split
+
+    def _fold_count(self) -> int:
+        return len(np.unique(folds(self.data.train, self.settings.folds, seed=self.settings.seed)))
 
     def _thresholds(
         self, tagger: NetworkTagger, cache: FeatureCache, held_out: np.ndarray, kept: str
     ) -> Thresholds | None:
-        """Chosen on the validation clips, else out of fold; the split test stays for measuring."""
-        said, clips, split = held_out, self.data.train, "train, out of fold"
+        """Choose thresholds on the validation clips, else out of fold; never on the split test."""
+        probabilities, clips, split = held_out, self.data.train, "train, out of fold"
         if self.data.validation is not None:
-            said, clips, split = _said(tagger, self.data.validation, cache), self.data.validation, "validation"
-        elif kept == "full" or len(np.unique(folds(clips, self.settings.folds, seed=self.settings.seed))) < 2:
-            return None  # nothing was held out of what the network learned from
+            clips, split = self.data.validation, "validation"
+            probabilities = _predict(tagger, clips, cache)
+        elif kept == "full" or self._fold_count() < 2:
+            return None  # the network has learned from all clips
         return choose(
-            clips.targets(), said, tagger.tags, dataset=self.data.origin.name, split=split,
+            clips.targets(), probabilities, tagger.tags, dataset=self.data.origin.name, split=split,
             min_precision=self.settings.min_precision,
         )  # fmt: skip
 
     def _save(self, tagger: TaggerT, report: FineTuneReport) -> TaggerT:
-        """Write the tagger and the report into the folder; the spec last, so that it is complete or none."""
+        """Write report and tagger into the folder, the spec last, so that the tagger is complete or absent."""
         from ...errors import MissingExtraError
         from ...plots import save_figure, save_training
 
@@ -357,8 +364,8 @@ class _Run(Generic[TaggerT]):
         try:
             save_figure(report.plot(), self.folder / PLOT)
         except MissingExtraError as error:
-            _log.warning("There is no picture: %s", error)
-        if self.data.validation is not None:  # else there is no score to draw
+            _log.warning("No plot was written: %s", error)
+        if self.data.validation is not None:  # otherwise there are no scores to plot
             save_training(self.run_folder)
         saving.save_into(tagger.core, tagger.spec, self.folder)
         saved = self.base.like(ModelSpec.from_folder(self.folder.resolve()))
@@ -368,7 +375,7 @@ class _Run(Generic[TaggerT]):
 
 @dataclasses.dataclass(frozen=True)
 class _Outcome:
-    """Which stage was kept, how each did, whether they came to their end, and passes of the second."""
+    """The stage that was kept, the score of each, whether training is finished, and epochs of the second stage."""
 
     kept: str
     log_likelihood: dict[str, float]
@@ -376,7 +383,7 @@ class _Outcome:
     epochs: int = 0
 
 
-def _said(tagger: NetworkTagger, clips: Manifest, cache: FeatureCache) -> np.ndarray:
+def _predict(tagger: NetworkTagger, clips: Manifest, cache: FeatureCache) -> np.ndarray:
     from ...datasets.batches import EvaluationWindows
     from ..supervised import row_outputs
 

@@ -1,4 +1,4 @@
-"""All that can be chosen about fine-tuning, in one place. The defaults are meant for ten to a hundred clips per tag."""
+"""Settings of fine-tuning. The defaults suit ten to a hundred clips per tag."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..training_spec import PRECISIONS, TrainingSpec
 
 Stages = Literal["head", "full"]
 
-SHARE = 0.75  # of the way from the first stage's weights to those of the second that is gone, see `stages.blend`
+TRAINED_SHARE = 0.75  # position between the weights of the first and the second stage, see `stages.blend`
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -22,22 +22,22 @@ class FineTuneSpec:
     """Settings of fine-tuning.
 
     Attributes:
-        stages: `"head"`: a linear classifier on the embeddings of the clips, in seconds. `"full"`: then the whole
-            network at a low learning rate; what it ends with is kept if it does better on the validation clips.
-        epochs: passes over the training clips in the second stage, at most.
+        stages: `"head"` fits a linear classifier to the embeddings of the clips, in seconds. `"full"` then trains the
+            whole network at a low learning rate and keeps it unless it does worse on the validation clips.
+        epochs: largest number of epochs of the second stage.
         learning_rate: peak of the second stage's cosine schedule.
         batch_size: windows per step.
-        patience: passes without a better validation before the second stage stops.
-        augment: vary level, tilt and pitch of the windows, mask some of them, mix them with each other.
-        balance: how much more rare tags count: 0 as often as they occur, 1 all alike.
-        folds: parts of the training clips on which the strength of the first stage's penalty is chosen.
-        precision: of the second stage: `"float32"`, `"mixed_bfloat16"` or `"auto"`, see `TrainingSpec`.
-        min_precision: floor on the precision of the thresholds that are kept for `threshold="auto"`; tags that cannot
-            reach it on the held-out clips are never said then.
-        seed: of everything random.
+        patience: epochs without a better validation score before the second stage stops.
+        augment: vary level, tilt and pitch of the windows, mask parts of them, and mix them with each other.
+        balance: weight of rare tags: 0 in proportion to their frequency, 1 equal for all tags.
+        folds: number of folds of the training clips in the cross-validation of the first stage.
+        precision: precision of the second stage: `"float32"`, `"mixed_bfloat16"` or `"auto"`, see `TrainingSpec`.
+        min_precision: least precision of the thresholds for `threshold="auto"`; tags that cannot reach it on the
+            held-out clips are then never returned.
+        seed: random seed.
 
     Raises:
-        SpecError: a number that cannot be.
+        SpecError: a setting is out of range.
     """
 
     stages: Stages = "full"
@@ -53,7 +53,7 @@ class FineTuneSpec:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Reject numbers that cannot be."""
+        """Validate the settings."""
         require_choice("stages", self.stages, get_args(Stages))
         require_choice("precision", self.precision, PRECISIONS)
         for name, least in (("epochs", 1), ("batch_size", 1), ("patience", 1), ("folds", 2), ("seed", 0)):
@@ -65,11 +65,11 @@ class FineTuneSpec:
         require(0 <= self.balance <= 1, f"balance must be between 0 and 1; got {self.balance!r}.")
 
     def steps_per_epoch(self, clips: int) -> int:
-        """Steps in which every clip comes once."""
+        """Return the number of steps in which every clip occurs once."""
         return max(1, math.ceil(clips / self.batch_size))
 
     def training(self, clips: int, validated: bool) -> TrainingSpec:
-        """Settings of the second stage's loop, for a number of clips to learn from."""
+        """Return the settings of the second stage's loop, for a number of training clips."""
         epoch = self.steps_per_epoch(clips)
         return TrainingSpec(
             steps=self.epochs * epoch, learning_rate=self.learning_rate,
@@ -79,7 +79,7 @@ class FineTuneSpec:
         )  # fmt: skip
 
     def augmentation(self, mel: MelSpec) -> Augmentation | None:
-        """What is done to the windows of a batch."""
+        """Return the augmentation of training windows, `None` without."""
         if not self.augment:
             return None
         return Augmentation(

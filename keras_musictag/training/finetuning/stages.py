@@ -1,4 +1,4 @@
-"""The two stages: a head that is solved for on embeddings, then the whole network, trained."""
+"""The two stages of fine-tuning: fit a linear head to embeddings, then train the whole network."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 
     from ...datasets.features import FeatureCache
 
-_LEAST = 1e-6  # probability in a logarithm
+_MIN_PROBABILITY = 1e-6  # in a logarithm
 _VALIDATION_BATCH = 8  # windows
 
 
 def new_tagger(base: NetworkTagger, data: FineTuneData) -> NetworkTagger:
-    """A tagger with the network of another one up to the head, taps, and a fresh head for the tags of the data.
+    """Make a tagger with the weights of `base` up to the head, taps, and a new head for the tags of the data.
 
     Raises:
         SpecError: clips have one tag each, and the architecture cannot end in a softmax.
@@ -48,13 +48,13 @@ def new_tagger(base: NetworkTagger, data: FineTuneData) -> NetworkTagger:
         if "classifier_activation" not in str(error):
             raise
         raise SpecError(
-            f"The architecture {spec.architecture!r} has no argument classifier_activation, so it cannot choose "
-            "between tags. Pass single_label=False."
+            f"The architecture {spec.architecture!r} has no argument classifier_activation, so it cannot choose one "
+            "tag per clip. Pass single_label=False."
         ) from error
-    known = {layer.name: layer for layer in base.core.layers}
+    base_layers = {layer.name: layer for layer in base.core.layers}
     for layer in tagger.core.layers:
-        if layer.name in known and layer.weights and layer.name not in ("head", STANDARDISE):
-            layer.set_weights(known[layer.name].get_weights())
+        if layer.name in base_layers and layer.weights and layer.name not in ("head", STANDARDISE):
+            layer.set_weights(base_layers[layer.name].get_weights())
     return tagger
 
 
@@ -63,15 +63,15 @@ def solve_head(
     data: FineTuneData,
     embeddings: np.ndarray,
     settings: FineTuneSpec,
-    known: FittedHead | None = None,
+    previous: FittedHead | None = None,
 ) -> FittedHead:
-    """First stage: fit the head to the embeddings `(clips, features)` of the training clips, and put it in place.
+    """First stage: fit the head to the embeddings `(clips, features)` of the training clips, and assign its weights.
 
-    With a `known` head, of part of the clips, the choice that was made for it is made again.
+    With a `previous` head, fitted to part of the clips, its strength and factor are used.
     """
     parts = folds(data.train, settings.folds, seed=settings.seed)
     head = fit_head(
-        embeddings, data.train.targets(), parts, exclusive=data.exclusive, balance=settings.balance, known=known
+        embeddings, data.train.targets(), parts, exclusive=data.exclusive, balance=settings.balance, previous=previous
     )
     tagger.core.get_layer(STANDARDISE).set_weights([head.mean, head.variance])
     tagger.core.get_layer("head").set_weights([head.kernel, head.bias])
@@ -87,9 +87,7 @@ def train_all(
     cache: FeatureCache,
     progress: bool,
 ) -> RunState:
-    """Second stage: train the whole network, in place; batch norms stay as they are.
-
-    Where a killed run of the same data and settings stopped in `folder`, it goes on.
+    """Second stage: train the whole network in place, except batch norms; resumes a stopped run in `folder`.
 
     Raises:
         FineTuneError: the loss or a weight became NaN or infinite twice, the second time in float32.
@@ -107,7 +105,7 @@ def train_all(
         augment=settings.augmentation(tagger.spec.mel), mixup=0.3 if settings.augment else 0.0,
         mixup_mode="log" if data.exclusive else "power",
     )  # fmt: skip
-    # The head sees 2,000 features and more: without dropout in front of it, but with the network's own, it is steady.
+    # The head has no dropout in front of it: with 2,000 features and more it is stable with the network's own.
     try:
         return fit(
             tagger.core, batches, training, Path(folder),
@@ -122,7 +120,7 @@ def train_all(
         if error.in_data:
             advice = "Correct the data, or choose stages='head', which trains no network"
         raise FineTuneError(
-            f"Training the whole network failed twice. {error.what} {advice}; give another folder if you gave one, "
+            f"Training the whole network failed twice. {error.what} {advice}. If you gave a folder, choose another, "
             "since each belongs to one run."
         ) from error
 
@@ -147,29 +145,29 @@ def _validation(
 
 
 def blend(tagger: NetworkTagger, before: list[np.ndarray], share: float) -> None:
-    """Go back part of the way to the weights `before` training.
+    """Interpolate between the weights before and after training.
 
-    Between them lie networks that have learned what is new and have not forgotten what was known (Wortsman et al.,
-    "Robust fine-tuning of zero-shot models", CVPR 2022).
+    Networks in between learn the new task and forget less of the old one (Wortsman et al., "Robust fine-tuning of
+    zero-shot models", CVPR 2022).
 
     Args:
-        tagger: trained; changed in place.
-        before: its weights before that.
-        share: of the way from them to those it has, that is kept.
+        tagger: trained tagger, changed in place.
+        before: its weights before training.
+        share: 0 for the weights before training, 1 for those after.
     """
     after = tagger.core.get_weights()
     tagger.core.set_weights([old + share * (new - old) for old, new in zip(before, after, strict=True)])
 
 
 def log_likelihoods(probabilities: np.ndarray, targets: np.ndarray, exclusive: bool) -> np.ndarray:
-    """Logarithm of the probability that was given to what is so, `(clips,)`; the mean over tags that can go together.
+    """Return the log-likelihood of the targets for each clip, `(clips,)`; the mean over tags that are not exclusive.
 
     Example:
         >>> log_likelihoods(np.array([[0.5, 0.5]]), np.array([[1.0, 0.0]]), True).round(3)
         array([-0.693])
     """
-    logs = targets * np.log(np.maximum(probabilities, _LEAST))
+    logs = targets * np.log(np.maximum(probabilities, _MIN_PROBABILITY))
     if not exclusive:
-        logs = logs + (1 - targets) * np.log(np.maximum(1 - probabilities, _LEAST))
+        logs = logs + (1 - targets) * np.log(np.maximum(1 - probabilities, _MIN_PROBABILITY))
         return np.asarray(logs.mean(axis=1))
     return np.asarray(logs.sum(axis=1))
