@@ -99,7 +99,7 @@ def load(
         >>> load("tiny")
         <Tagger tiny: 5 tags, 3,829 parameters, 32x63 log-mel at 16000 Hz, 1.0 s windows, pretrained>
     """
-    _check(weights, runtime, threads)
+    _check_arguments(weights, runtime, threads)
     if not os.fspath(name).startswith("hf://") and is_export(name) and os.fspath(name) not in registry.list_models():
         if weights is None:
             raise ValueError(f"{os.fspath(name)} is an exported tagger, which includes its weights; got weights=None.")
@@ -155,7 +155,7 @@ def untrained(model: str | os.PathLike[str], tags: Sequence[str], *, seed: int =
     return tagger
 
 
-def _check(weights: str | None, runtime: str | None, threads: int | None) -> None:
+def _check_arguments(weights: str | None, runtime: str | None, threads: int | None) -> None:
     if weights not in ("pretrained", None):
         raise ValueError(f"weights must be 'pretrained' or None; got {weights!r}.")
     if runtime not in (None, "auto", *runtimes()):

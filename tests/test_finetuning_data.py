@@ -114,6 +114,9 @@ def test_single_label_is_found_out_or_said(sounds, tmp_path):
         prepare(several, single_label=True)
     with pytest.raises(FineTuneError, match=r"every clip must have exactly one tag; .* has none\. Correct it"):
         prepare(sounds, ["tick"], single_label=True)
+    soft = Manifest(tuple(dataclasses.replace(row, tags=(), targets=(0.5, 0.5)) for row in several), several.tags)
+    with pytest.raises(FineTuneError, match=r"every clip must have exactly one tag; .* has other targets\. Correct"):
+        prepare(soft, single_label=True)
 
 
 # === Splits ===

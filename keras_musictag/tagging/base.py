@@ -237,7 +237,7 @@ class BaseTagger(abc.ABC):
 
         Rows are whole windows of the network, unless `spec.taggram_seconds` names a shorter span (as for
         `musicnet_crnn`, whose windows of 29 s blur a song's sections). A shorter span is repeated until the network's
-        window is full, so the mean over the rows is then not quite what `tag` gives.
+        window is full, so the mean over the rows then differs slightly from the result of `tag`.
 
         Args:
             source, sr, offset, duration: as in `tag`.

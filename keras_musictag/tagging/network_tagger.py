@@ -126,7 +126,7 @@ class NetworkTagger(BaseTagger):
         Raises:
             CacheError: the folder cannot be written, or exists and must not be replaced.
         """
-        return saving.save(self.core, self._described, Path(folder), overwrite=overwrite)
+        return saving.save(self.core, self._saved_spec, Path(folder), overwrite=overwrite)
 
     @property
     def weights_sha256(self) -> str:
@@ -166,7 +166,7 @@ class NetworkTagger(BaseTagger):
         vars(self).update(state)
 
     @property
-    def _described(self) -> ModelSpec:
+    def _saved_spec(self) -> ModelSpec:
         """The spec; for random weights, without claims about training."""
         return self.spec if self._pretrained else self.spec.retrained(trained_on=_RANDOM, paper="")
 
@@ -179,7 +179,7 @@ class NetworkTagger(BaseTagger):
         return KerasRuntime(self.core)
 
     @property
-    def _embedding(self) -> Any:
+    def _embedding_tensor(self) -> Any:
         """The symbolic tensor `(batch, features)` that enters the classifier.
 
         Raises:

@@ -52,7 +52,7 @@ def _with_features(tagger: Tagger) -> Predict:
     """Both outputs of a network at once."""
     import keras
 
-    both = keras.layers.Concatenate(name="tags_and_features")([tagger.core.output, tagger._embedding])
+    both = keras.layers.Concatenate(name="tags_and_features")([tagger.core.output, tagger._embedding_tensor])
     waveform = keras.Input(tagger.model.input_shape[1:], name="waveform")
     front_end = tagger.model.get_layer("log_mel_spectrogram")
     return KerasRuntime(keras.Model(waveform, keras.Model(tagger.core.inputs, both)(front_end(waveform)))).predict

@@ -73,4 +73,8 @@ def _runners(
         from . import saved_model
 
         network, front_end = saved_model.open_folder(folder / "saved_model"), LogMel(tagger.spec)
-        yield (lambda x: network(front_end(x) if info.input == "log_mel" else x)), saved_model.version()
+
+        def predict(batch: np.ndarray) -> np.ndarray:
+            return network(front_end(batch) if info.input == "log_mel" else batch)
+
+        yield predict, saved_model.version()

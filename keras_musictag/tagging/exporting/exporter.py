@@ -129,7 +129,7 @@ def export(
     _check_options(folder, format, precision, input, overwrite, data is not None)
     examples = [_Excerpt(source) for source in (demo_clip(), *calibration)]
     waveforms = _example_windows(tagger, [*examples, *_calibration_excerpts(data)], progress)
-    spec = dataclasses.replace(tagger._described, weights=None, weights_help="This is an export.", root=None)
+    spec = dataclasses.replace(tagger._saved_spec, weights=None, weights_help="This is an export.", root=None)
     with new_folder(folder, EXPORT_FILES) as new:
         files = _write(tagger, spec, new, format, precision, input, waveforms)
         write_atomically(new / SPEC_FILE, spec.to_json().encode())

@@ -213,12 +213,14 @@ def _keep_tags(manifest: Manifest, kept: Sequence[str], allow_untagged: bool) ->
 
 def _is_exclusive(manifest: Manifest, single_label: bool | None) -> bool:
     targets = manifest.targets()
-    single = bool(((targets == 0) | (targets == 1)).all() and (targets.sum(axis=1) == 1).all())
+    has_one_tag = ((targets == 0) | (targets == 1)).all(axis=1) & (targets.sum(axis=1) == 1)
+    single = bool(has_one_tag.all())
     if single_label and not single:
-        row = manifest[int(np.flatnonzero(targets.sum(axis=1) != 1)[0])] if len(targets) else None
+        row = manifest[int(np.argmin(has_one_tag))]
+        found = ", ".join(row.tags) or ("none" if row.targets is None else "other targets")
         raise FineTuneError(
-            f"With single_label=True every clip must have exactly one tag; {row.path if row else 'one'} has "
-            f"{', '.join(row.tags) or 'none' if row else 'other targets'}. Correct it, or omit single_label."
+            f"With single_label=True every clip must have exactly one tag; {row.path} has {found}. Correct it, or omit "
+            "single_label."
         )
     return single if single_label is None else single_label
 
