@@ -40,18 +40,16 @@ def windows_per_batch(spec: ModelSpec) -> int:
     return max(1, round(BATCH_SECONDS / spec.window_seconds))
 
 
-_ItemT = TypeVar("_ItemT")
-_ResultT = TypeVar("_ResultT")
+_T = TypeVar("_T")
+_R = TypeVar("_R")
 
 
-def _map_in_threads(
-    function: Callable[[_ItemT], _ResultT], items: Iterable[_ItemT], workers: int
-) -> Iterator[_ResultT]:
+def _map_in_threads(function: Callable[[_T], _R], items: Iterable[_T], workers: int) -> Iterator[_R]:
     """Like `map`, in threads: yields results in order and reads at most `workers + 1` items ahead."""
     if workers == 1:
         yield from map(function, items)
         return
-    pending: collections.deque[Future[_ResultT]] = collections.deque()
+    pending: collections.deque[Future[_R]] = collections.deque()
     with ThreadPoolExecutor(workers) as pool:
         try:
             for item in items:

@@ -105,19 +105,17 @@ def choose_precision(
     return choice
 
 
-def compare(
-    float32_graph: keras.Model, bfloat16_graph: keras.Model, batches: Sequence[tuple[Any, Any]]
-) -> PrecisionChoice:
+def compare(float32: keras.Model, bfloat16: keras.Model, batches: Sequence[tuple[Any, Any]]) -> PrecisionChoice:
     """Train two networks with equal weights for the same steps and compare speed and losses.
 
     Args:
-        float32_graph: network in float32.
-        bfloat16_graph: network in mixed bfloat16.
+        float32: network in float32.
+        bfloat16: network in mixed bfloat16.
         batches: inputs and targets, taken in turn.
     """
     times: dict[str, float] = {}
     losses: dict[str, list[float]] = {"float32": [], "bfloat16": []}
-    graphs = {"float32": float32_graph, "bfloat16": bfloat16_graph}
+    graphs = {"float32": float32, "bfloat16": bfloat16}
     for name, graph in graphs.items():
         spent = [_step(graph, batches, losses[name]) for _ in range(1 + TIMED)]
         times[f"{name}_ms"] = round(1000 * min(spent[1:]), 2)
@@ -127,7 +125,7 @@ def compare(
         while len(losses[name]) < STEPS:
             _step(graph, batches, losses[name])
     finite = np.isfinite(losses["bfloat16"])
-    if not (finite.all() and _is_finite(bfloat16_graph)):
+    if not (finite.all() and _is_finite(bfloat16)):
         first = STEPS if finite.all() else int(np.argmin(finite))
         return PrecisionChoice(precision="float32", reason=f"gave NaN or infinity after {first} steps", **times)
     expected, actual = np.array(losses["float32"]), np.array(losses["bfloat16"])

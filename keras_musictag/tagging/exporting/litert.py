@@ -161,7 +161,7 @@ def _int8(converter: Any, calibration: Callable[[], Iterator[list[np.ndarray]]],
     options = tf.lite.experimental.QuantizationDebugOptions(denylisted_nodes=exclude)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # TensorFlow uses an interpreter of its own that it calls deprecated
-        # The debugger is the converter's only public way to exclude nodes.
+        # The debugger is the converter's public way to exclude nodes.
         debugger = tf.lite.experimental.QuantizationDebugger(
             converter=converter, debug_dataset=calibration, debug_options=options
         )

@@ -119,9 +119,7 @@ def _conv(graph: Graph, layer: Any, value: Value) -> Value:
     x = graph.to_channels_first(value)
     kernel = _array(layer.kernel)  # (*sizes, inputs, outputs)
     weights = graph.constant(np.moveaxis(kernel, (-1, -2), (0, 1)), f"{layer.name}/kernel")
-    bias = graph.constant(
-        _array(layer.bias) if layer.use_bias else np.zeros(kernel.shape[-1], "float32"), f"{layer.name}/bias"
-    )
+    bias = _bias(graph, layer, kernel.shape[-1])
     pads = _pads(layer, value.shape[:-1], layer.kernel_size, layer.dilation_rate)
     name = graph.add(
         "Conv", [x.name, weights, bias], layer.name,
@@ -136,14 +134,17 @@ def _depthwise_conv(graph: Graph, layer: Any, value: Value) -> Value:
     kernel = _array(layer.kernel)  # (height, width, channels, multiplier)
     channels = kernel.shape[2]
     weights = graph.constant(kernel.transpose(2, 3, 0, 1).reshape(-1, 1, *kernel.shape[:2]), f"{layer.name}/kernel")
-    bias = graph.constant(
-        _array(layer.bias) if layer.use_bias else np.zeros(channels * kernel.shape[3], "float32"), f"{layer.name}/bias"
-    )
+    bias = _bias(graph, layer, channels * kernel.shape[3])
     name = graph.add(
         "Conv", [x.name, weights, bias], layer.name, strides=list(layer.strides), dilations=list(layer.dilation_rate),
         pads=_pads(layer, value.shape[:-1], layer.kernel_size, layer.dilation_rate), group=channels,
     )  # fmt: skip
     return _activated(graph, layer, Value(name, value.shape, True), weights, bias, 0)
+
+
+def _bias(graph: Graph, layer: Any, outputs: int) -> str:
+    values = _array(layer.bias) if layer.use_bias else np.zeros(outputs, "float32")
+    return graph.constant(values, f"{layer.name}/bias")
 
 
 def _pads(layer: Any, sizes: Sequence[int], kernel: Sequence[int], dilation: Sequence[int]) -> list[int]:
@@ -162,9 +163,7 @@ def _dense(graph: Graph, layer: Any, value: Value) -> Value:
     x = graph.to_channels_last(value)
     kernel = _array(layer.kernel)
     weights = graph.constant(kernel, f"{layer.name}/kernel")
-    bias = graph.constant(
-        _array(layer.bias) if layer.use_bias else np.zeros(kernel.shape[-1], "float32"), f"{layer.name}/bias"
-    )
+    bias = _bias(graph, layer, kernel.shape[-1])
     if len(x.shape) == 1:
         name = graph.add("Gemm", [x.name, weights, bias], layer.name)
     else:

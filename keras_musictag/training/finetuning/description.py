@@ -35,9 +35,7 @@ def make_spec(
     Args:
         spec: spec with network, front end and tags.
         base: tagger that was fine-tuned.
-        data: clips that it was fine-tuned on.
-        settings: settings of fine-tuning.
-        report: scores, measured before the tagger learned from held-out clips.
+        data, settings, report: those of fine-tuning; the report is from before the tagger learned from held-out clips.
         name: name of the tagger.
         all_clips: whether it learned from the held-out clips too, after the report was made.
         epochs: number of epochs of the second stage, if its network was kept.

@@ -269,12 +269,9 @@ class _FineTuneRun(Generic[TaggerT]):
 
     def _second_stage(self, tagger: NetworkTagger, cache: FeatureCache) -> _Outcome:
         """Train the whole network; restore that of the first stage if the second does worse on the validation clips."""
-        if self.settings.stages == "head":
-            scores = (
-                {} if self.data.validation is None else {"head": float(self._log_likelihoods(tagger, cache).mean())}
-            )
-            return _Outcome("head", scores, True)
         head = None if self.data.validation is None else self._log_likelihoods(tagger, cache)
+        if self.settings.stages == "head":
+            return _Outcome("head", {} if head is None else {"head": float(head.mean())}, True)
         before = tagger.core.get_weights()
         state, finished = self._train(tagger, self.data, self.settings, self.run_folder, cache)
         epochs = math.ceil(state.best_step / self.settings.steps_per_epoch(len(self.data.train)))
@@ -282,7 +279,7 @@ class _FineTuneRun(Generic[TaggerT]):
             return _Outcome("full" if state.step else "head", {}, finished, epochs)
         full = self._log_likelihoods(tagger, cache)
         scores = {"head": float(head.mean()), "full": float(full.mean())}
-        # A loss within one standard error is not significant: the second stage is kept.
+        # The second stage is kept if it is worse by no more than a standard error, which few clips make large.
         gains = full - head
         if state.best_step and gains.mean() >= -gains.std() / math.sqrt(len(gains)):
             return _Outcome("full", scores, finished, epochs)
