@@ -175,7 +175,7 @@ def test_hopeless_tags_are_named_before_training(sounds, tmp_path, monkeypatch, 
         "left out, being on fewer than 2 training clips: 'lonely' (1 of 1 clips usable), 'broken' (0 of 4 clips usable)"
     ) in caplog.text
     assert "the tag 'lonely' has 1 rows in all, fewer than 2 (min_rows); add some, or leave the tag out" in caplog.text
-    with pytest.raises(FineTuneError, match=r"No tag is on 2 clips(?s:.*)the tag 'lonely' has 1 rows in all"):
+    with pytest.raises(FineTuneError, match=r"No tag is on 2 training clips(?s:.*)the tag 'lonely' has 1 rows in all"):
         kmt.load("tiny").fine_tune(sounds, ["lonely"], **QUICK)
 
 
