@@ -297,4 +297,4 @@ class _Run:
         from ...training.supervised import row_outputs
 
         windows = EvaluationWindows(test, self.tagger.spec, self.cache)
-        return agreement(row_outputs(self.tagger.core, windows), self._targets(test).of_rows(), self.tagger.tags)
+        return agreement(row_outputs(self.tagger.core, windows), self._targets(test).row_targets(), self.tagger.tags)
