@@ -1,4 +1,4 @@
-"""A beets plugin: `beet musictag` keeps tags of music in flexible attributes.
+"""A beets plugin: `beet musictag` stores tags of music in flexible attributes.
 
 Each kind of tag has its attribute (`musictag_genre`, `musictag_mood`, `musictag_instrument`, ...), a list like beets'
 own `genres`. `musictag_model` names the model; an item that has it counts as tagged. Probabilities, on request, are in
@@ -35,11 +35,11 @@ if TYPE_CHECKING:
     from keras_musictag.tagging.base import BaseTagger
     from keras_musictag.tagging.tag_result import TagResult
 
-_KIND, _MODEL, _PROBABILITY = "musictag_", "musictag_model", "musictag_p_"  # names of attributes, or their beginnings
+_KIND_PREFIX, _MODEL, _PROBABILITY_PREFIX = "musictag_", "musictag_model", "musictag_p_"  # attributes
 _DEFAULTS = {
     "auto": False,
     "model": DEFAULT_MODEL,
-    "runtime": None,  # of `load`: Keras, or for an export the fastest that reads it
+    "runtime": None,  # default of `load`: Keras, or for an export the fastest
     "kinds": [],  # all
     "most": MOST,
     "min_prob": MIN_PROB,
@@ -49,39 +49,39 @@ _DEFAULTS = {
 
 
 class MusicTagPlugin(BeetsPlugin):
-    """Tags items with a model of keras_musictag: by command and, with `auto: yes`, on import."""
+    """Tag items with a model of keras_musictag, by command or, with `auto: yes`, on import."""
 
     def __init__(self) -> None:
         super().__init__()
         self.config.add(_DEFAULTS)
         if self.config["auto"].get(bool):
-            # A wrong setting or missing weights end an import before the first file is moved.
+            # An invalid setting or missing weights end an import before the first file is moved.
             self.register_listener("import_begin", self.check)
             self.import_stages = [self.imported]
 
     @functools.cached_property
     def item_types(self) -> dict[str, types.Type[Any, Any]]:
-        """Attribute -> type, which decides how queries compare values and how they are shown.
+        """Attribute -> type, which queries and output use.
 
-        Probabilities are those of the configured model. Where its spec cannot be read they have no type, and queries
-        see text.
+        Probabilities are those of the configured model. If its spec cannot be read, they have no type, and queries
+        treat them as text.
         """
         names: Sequence[str] = ()
         model = self.config["model"].as_str()
-        if not model.startswith("hf://"):  # `beet ls` must not wait for a network
+        if not model.startswith("hf://"):  # `beet ls` must not wait for a download
             try:
                 names = find_spec(model).vocabulary.names
             except MusicTagError as error:
                 self._log.debug("probabilities have no type: {}", error)
-        lists = {_KIND + kind: types.MULTI_VALUE_DSV for kind in KINDS}
+        lists = {_KIND_PREFIX + kind: types.MULTI_VALUE_DSV for kind in KINDS}
         return lists | {_MODEL: types.STRING} | dict.fromkeys(probability_attributes(names), types.NullFloat(3))
 
     def commands(self) -> list[Subcommand]:
-        """Describe `beet musictag`."""
-        command = Subcommand("musictag", help="tag music by its sound")
+        """Return the command `beet musictag`."""
+        command = Subcommand("musictag", help="tag music by its audio content")
         add = command.parser.add_option
-        add("-f", "--force", action="store_true", default=None, help="tag again what has tags")
-        add("-p", "--probabilities", action="store_true", default=None, help="keep the probability of every tag, too")
+        add("-f", "--force", action="store_true", default=None, help="also tag items that are tagged")
+        add("-p", "--probabilities", action="store_true", default=None, help="also store the probability of every tag")
         add("-m", "--model", help="model name, saved folder, or hf://org/repo@revision")
         command.func = self.command
         return [command]
@@ -92,26 +92,26 @@ class MusicTagPlugin(BeetsPlugin):
         self.tag_items(lib.items(args))
 
     def check(self, session: ImportSession) -> None:
-        """Raise `UserError` if a setting is wrong, or the model cannot be loaded."""
+        """Raise `UserError` if a setting is invalid, or the model cannot be loaded."""
         _ = self._chooser
 
     def imported(self, session: ImportSession, task: ImportTask) -> None:
-        """Tag what has just been imported."""
+        """Tag imported items."""
         self.tag_items(task.imported_items())
 
     def tag_items(self, items: Iterable[Item]) -> None:
-        """Tag items, and store each as soon as it is done: a run that breaks off keeps what it has done.
+        """Tag items, and store each as soon as it is tagged, so that an interrupted run keeps its results.
 
-        An item that cannot be tagged is logged as an error and left as it is; the next run tries it again.
+        An item that cannot be tagged is logged as an error and not changed; the next run tries it again.
 
         Raises:
-            UserError: a setting is wrong, or the model cannot be loaded.
+            UserError: a setting is invalid, or the model cannot be loaded.
         """
         force = self.config["force"].get(bool)
-        given = list(items)
-        todo = [item for item in given if force or not item.get(_MODEL, with_album=False)]
+        every = list(items)
+        untagged = [item for item in every if force or not item.get(_MODEL, with_album=False)]
         tagged = 0
-        for item, result in zip(todo, self._results(todo), strict=True):
+        for item, result in zip(untagged, self._results(untagged), strict=True):
             if result.tags is None:
                 self._log.error("{}", result.error)
                 continue
@@ -119,7 +119,7 @@ class MusicTagPlugin(BeetsPlugin):
                 self._log.info("{}: {}", item.filepath, note)
             self._store(item, result.tags)
             tagged += 1
-        counts = {"tagged": tagged, "tagged before": len(given) - len(todo), "failed": len(todo) - tagged}
+        counts = {"tagged": tagged, "tagged before": len(every) - len(untagged), "failed": len(untagged) - tagged}
         self._log.info("{}", ", ".join(f"{count:,} {what}" for what, count in counts.items() if count) or "no items")
 
     def _results(self, items: Sequence[Item]) -> Iterator[TagResult]:
@@ -128,20 +128,20 @@ class MusicTagPlugin(BeetsPlugin):
         return self._chooser.tagger.tag_many([item.filepath for item in items])
 
     def _store(self, item: Item, probabilities: Mapping[str, float]) -> None:
-        """Replace the attributes of an item by new ones.
+        """Replace the attributes of an item.
 
-        When Ctrl-C ends a `store`, beets commits the attributes that are written by then, in any order. So the model is
-        removed before all others and written after them: an item that has it has all its attributes.
+        If Ctrl-C ends a `store`, beets commits the attributes written so far, in any order. So the model is removed
+        before all others and written after them: an item with a model has all attributes.
         """
         if item.get(_MODEL, with_album=False):
             del item[_MODEL]
             item.store()
         for key in list(item.keys(with_album=False)):
-            if key.startswith(_PROBABILITY) or key.removeprefix(_KIND) in KINDS:
+            if key.startswith(_PROBABILITY_PREFIX) or key.removeprefix(_KIND_PREFIX) in KINDS:
                 del item[key]
         chosen = self._chooser.choose(probabilities)
         for kind, tags in chosen.items():
-            item[_KIND + kind] = tags
+            item[_KIND_PREFIX + kind] = tags
         if self.config["probabilities"].get(bool):
             names = self._chooser.tagger.names
             for name, attribute in zip(names, probability_attributes(names), strict=True):
@@ -153,8 +153,8 @@ class MusicTagPlugin(BeetsPlugin):
         self._log.info("{}: {}", item.filepath, shown or "no tag is probable enough")
 
     @functools.cached_property
-    def _chooser(self) -> _Chooser:
-        """The model and the options, once they are needed."""
+    def _chooser(self) -> _TagChooser:
+        """Model and options, loaded at first use."""
         settings = self.config
         min_prob: Any = settings["min_prob"].get(confuse.OneOf([float, confuse.Choice(["auto"])]))
         try:
@@ -165,26 +165,26 @@ class MusicTagPlugin(BeetsPlugin):
             )
             tagger = load(settings["model"].as_str(), runtime=settings["runtime"].get(confuse.Optional(str)))
             tagger.spec.vocabulary.columns(kinds=options.kinds)
-            return _Chooser(tagger, options, auto_thresholds(tagger.spec) if min_prob == "auto" else None)
+            return _TagChooser(tagger, options, auto_thresholds(tagger.spec) if min_prob == "auto" else None)
         except (MusicTagError, ValueError) as error:
             raise UserError(f"musictag: {error}") from error
 
 
-class _Chooser:
-    """A tagger, and which of its tags an item gets."""
+class _TagChooser:
+    """A tagger, and the options for choosing an item's tags."""
 
     def __init__(self, tagger: BaseTagger, options: WriteOptions, thresholds: Iterable[float] | None) -> None:
         self.tagger, self._options = tagger, options
-        self._least = dict(zip(tagger.names, thresholds, strict=True)) if thresholds is not None else {}
+        self._thresholds = dict(zip(tagger.names, thresholds, strict=True)) if thresholds is not None else {}
 
     def choose(self, probabilities: Mapping[str, float]) -> dict[str, list[str]]:
-        """Kind -> tags, the most probable first; without kinds that have none."""
-        reached = {tag: p for tag, p in probabilities.items() if p >= self._least.get(tag, 0.0)}
+        """Return kind -> tags, the most probable first; kinds without tags are left out."""
+        reached = {tag: p for tag, p in probabilities.items() if p >= self._thresholds.get(tag, 0.0)}
         return by_kind(reached, self.tagger.spec.vocabulary, self._options)
 
 
 def probability_attributes(names: Sequence[str]) -> list[str]:
-    """Return an attribute for each tag; attributes in queries are single words.
+    """Return the attribute of each tag; an attribute must be a single word, for queries.
 
     Example:
         >>> probability_attributes(["Hip-Hop", "hip hop", "♥"])
@@ -192,6 +192,6 @@ def probability_attributes(names: Sequence[str]) -> list[str]:
     """
     attributes: list[str] = []
     for number, name in enumerate(names, 1):
-        attribute = _PROBABILITY + (re.sub(r"\W+", "_", name.lower()).strip("_") or str(number))
+        attribute = _PROBABILITY_PREFIX + (re.sub(r"\W+", "_", name.lower()).strip("_") or str(number))
         attributes.append(f"{attribute}_{number}" if attribute in attributes else attribute)
     return attributes

@@ -337,7 +337,7 @@ def test_sql_stays_what_it_is(table):
     ("where", "message"),
     [
         ("-guitar > 0.5", "No such option"),
-        ("-metal > 0.5", "--model etal > 0.5: it names the model of --like's embeddings"),
+        ("-metal > 0.5", "--model etal > 0.5 is only used with --like and --unlike"),
         ("-noise", "'oise' is not a valid integer range"),
     ],
 )

@@ -68,7 +68,7 @@ def test_what_is_said_is_what_the_first_stage_does(music):
 def test_only_what_is_here_is_tried_and_many_clips_are_sampled(music, monkeypatch, tmp_path):
     monkeypatch.setenv("KERAS_MUSICTAG_CACHE", str(tmp_path))
     monkeypatch.delenv("KERAS_MUSICTAG_MIRROR", raising=False)
-    monkeypatch.setattr(module, "_MOST_CLIPS", 12)
+    monkeypatch.setattr(module, "_MAX_CLIPS", 12)
     choice = module.choose_base(
         str(music / "sounds"), ["musicnn_mtt", music / "good"], cache=music / "cache", progress=False
     )

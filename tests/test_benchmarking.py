@@ -84,7 +84,7 @@ def test_every_layer_of_the_published_architectures_is_counted(name):
 
 def test_an_unknown_layer_is_not_counted_as_nothing():
     model = keras.Sequential([keras.Input((8, 2)), keras.layers.LSTM(3)])
-    with pytest.raises(NotImplementedError, match="multiplications of a layer LSTM"):
+    with pytest.raises(NotImplementedError, match="multiply-adds of a layer LSTM"):
         multiply_adds(model)
 
 
@@ -205,8 +205,8 @@ def test_wrong_data_is_said_before_anything_is_measured(options, message, sounds
     [
         ({"runtimes": ["abacus"]}, r"runtimes must be some of keras, openvino, .*; got 'abacus'"),
         ({"precisions": ["float8"]}, r"precisions must be some of float32, float16, int8; got \['float8'\]"),
-        ({"threads": [0]}, r"threads must be from 1 to the \d+ cores that are there; got \[0\]"),
-        ({"threads": [4096]}, r"threads must be from 1 to the"),
+        ({"threads": [0]}, r"threads must be from 1 to \d+, the number of cores; got \[0\]"),
+        ({"threads": [4096]}, r"threads must be from 1 to \d+"),
     ],
 )
 def test_what_cannot_be_run(given, message):
@@ -293,5 +293,5 @@ def test_commands(made, tmp_path, monkeypatch):
     compared = run(main, ["benchmark", "compare", str(files["json"]), str(files["json"])])
     assert compared.exit_code == 0 and "0 of 9 timings are slower" in compared.stdout
     wrong = run(main, ["benchmark", "small", "--threads", "few"])
-    assert wrong.exit_code == 2 and "wants numbers, e.g. 1,2; got 'few'" in wrong.stderr
+    assert wrong.exit_code == 2 and "expected numbers such as 1,2; got 'few'" in wrong.stderr
     assert run(main, ["benchmark", "compare", str(files["csv"]), str(files["json"])]).exit_code == 2

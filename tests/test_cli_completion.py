@@ -84,7 +84,7 @@ def test_the_scripts(shell, part):
 
 def test_a_shell_without_a_script():
     result = run("completion", SHELL="/bin/tcsh")
-    assert result.exit_code == 2 and "SHELL is 'tcsh', for which there is no script. Name one: bash," in result.stderr
+    assert result.exit_code == 2 and "There is no script for the shell 'tcsh'. Name one of bash," in result.stderr
     assert run("completion", "tcsh").exit_code == 2
 
 

@@ -60,7 +60,7 @@ def test_info(name, said):
     assert result.exit_code == 0
     for part in said:
         assert " ".join(part.split()) in text
-    for label in ("home", "to get it", "size", "--data", "licence", "to cite"):
+    for label in ("home page", "to obtain", "size", "--data", "licence", "to cite"):
         assert any(line.startswith(label + " ") for line in result.stdout.splitlines())
     assert json.loads(run("info", name, "--json").stdout)["licence"]
 

@@ -110,7 +110,7 @@ def test_json(zoo, tmp_path):
 @pytest.mark.parametrize("arguments", [(), ("first", "--all")])
 def test_which_models_must_be_said_in_one_way(arguments):
     result = run("download", *arguments)
-    assert result.exit_code == 2 and "Name the models to fetch, or give --all" in result.stderr
+    assert result.exit_code == 2 and "Name the models to download, or give --all" in result.stderr
 
 
 def test_a_folder_that_cannot_be_written(zoo, tmp_path):

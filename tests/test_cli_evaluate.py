@@ -121,7 +121,7 @@ def test_a_sound_that_cannot_be_tagged_is_reported_and_gives_exit_code_1(sounds)
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("tiny",), "--data is missing: what shall tiny be measured on?"),
+        (("tiny",), "--data is missing: name the labelled data to measure tiny on."),
         (("tiny", "tiny", *DATA), "tiny is given twice"),
         (("nonsense", *DATA), "Unknown model 'nonsense'"),
         (("tiny", "nonsense", *DATA), "Unknown model 'nonsense'"),
@@ -132,7 +132,7 @@ def test_a_sound_that_cannot_be_tagged_is_reported_and_gives_exit_code_1(sounds)
         (("tiny", *DATA, "--split", "valid"), "no rows in the split 'valid'"),
         (("tiny", *DATA, "--split", "dev"), "'dev' is not one of"),
         (("tiny", *DATA, "--json", "r.txt"), "--json r.txt: the name must end in .json"),
-        (("tiny", *DATA, "--csv", "no/r.csv"), "--csv no/r.csv: there is no folder"),
+        (("tiny", *DATA, "--csv", "no/r.csv"), "--csv no/r.csv: the folder"),
         (("tiny", *DATA, "--plot", "r.doc"), "--plot r.doc: the name must end in .png, .svg or .pdf"),
         (("tiny", *DATA, "--scores", "r.json"), "--scores r.json: the name must end in .npz or .csv"),
         (("tiny", *DATA, "--scores", "r.csv", "--csv", "r.csv"), "Two options name the same file"),

@@ -118,7 +118,7 @@ def test_models_that_nobody_named_may_be_missing(sounds, monkeypatch):
         (("tiny", *DATA, "--folds", "7"), "7 folds need at least 7 groups"),
         (("tiny", *DATA, "--folds", "1"), "1 is not in the range x>=2"),
         (("tiny", *DATA, "--json", "r.txt"), "--json r.txt: the name must end in .json"),
-        (("tiny", *DATA, "--csv", "no/r.csv"), "--csv no/r.csv: there is no folder"),
+        (("tiny", *DATA, "--csv", "no/r.csv"), "--csv no/r.csv: the folder"),
         (("tiny", *DATA, "--plot", "r.doc"), "--plot r.doc: the name must end in .png, .svg or .pdf"),
     ],
 )

@@ -14,7 +14,7 @@ from two_tags import two_tags
 from keras_musictag.tagging.runtimes import FILE_RUNTIMES, is_installed
 
 OURS = re.compile(
-    r"(next: |note: |time: |\[\d\] |More about |Wrote |fine-tune +|data +|tags +|stages +|folder: |http://127|"
+    r"(next: |note: |time: |\[\d\] |Details: |Wrote |fine-tune +|data +|tags +|stages +|folder: |http://127|"
     r"  (tonal|noisy) +\d|.* runs on |(\d+%)?\|?.*\d+/\d+ \[)"
 )
 SECONDS = 300  # for a command, on a machine that does much else

@@ -120,7 +120,7 @@ def on_a_terminal(*args, width=60, **environment):
 def test_a_terminal_and_a_pipe():
     piped = run("models", "music*").stdout  # not all: other tests register models in this process
     rich = on_a_terminal("models")
-    assert "\x1b[" in rich and "parameters" in rich and "\u2500" * 20 in rich and "More about one of them" in rich
+    assert "\x1b[" in rich and "parameters" in rich and "\u2500" * 20 in rich and "Details: keras-musictag info" in rich
     for environment in ({"NO_COLOR": "1"}, {"TERM": "dumb"}):
         assert on_a_terminal("models", "music*", **environment).startswith(piped)
     assert "\x1b[" not in piped and max(map(len, piped.splitlines())) > 60

@@ -56,7 +56,7 @@ def test_recipes_are_complete():
 def test_a_recipe_without_its_data_says_so():
     from keras_musictag.apps.recipes import Recipe, RecipeError, plan_recipe
 
-    with pytest.raises(RecipeError, match=r"The recipe's data are not there: .*manifest\.csv\. Say where they are"):
+    with pytest.raises(RecipeError, match=r"The recipe's data do not exist: .*manifest\.csv\. Give their path"):
         plan_recipe(Recipe.load("musicnet_crnn/recipe"))
 
 

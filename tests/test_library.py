@@ -206,7 +206,7 @@ def test_a_crash_is_not_blamed_on_the_next_file(music, tiny, tmp_path, monkeypat
 
 
 def test_a_timeout_is_not_blamed_on_the_next_file(music, tiny, tmp_path, monkeypatch):
-    exactly = pool._Worker._exactly
+    exactly = pool._Worker._read_exactly
 
     def late(worker, length):
         body = exactly(worker, length)
@@ -216,7 +216,7 @@ def test_a_timeout_is_not_blamed_on_the_next_file(music, tiny, tmp_path, monkeyp
             worker._process.kill()
         return body
 
-    monkeypatch.setattr(pool._Worker, "_exactly", late)
+    monkeypatch.setattr(pool._Worker, "_read_exactly", late)
     assert tag(music, tiny).failures == {"timeout": 1}
     assert read(tmp_path / "tags.jsonl")["000.wav"]["error_kind"] == "timeout"
 
@@ -280,7 +280,7 @@ def test_another_model_is_refused(music, tiny, tmp_path):
 
 
 def test_weights_must_be_in_a_file(music):
-    with pytest.raises(LibraryError, match="weights of 'tiny' are in no file"):
+    with pytest.raises(LibraryError, match="weights of 'tiny' were not loaded from a file"):
         tag(music, kmt.load("tiny", weights=None))
 
 
@@ -300,10 +300,10 @@ def test_what_a_crash_leaves_behind_is_passed_over(music, tiny, tmp_path, rubbis
 @pytest.mark.parametrize("content", ["my notes\nof today\n", '{"title": "notes"}\n', "[1, 2]\n", '"text"\n'])
 def test_other_files_are_not_written_to(music, tiny, tmp_path, content):
     (tmp_path / "notes.jsonl").write_text(content)
-    with pytest.raises(LibraryError, match="holds something else than a library's rows"):
+    with pytest.raises(LibraryError, match="does not hold rows of a library"):
         tag(music, tiny, "notes.jsonl")
     (tmp_path / "notes.csv").write_text(content)
-    with pytest.raises(LibraryError, match=r"is there, but not notes.csv.rows.jsonl"):
+    with pytest.raises(LibraryError, match=r"exists, but notes.csv.rows.jsonl, which lists the files done, does not"):
         tag(music, tiny, "notes.csv")
     assert (tmp_path / "notes.csv").read_text() == (tmp_path / "notes.jsonl").read_text() == content
 
@@ -311,7 +311,7 @@ def test_other_files_are_not_written_to(music, tiny, tmp_path, content):
 def test_outputs_that_cannot_be(music, tiny, tmp_path, monkeypatch):
     for out, message in (
         ("tags.xlsx", r"must end in .jsonl, .csv or .parquet; got .*tags.xlsx"),
-        ("no/tags.csv", "no folder .*no' for the output"),
+        ("no/tags.csv", "folder .*no' of the output does not exist"),
         ("dir.csv", "is a folder"),
     ):
         (tmp_path / "dir.csv").mkdir(exist_ok=True)

@@ -43,20 +43,20 @@ def test_write_tags(music):
     before = {path.name: path.read_bytes() for path in music.iterdir()}
     result = run(*write)
     assert "000.wav\n  + musictag: " in result.stdout and "Tags would be written to 3 files" in result.stdout
-    assert "Nothing was written into files. To do it: --no-dry-run" in result.stderr
+    assert "Dry run: no file was changed. To write the tags, add --no-dry-run." in result.stderr
     assert {path.name: path.read_bytes() for path in music.iterdir()} == before
     (music / "001.wav").unlink()
     (music / "001.wav").hardlink_to(music / "002.wav")
     before["001.wav"] = before["002.wav"]
     result = run(*write, "--update", "--no-dry-run")
-    assert "Tags written to 1 files; 0 need nothing, 2 cannot have them." in result.stdout and not result.exit_code
+    assert "Tags written to 1 files; 0 need no change, 2 cannot be written." in result.stdout and not result.exit_code
     assert "002.wav: left as it is: it has other names" in result.stderr
     assert "tags.jsonl.undo.jsonl" in result.stderr
     assert (music / "000.wav").read_bytes() != before["000.wav"]
     result = run("--out", "tags.jsonl", "--undo")
     assert result.stdout == "1 files restored; 0 had their old content, 0 cannot be restored.\n"
     assert {path.name: path.read_bytes() for path in music.iterdir()} == before
-    assert "There is no undo file" in run("--out", "tags.jsonl", "--undo").stderr
+    assert "The undo file" in run("--out", "tags.jsonl", "--undo").stderr
     body = json.loads(run(*write, "--no-dry-run", "--json").stdout)
     assert [change["field"] for change in body["written"]["written"][str(music / "000.wav")]] == ["musictag"]
     (music / "000.wav").write_bytes(before["000.wav"] + b"\0")
@@ -68,13 +68,13 @@ def test_write_tags(music):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--most", 2], "--most say what is written into files. Add --write-tags."),
-        (["--write-kind", "mood"], "--write-kind says what is written into files. Add --write-tags."),
+        (["--most", 2], "--most can only be used with --write-tags. Add it."),
+        (["--write-kind", "mood"], "--write-kind can only be used with --write-tags. Add it."),
         (["--write-tags", "--only-missing", "--replace"], "choose one"),
         (["--write-tags", "--write-kind", "mood"], "kinds of this model's tags are not known"),
         (["--write-tags", "--comment", "{mood}"], "a comment cannot have {mood}. Write {tags}"),
         (["--write-tags", "--comment", "{moods}"], "The comment '{moods}' has {moods}; a comment may have {tags}, {ge"),
-        (["--write-tags", "--comment", "{mood"], "is no template"),
+        (["--write-tags", "--comment", "{mood"], "is not a template"),
     ],
 )
 def test_what_cannot_be_written(music, words, message):
@@ -98,4 +98,4 @@ def test_ctrl_c(music, monkeypatch):
 
     monkeypatch.setattr(kmt.apps.library, "tag_library", stop)
     result = run("music", "--out", "tags.csv")
-    assert result.exit_code == 130 and "The same command goes on." in result.stderr
+    assert result.exit_code == 130 and "Run the command again to resume." in result.stderr

@@ -55,11 +55,11 @@ def test_rows_of_another_table(tmp_path, other, monkeypatch):
 def test_tables_without_such_rows(tmp_path):
     sounds(tmp_path / "music", 1)
     tag_library(tmp_path / "music", tmp_path / "other.jsonl", "tiny", top=1, workers=1)
-    for name, said in (("other.jsonl", "has no rows of tiny .*, tags all, without"), ("x.csv", "are imported from")):
+    for name, said in (("other.jsonl", "has no rows of tiny .*, tags all, without"), ("x.csv", "can be imported from")):
         with pytest.raises(LibraryError, match=said):
             tag_library(tmp_path / "music", tmp_path / "tags.jsonl", "tiny", imports=[tmp_path / name], workers=1)
     (tmp_path / "x.jsonl").write_text("{}\n")
-    with pytest.raises(LibraryError, match="is no table that tag_library wrote"):
+    with pytest.raises(LibraryError, match="was not written by tag_library"):
         tag_library(tmp_path / "music", tmp_path / "tags.jsonl", "tiny", imports=[tmp_path / "x.jsonl"], workers=1)
 
 
@@ -82,16 +82,16 @@ def test_cores_and_priority():
 def test_what_others_do(monkeypatch):
     clock, seconds = [0.0], [(10.0, 4.0)]
     monkeypatch.setattr(guest.time, "monotonic", lambda: clock[0])
-    monkeypatch.setattr(guest, "_seconds", lambda: seconds[0])
-    others = guest.Others(1.0)
+    monkeypatch.setattr(guest, "_cpu_seconds", lambda: seconds[0])
+    others = guest.OtherPrograms(1.0)
     for now, counted, busy in ((2.0, (16.0, 8.0), False), (2.5, (99.0, 8.0), False), (4.0, (21.0, 8.0), True)):
         clock[0], seconds[0] = now, counted
         assert others.busy() is busy
     monkeypatch.undo()
-    before = guest._seconds()
+    before = guest._cpu_seconds()
     with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as child:
         time.sleep(0.5)
-        everybody, own = guest._seconds()
+        everybody, own = guest._cpu_seconds()
         child.kill()
     assert everybody - before[0] >= own - before[1] - 0.1 and own > before[1] + 0.05  # our child's time is ours
 

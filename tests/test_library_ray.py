@@ -98,7 +98,7 @@ def test_a_killed_actor_costs_its_files_in_flight(cluster, model, tmp_path, monk
         record(self, done)
 
     monkeypatch.setattr(run.Run, "_record", kill)
-    monkeypatch.setattr(ray_engine, "_SHARD", (40, 40))
+    monkeypatch.setattr(ray_engine, "_SHARD_SIZES", (40, 40))
     summary = tag(music, tmp_path / "tags", model)
     assert summary.tagged == 60 and summary.failures == {"unsupported": 1}
     rows = read(tmp_path / "tags")
@@ -113,7 +113,9 @@ def test_a_file_that_kills_actors(cluster, model, tmp_path):
     soundfile.write(tmp_path / "music" / "loud.wav", np.full(16_000, 0.99), 16_000)
     summary = tag(tmp_path / "music", tmp_path / "tags", model)
     assert summary.tagged == 5 and summary.failures == {"crash": 1}
-    assert "was in work when 3 actors died" in read(tmp_path / "tags")[str(tmp_path / "music" / "loud.wav")]["error"]
+    assert (
+        "was being tagged when 3 actors died" in read(tmp_path / "tags")[str(tmp_path / "music" / "loud.wav")]["error"]
+    )
 
 
 def test_what_is_done_is_not_done_again(cluster, model, tmp_path, monkeypatch):
@@ -296,9 +298,9 @@ def test_actors_that_cannot_be(cluster, model, tmp_path):
         tag(tmp_path / "music", tmp_path / "tags", model, actors=None, workers=3)
     with pytest.raises(LibraryError, match=r"and 0\.5 GPUs"):
         tag(tmp_path / "music", tmp_path / "tags", model, actors=None, gpus=0.5)
-    with pytest.raises(LibraryError, match="is another model than where the run was started"):
+    with pytest.raises(LibraryError, match="differs from the model where the run was started"):
         tag(tmp_path / "music", tmp_path / "tags", f"{model} other")
-    with pytest.raises(LibraryError, match="3 actors died before they had loaded"):
+    with pytest.raises(LibraryError, match="3 actors died before they loaded"):
         tag(tmp_path / "music", tmp_path / "tags", f"{model} dies")
 
 

@@ -126,7 +126,7 @@ def test_conditions_that_make_no_sense(table, where, error, message):
 
 
 def test_tables_that_cannot_be_searched(table, tmp_path):
-    with pytest.raises(SearchError, match=r"There is no 'none.parquet'. Write one with: keras-musictag library"):
+    with pytest.raises(SearchError, match=r"'none.parquet' does not exist. Write it with: keras-musictag library"):
         search("none.parquet")
     (tmp_path / "tags.csv").touch()
     with pytest.raises(SearchError, match=r"Only Parquet can be searched; got .*tags.csv"):
@@ -136,7 +136,7 @@ def test_tables_that_cannot_be_searched(table, tmp_path):
         search(tmp_path / "tags.parquet")
     pyarrow = pytest.importorskip("pyarrow")
     pytest.importorskip("pyarrow.parquet").write_table(pyarrow.table({"path": ["a"]}), tmp_path / "other.parquet")
-    with pytest.raises(SearchError, match=r"is no table that tag_library wrote: it has no column 'sha256'"):
+    with pytest.raises(SearchError, match=r"was not written by tag_library: it has no column 'sha256'"):
         search(tmp_path / "other.parquet")
     with pytest.raises(SearchError, match=r"has no embeddings to compare with.*--embeddings --update"):
         search(table, like="song.mp3")
@@ -148,7 +148,7 @@ def test_models_that_do_not_fit(tagged, tmp_path):
     song = tagged / "music" / "000.wav"
     with pytest.raises(AudioNotFoundError):
         search(tagged / "tags.parquet", like="nowhere.mp3")
-    with pytest.raises(SearchError, match=r"are those of tiny, not of this musicnet_crnn .*\(tagger, --model\)"):
+    with pytest.raises(SearchError, match=r"were made by tiny, not by this musicnet_crnn .*\(tagger, --model\)"):
         search(tagged / "tags.parquet", like=song, tagger="musicnet_crnn")
     rows = [
         LibraryRow(path=name, tags={"x": 1.0}, embedding=[1.0], **{**ROW, "model": name}) for name in ("one", "two")
@@ -156,7 +156,7 @@ def test_models_that_do_not_fit(tagged, tmp_path):
     output.write(rows, tmp_path / "two.parquet")
     assert search(tmp_path / "two.parquet", "x")
     output.write([dataclasses.replace(rows[1], weights_sha256="v"), rows[0]], tmp_path / "two.parquet")
-    with pytest.raises(SearchError, match=r"has embeddings of one and two. Say which to use"):
+    with pytest.raises(SearchError, match=r"has embeddings of one and two. Choose one"):
         search(tmp_path / "two.parquet", like=song)
 
 
@@ -175,7 +175,7 @@ def run(*args):
 
 def test_command(table, tagged):
     assert run(table, "guitar>0.5 and not vocals").stdout == "b.mp3  guitar 0.70, vocals 0.10\n"
-    assert "Nothing was found." in run(table, "guitar > 1").stderr
+    assert "No file was found." in run(table, "guitar > 1").stderr
     result = run(table, "gitar")
     assert result.exit_code == 2 and "Did you mean 'guitar'" in result.stderr
     first = json.loads(

@@ -110,7 +110,7 @@ def test_bad_sheets_are_reported_and_the_rest_is_done(tmp_path):
         "outside.cue": "outside its folder",
         "absolute.cue": "outside its folder",
         "below.cue": "outside its folder",
-        "missing.cue": "which is not there",
+        "missing.cue": "which does not exist",
         "twice.cue": "do not ascend",
         "empty.cue": "names no file with tracks",
     }.items():
@@ -246,7 +246,7 @@ def test_like_and_unlike(library):
             if one.start_s is None:
                 # Embeddings have 6 digits in the table, and differences of like sounds are short.
                 assert one.similarity == pytest.approx(float(unit(one.path) @ aim), abs=1e-3)
-    with pytest.raises(LibraryError, match="are the same"):
+    with pytest.raises(LibraryError, match="like and unlike name the same audio"):
         search(library / "tags.parquet", like=first, unlike=first, tagger=tagger)
 
 

@@ -78,7 +78,7 @@ def test_without_permission(open_folder):
         os.seteuid(user)
         (open_folder / "locked").chmod(0o755)
     assert ended.kind == below.kind == "unreadable"
-    assert "secret.wav' cannot be read (Permission denied)" in ended.error and "cannot be looked at" in below.error
+    assert "secret.wav' cannot be read (Permission denied)" in ended.error and "cannot be accessed" in below.error
 
 
 @posix
@@ -112,7 +112,7 @@ def test_lists_and_tables(tmp_path):
     assert names(listing.find(tmp_path / "table.csv"), tmp_path) == ["music/002.wav", "music/001.wav"]
     manifest = Manifest((Row(path=paths[1]), Row(path=paths[0])))
     assert names(listing.find(manifest), tmp_path) == ["music/001.wav", "music/000.wav"]
-    with pytest.raises(LibraryError, match=r"lists a part of .*001\.wav' \(start 3 s\); a library has whole files"):
+    with pytest.raises(LibraryError, match=r"lists a part of .*001\.wav' \(start 3 s\); a library takes whole files"):
         listing.find(Manifest((Row(path=paths[1], start=3.0),)))
     (tmp_path / "list.txt").write_bytes("music/000.wav".encode("utf-16"))
     with pytest.raises(LibraryError, match=r"Line 1 of .*list\.txt' is no path: it has null characters"):
@@ -164,7 +164,11 @@ def test_decoding_gives_the_windows_of_the_tagger(tmp_path):
 
 @pytest.mark.parametrize(
     ("path", "kind", "said"),
-    [("no.wav", "unreadable", "does not exist"), (".", "not a file", "is a folder"), ("a\0b", "unreadable", "no path")],
+    [
+        ("no.wav", "unreadable", "does not exist"),
+        (".", "not a file", "is a folder"),
+        ("a\0b", "unreadable", "a path"),
+    ],
 )
 def test_what_is_no_file(tmp_path, path, kind, said):
     (ended,) = decode(Job(os.path.join(tmp_path, path)), SPEC)

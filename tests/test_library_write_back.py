@@ -57,7 +57,7 @@ def test_nothing_is_written_unless_asked_for(music, tiny):
     before = content(music)
     summary = tag(music, tiny)
     assert content(music) == before
-    assert "Tags would be written to 2 files; 0 need nothing, 0 cannot have them." in str(summary)
+    assert "Tags would be written to 2 files; 0 need no change, 0 cannot be written." in str(summary)
     names = list(rows()["000.wav"]["tags"])[:2]
     (change,) = summary.written.written[rows()["000.wav"]["path"]]
     assert (change.field, change.before, list(change.after)) == ("musictag", (), names)
@@ -156,7 +156,7 @@ def test_originals_are_restored(music, tiny, monkeypatch, fails):
             tag(music, tiny, dry_run=False)
     else:
         summary = tag(music, tiny, dry_run=False)
-        reason = {"sound": "would not sound the same"}.get(fails, "No space left on device")
+        reason = {"sound": "its audio would change"}.get(fails, "No space left on device")
         assert [reason in said for said in summary.written.refused.values()] == [True, True]
     monkeypatch.undo()
     assert content(music) == before  # nor is anything else left there

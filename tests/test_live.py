@@ -228,7 +228,7 @@ def test_mistakes_on_the_command_line():
     assert "The stream has no samples" in listen(b"", "--sr", "16000", exit_code=1).stderr
     integers = (noise(1, 16_000) * 32_767).astype("<i2").tobytes()
     wrong = listen(integers, "--sr", "16000", exit_code=1).stderr
-    assert "Or the pipe has other samples than --format f32le says" in wrong
+    assert "Or the samples in the pipe are not f32le" in wrong
     with pytest.raises(ValueError, match="sample_format must be one of f32le, s16le; got 'u8'"):
         read_pcm(io.BytesIO(), "u8", notes=[])
     with pytest.raises(ValueError, match="channels must be at least 1; got 0"):

@@ -28,7 +28,7 @@ def until(said, add):
 
 def test_rows_come_and_go_with_the_session(piece):
     live = LiveTagging(TaggingService(["tiny"]))
-    assert "Listening: 0 s heard" in live.add("me", piece, "tiny")
+    assert "Listening: 0 s recorded" in live.add("me", piece, "tiny")
     shown = until("<h3>tiny, ", lambda: live.add("me", piece, "tiny"))
     tags = kmt.load("tiny").names
     assert all(f'<span class="tag">{tag}</span>' in shown for tag in tags)

@@ -186,7 +186,7 @@ def test_tag_draws_the_tags_of_one_file(sine, tmp_path):
     assert result.exit_code == 0 and "one.png" in result.stderr and "one.wav" in result.stdout
     assert (tmp_path / "one.png").read_bytes().startswith(b"\x89PNG")
     result = CliRunner().invoke(main, [*command, str(tmp_path / "one.wav")])
-    assert result.exit_code == 2 and "--plot draws the tags of one file; got 2 files" in result.stderr
+    assert result.exit_code == 2 and "--plot takes one file; got 2 files" in result.stderr
     result = CliRunner().invoke(main, [*command, "--threshold", "1"])
     assert result.exit_code == 2 and "Was a threshold too high?" in result.stderr
 

@@ -276,7 +276,7 @@ def test_tags_of_one_group_are_left_out(tiny, one_each, any_number, cache):
         ({"dataset": " "}, "A result must name its dataset"),
         ({"models": []}, "There is no model to probe"),
         ({"models": ["tiny", "tiny"]}, "Each model must be given once, .*; more than once: tiny"),
-        ({"models": ["mfcc"], "mfcc": True}, "'mfcc' is what MFCC statistics are called"),
+        ({"models": ["mfcc"], "mfcc": True}, "'mfcc' is the name of the MFCC statistics"),
     ],
 )
 def test_settings_that_cannot_be(one_each, monkeypatch, changes, message):
@@ -295,7 +295,7 @@ def test_data_that_cannot_be(one_each, monkeypatch):
         probe("tiny", Manifest(tuple(soft), CLASSES), **MINE)
     same = [dataclasses.replace(row, tags=("tone",)) for row in one_each]
     with pytest.raises(
-        EvaluationError, match=r"nothing to tell apart in mine: 0 of 1 tags .* tone \(every clip has it\)"
+        EvaluationError, match=r"too few tags to probe in mine: 0 of 1 tags .* tone \(every clip has it\)"
     ):
         probe("tiny", Manifest(same), **MINE)
     rare = [dataclasses.replace(row, tags=("tone" if number else "noise",)) for number, row in enumerate(one_each)]

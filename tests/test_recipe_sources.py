@@ -46,11 +46,11 @@ def test_a_published_data_set_to_validate_on(recipe):
 @pytest.mark.parametrize(
     ("source", "error", "message"),
     [
-        ("gtzan:nowhere", RecipeError, r"The recipe's data are not there: .*recipes/nowhere\. Say where they are"),
+        ("gtzan:nowhere", RecipeError, r"The recipe's data do not exist: .*recipes/nowhere\. Give their path"),
         ("gtzna:sets/gtzan", DataError, r"There is no data set 'gtzna'\. Did you mean gtzan\?"),
         ("gtzan-2:sets/gtzan", DataError, r"GTZAN has no version '2'"),
         ("gtzan:", RecipeError, r"'gtzan:' names no folder\. Write gtzan:FOLDER"),
-        ("C:/clips.csv", RecipeError, r"The recipe's data are not there: .*clips\.csv"),
+        ("C:/clips.csv", RecipeError, r"The recipe's data do not exist: .*clips\.csv"),
     ],
 )
 def test_a_source_that_cannot_be(recipe, source, error, message):

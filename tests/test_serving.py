@@ -65,7 +65,7 @@ def test_what_is_wrong_is_said_without_paths_of_the_server(sounds, tmp_path):
     error = service.answer(sounds / "broken.mp3", ["tiny"])["error"]
     assert error.startswith("'broken.mp3' is not a sound file") and str(sounds) not in error
     assert service.answer(sounds / "tone.wav", ["tiny"])["error"] == "tone.wav is larger than 0.3 MB. Cut it."
-    assert service.answer(tmp_path / "gone.wav", ["tiny"])["error"] == "gone.wav is no longer here. Drop it again."
+    assert service.answer(tmp_path / "gone.wav", ["tiny"])["error"] == "gone.wav was deleted. Upload it again."
 
 
 def test_a_model_that_fails_leaves_the_other_one(sounds, monkeypatch):

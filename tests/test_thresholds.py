@@ -94,7 +94,7 @@ def test_on_the_command_line(tuned):
     result = CliRunner().invoke(main, ["tag", song, "-m", "tiny", "--threshold", "auto"])
     assert result.exit_code == 2 and "'tiny' has no thresholds for threshold='auto'" in result.stderr
     result = CliRunner().invoke(main, ["tag", song, "-m", "tiny", "--unsure"])
-    assert result.exit_code == 2 and "--unsure goes with --threshold auto" in result.stderr
+    assert result.exit_code == 2 and "--unsure needs --threshold auto" in result.stderr
     result = CliRunner().invoke(main, ["tag", song, "-m", "tiny", "--threshold", "high"])
     assert result.exit_code == 2 and "'high' is not a valid float range" in result.stderr
 
@@ -116,7 +116,7 @@ def test_in_a_library(tuned, tmp_path):
     command = ["library", str(songs[0]), "-o", str(tmp_path / "one.csv"), "-m", str(tuned / "mine")]
     assert CliRunner().invoke(main, [*command, "--threshold", "auto", "--unsure"]).exit_code == 0
     result = CliRunner().invoke(main, [*command, "--unsure"])
-    assert result.exit_code == 2 and "--unsure goes with --threshold auto" in result.stderr
+    assert result.exit_code == 2 and "--unsure needs --threshold auto" in result.stderr
 
 
 def test_out_of_fold_without_validation(tuned):

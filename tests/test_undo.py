@@ -136,9 +136,9 @@ def test_no_change_without_a_note(music, tmp_path, monkeypatch):
 
 def test_other_files(tmp_path):
     save(tmp_path / "undo", b'{"path": "x"}\n')
-    with pytest.raises(LibraryError, match=r"is no undo file \(line 1\)"):
+    with pytest.raises(LibraryError, match=r"is not an undo file \(line 1\)"):
         undo_files(tmp_path / "undo")
-    with pytest.raises(LibraryError, match="There is no undo file"):
+    with pytest.raises(LibraryError, match=r"The undo file .* does not exist"):
         undo_files(tmp_path / "none")
     with pytest.raises(LibraryError, match=r"the rows of none\.parquet"):
         undo_library(tmp_path / "none.parquet")

@@ -1,4 +1,4 @@
-"""`python -m keras_musictag.cli`: the command, without an entry point."""
+"""Run the command as `python -m keras_musictag.cli`."""
 
 from . import main
 

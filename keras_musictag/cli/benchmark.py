@@ -35,7 +35,8 @@ class _Group(click.Group):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         known = {*self.commands, *ctx.help_option_names}
-        if not (args and args[0] in known) and (args or not ctx.resilient_parsing):  # for Tab, nothing is not yet `run`
+        completes_first_word = ctx.resilient_parsing and not args
+        if not completes_first_word and not (args and args[0] in known):
             args = ["run", *args]
         return super().parse_args(ctx, args)
 
@@ -57,20 +58,26 @@ def benchmark() -> None:
     """  # noqa: D301
 
 
-def _listed(_ctx: click.Context, _option: click.Parameter, text: str | None) -> tuple[str, ...] | None:
+def _split(_ctx: click.Context, _option: click.Parameter, text: str | None) -> tuple[str, ...] | None:
     return None if text is None else tuple(word.strip() for word in text.split(",") if word.strip())
 
 
 @benchmark.command(short_help="Measure models.")
 @click.argument("models", metavar="[MODEL]...", nargs=-1, shell_complete=complete_model)
-@click.option("--runtimes", callback=_listed, help=f"Runtimes, from {','.join(runtimes())}  [default: those installed]")
-@click.option("--precisions", callback=_listed, help="Precisions, from float32,float16,int8  [default: all]")
-@click.option("--threads", callback=_listed, help="Numbers of CPU threads, such as 1,4  [default: one, and all cores]")
+@click.option("--runtimes", callback=_split, help=f"Runtimes, from {','.join(runtimes())}  [default: those installed]")
+@click.option("--precisions", callback=_split, help="Precisions, from float32,float16,int8  [default: all]")
+@click.option("--threads", callback=_split, help="Numbers of CPU threads, such as 1,4  [default: one, and all cores]")
 @click.option(
     "--data", shell_complete=complete_file, help="Labelled audio to measure the AUC on: a table, or a folder per tag."
 )
 @click.option("--dataset", default="", help="Name of the data.")
-@click.option("--split", default="test", show_default=True, type=click.Choice(["train", "valid", "test", "all"]))
+@click.option(
+    "--split",
+    default="test",
+    show_default=True,
+    type=click.Choice(["train", "valid", "test", "all"]),
+    help="Split to measure on.",
+)
 @click.option(
     "--calibration",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
@@ -79,8 +86,8 @@ def _listed(_ctx: click.Context, _option: click.Parameter, text: str | None) -> 
 @click.option("--quick", is_flag=True, help="Measure briefly: a few calls per model.")
 @click.option("--profile", is_flag=True, help="Show where the time goes: decoding, resampling, features, network.")
 @json_file_option
-@click.option("--csv", "csv_file", type=_FILE, help="Write a line per measurement.")
-@click.option("--plot", type=click.Path(path_type=Path), help="Draw ROC-AUC against latency (png, svg, pdf).")
+@click.option("--csv", "csv_file", type=_FILE, help="Write a row per measurement to this file.")
+@click.option("--plot", type=click.Path(path_type=Path), help="Plot ROC-AUC against latency (png, svg, pdf).")
 def run(models: tuple[str, ...], threads: tuple[str, ...] | None, **given: Any) -> None:
     """Measure MODELs, by default all pretrained ones, each in a separate process.
 
@@ -94,7 +101,7 @@ def run(models: tuple[str, ...], threads: tuple[str, ...] | None, **given: Any) 
     if given["plot"] is not None:
         check_plot(given["plot"])
     if threads is not None and not all(count.isdigit() for count in threads):
-        raise click.BadParameter(f"wants numbers, e.g. 1,2; got {','.join(threads)!r}.", param_hint="--threads")
+        raise click.BadParameter(f"expected numbers such as 1,2; got {','.join(threads)!r}.", param_hint="--threads")
     folder = given["calibration"]
     with progress_only():
         measured = benchmarking.benchmark(
@@ -139,7 +146,7 @@ def run(models: tuple[str, ...], threads: tuple[str, ...] | None, **given: Any) 
 def compare(before: Path, after: Path, as_json: bool) -> None:
     """Compare the timings of two runs; the exit code is 1 if any timing of the second is slower.
 
-    Slower means beyond noise: the ranges from the 10th to the 90th percentile do not touch.
+    A timing is slower if the ranges from the 10th to the 90th percentile do not overlap.
     """
     from ..apps import benchmarking
 

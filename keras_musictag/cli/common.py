@@ -1,6 +1,6 @@
-"""Shared by the commands: the command group, options, checks of paths, loading of models.
+"""The command group, and what commands share: options, checks of paths, loading of models.
 
-A module with commands imports `main` from here and adds them to it.
+Modules with commands import `main` and add their commands to it.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ if TYPE_CHECKING:
 
 _Result = TypeVar("_Result")
 
-STOPPED = 130  # exit code of what Ctrl-C ended
-STDOUT = Path("-")  # a file that is standard output
+STOPPED = 130  # exit code after Ctrl-C
+STDOUT = Path("-")  # stands for standard output
 
-_LOG_LEVEL, _QUIET = "TF_CPP_MIN_LOG_LEVEL", "3"  # TensorFlow's variable; 3: errors that end the process only
-_MESSAGES_WANTED = os.environ.get(_LOG_LEVEL, _QUIET) < _QUIET  # by the user; later, JAX sets it too
+_LOG_LEVEL, _QUIET = "TF_CPP_MIN_LOG_LEVEL", "3"  # TensorFlow's variable; 3: fatal errors only
+_MESSAGES_WANTED = os.environ.get(_LOG_LEVEL, _QUIET) < _QUIET  # set by the user: read before JAX sets it
 
 
 class UsageProblem(click.ClickException):
@@ -49,10 +49,10 @@ class UsageProblem(click.ClickException):
 
 
 class CommandGroup(click.Group):
-    """The commands of the modules of this folder, with this package's exceptions as one line on standard error."""
+    """Commands, imported from the modules of this folder on demand; prints errors of this package as one line."""
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Return a command, `None` if there is none of that name; import only the module of that name if it exists."""
+        """Return a command, or `None`; import only the module of the same name, if there is one."""
         if cmd_name not in self.commands:
             self._import_modules(cmd_name)
         return super().get_command(ctx, cmd_name)
@@ -99,19 +99,19 @@ def main() -> None:
 
     \b
     keras-musictag demo                      tag the bundled clip
-    keras-musictag tag *.mp3 --top 5         tag files of your own
+    keras-musictag tag *.mp3 --top 5         tag your own files
     keras-musictag taggram song.mp3          tags over time
     keras-musictag library DIR -o tags.csv   tag everything in a folder
-    keras-musictag serve                     the same on a page
-    keras-musictag models                    what there is
-    keras-musictag download --all            fetch all weights, for later without internet
-    keras-musictag benchmark MODEL           how fast it is here
-    keras-musictag finetune MODEL -d DATA    teach it tags of your own
-    keras-musictag evaluate MODEL -d DATA    how well it tags labelled data
+    keras-musictag serve                     tag audio on a web page
+    keras-musictag models                    list the models
+    keras-musictag download --all            download all weights, for use without internet
+    keras-musictag benchmark MODEL           measure the speed on this machine
+    keras-musictag finetune MODEL -d DATA    fine-tune on your own tags
+    keras-musictag evaluate MODEL -d DATA    measure the accuracy on labelled data
     keras-musictag completion                set up the Tab key
     """  # noqa: D301 (click's mark is the character \\b, so the string must not be raw)
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a terminal or pipe that knows no block characters gets "?"
+        if isinstance(stream, io.TextIOWrapper):  # print "?" for characters that cannot be encoded
             stream.reconfigure(errors="replace")
 
 
@@ -126,11 +126,7 @@ model_option = click.option(
     help="Model name, saved folder, or hf://org/repo@revision.",
 )
 kind_option = click.option(
-    "--kind",
-    "kinds",
-    multiple=True,
-    type=click.Choice(KINDS),
-    help="Tags of this kind only; give it several times for several kinds.",
+    "--kind", "kinds", multiple=True, type=click.Choice(KINDS), help="Keep only tags of this kind; repeatable."
 )
 format_option = click.option(
     "--format",
@@ -144,11 +140,11 @@ format_option = click.option(
 json_option = click.option("--json", "output", flag_value="json", help="Same as --format json.")
 csv_option = click.option("--csv", "output", flag_value="csv", help="Same as --format csv.")
 json_flag = click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
-offset_option = click.option("--offset", type=click.FloatRange(min=0), default=0.0, help="Seconds to skip.")
+offset_option = click.option("--offset", type=click.FloatRange(min=0), default=0.0, help="Seconds to skip at start.")
 duration_option = click.option("--duration", type=click.FloatRange(min=0, min_open=True), help="Seconds to use.")
 
 
-def _checked(_ctx: click.Context, _option: click.Parameter, path: Path | None) -> Path | None:
+def _check_json_path(_ctx: click.Context, _option: click.Parameter, path: Path | None) -> Path | None:
     if path not in (None, STDOUT):
         check_output("--json", path, (".json",))
     return path
@@ -161,8 +157,8 @@ json_file_option = click.option(
     is_flag=False,
     flag_value=str(STDOUT),
     type=click.Path(path_type=Path, dir_okay=False),
-    callback=_checked,
-    help="Write the result to this file as JSON; without one, print it instead of the tables.",
+    callback=_check_json_path,
+    help="Write the result to FILE as JSON; without FILE, print it instead of the tables.",
 )
 
 
@@ -175,12 +171,12 @@ def print_json(value: object) -> None:
 
 
 def suggest(*command: str | Path, always: bool = False, also: str = "") -> None:
-    """Suggest the next command, on standard error.
+    """Print a suggestion for the next command on standard error.
 
     Args:
-        command: words after `keras-musictag`; quoted for the shell where they have to be.
-        always: also where standard error is no terminal.
-        also: what goes on after it.
+        command: words after `keras-musictag`; quoted for the shell if necessary.
+        always: print it even if standard error is not a terminal.
+        also: text to append.
     """
     if always or sys.stderr.isatty():
         words = ("keras-musictag", *(printable(word) if isinstance(word, Path) else word for word in command))
@@ -193,8 +189,8 @@ def suggest_tagging(folder: Path) -> None:
     suggest("tag", "SONG", "--model", name, always=True, also=f", or keras_musictag.load({name!r})")
 
 
-def model_words(model: str) -> tuple[str, ...]:
-    """`--model NAME`, or nothing for the default model."""
+def model_arguments(model: str) -> tuple[str, ...]:
+    """Return `--model NAME`, or nothing for the default model."""
     return () if model == DEFAULT_MODEL else ("--model", model)
 
 
@@ -202,40 +198,40 @@ def model_words(model: str) -> tuple[str, ...]:
 
 
 def printable(path: Path) -> str:
-    """Path as text; bytes that are not UTF-8 become replacement characters."""
+    """Return a path as text; replace bytes that are not UTF-8."""
     return os.fsencode(path).decode("utf-8", "replace")
 
 
 def loadable(folder: Path) -> str:
-    """Argument for `load`: a folder with the same name as a model is prefixed with `./`."""
+    """Return a folder as an argument for `load`: with the prefix `./` if a model has the same name."""
     return f"./{folder}" if str(folder) in list_models() else printable(folder)
 
 
 def check_output(option: str, path: Path, suffixes: tuple[str, ...]) -> None:
-    """Raise before the work starts if a file cannot be written.
+    """Check before the work starts that an output file can be written.
 
     Raises:
-        UsageProblem: its name has another ending, or its folder is not there or read-only.
+        UsageProblem: the name has another ending, or the folder does not exist or is read-only.
     """
     endings = f"{', '.join(suffixes[:-1])} or {suffixes[-1]}" if len(suffixes) > 1 else suffixes[0]
     folder = path.absolute().parent
     if path.suffix.lower() not in suffixes:
         raise UsageProblem(f"{option} {path}: the name must end in {endings}.")
     if not folder.is_dir():
-        raise UsageProblem(f"{option} {path}: there is no folder {folder}.")
+        raise UsageProblem(f"{option} {path}: the folder {folder} does not exist.")
     if path.is_dir() or not os.access(folder, os.W_OK):
         raise UsageProblem(f"{option} {path} cannot be written: {'it is a folder' if path.is_dir() else 'read-only'}.")
 
 
 def check_plot(path: Path) -> None:
-    """Raise before the work starts if a picture cannot be drawn."""
+    """Check before the work starts that a figure can be drawn and saved."""
     check_output("--plot", path, (".png", ".svg", ".pdf"))
     from ..plots import new_axes
 
     new_axes(1, 1)
 
 
-# === Options ===
+# === Thresholds ===
 
 
 class Probability(click.ParamType):  # type: ignore[type-arg]
@@ -244,7 +240,7 @@ class Probability(click.ParamType):  # type: ignore[type-arg]
     name = "PROBABILITY|auto"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float | str:
-        """As `click.FloatRange`, but for the word."""
+        """Convert a number from 0 to 1, or the word auto."""
         return "auto" if value == "auto" else float(click.FloatRange(0, 1).convert(value, param, ctx))
 
 
@@ -253,17 +249,17 @@ threshold_option = click.option(
     "-t",
     type=Probability(),
     default=0.0,
-    help="Leave out tags below this probability; auto: below the thresholds that fine-tuning kept for each tag.",
+    help="Minimum probability of a tag; auto: the threshold that fine-tuning stored for each tag.",
 )
 unsure_option = click.option(
-    "--unsure", is_flag=True, help="With --threshold auto: no tag where none reaches its threshold."
+    "--unsure", is_flag=True, help="With --threshold auto: give no tag if none reaches its threshold."
 )
 
 
 def check_unsure(unsure: bool, threshold: float | str) -> None:
     """Raise if `--unsure` is given without `--threshold auto`."""
     if unsure and threshold != "auto":
-        raise UsageProblem("--unsure goes with --threshold auto.")
+        raise UsageProblem("--unsure needs --threshold auto.")
 
 
 # === Loading ===
@@ -295,7 +291,7 @@ def load_tagger_on(model: str, runtime: str | None, threads: int | None) -> Base
         import_backend()
     from ..loading import load
 
-    os.environ.setdefault(_LOG_LEVEL, _QUIET)  # if it has to be exported first
+    os.environ.setdefault(_LOG_LEVEL, _QUIET)  # in case the model has to be exported first
     with progress_only():
         tagger = load(model, runtime=runtime, threads=threads)
     if runtime == "auto":
@@ -343,7 +339,7 @@ def stderr_on_failure(expected: type[Exception] | tuple[()] = ()) -> Iterator[No
 
 
 def quietly(results: Iterator[_Result]) -> Iterator[_Result]:
-    """The same results; while each is computed, what C libraries write is held back, as by `stderr_on_failure`."""
+    """Yield results; while each is computed, hold back what C libraries write, as `stderr_on_failure` does."""
     while True:
         with stderr_on_failure():
             try:
@@ -355,7 +351,7 @@ def quietly(results: Iterator[_Result]) -> Iterator[_Result]:
 
 @contextlib.contextmanager
 def progress_only() -> Iterator[None]:
-    """Hold back what C libraries write to file descriptor 2, as `stderr_on_failure`, but not what Python does.
+    """Hold back what C libraries write to file descriptor 2, as `stderr_on_failure` does, but not Python's output.
 
     For long work with a progress bar on standard error.
     """
@@ -364,7 +360,7 @@ def progress_only() -> Iterator[None]:
         return
     try:
         ours = sys.stderr.fileno() == 2
-    except (AttributeError, OSError, ValueError):  # closed, or replaced by something that is no file
+    except (AttributeError, OSError, ValueError):  # closed, or replaced by an object that is not a file
         ours = False
     if not ours:
         with stderr_on_failure(expected=MusicTagError):

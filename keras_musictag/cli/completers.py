@@ -1,4 +1,4 @@
-"""Completion for the Tab key. Runs at every press, so it imports nothing heavy."""
+"""Completion with the Tab key. It runs at every key press, so it imports nothing heavy."""
 
 from __future__ import annotations
 

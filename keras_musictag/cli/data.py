@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from ..datasets.catalogue import Entry
 
 _WIDTH = 100  # characters of a line
-_LABEL = 13  # of them for labels
+_LABEL = 13  # characters of a label
 
 
 @main.group(short_help="List, describe and check published data sets.")
 def data() -> None:
-    """Published data sets that --data NAME:FOLDER reads.
+    """List, describe and check published data sets, which --data NAME:FOLDER reads.
 
     \b
     keras-musictag data list
@@ -43,8 +43,8 @@ def list_data(as_json: bool) -> None:
             print_json(_facts(entry))
         return
     rows = [(entry.key, entry.info.description) for entry in ENTRIES.values()]
-    echo(Table(("name", "what it is"), rows, header=False))
-    click.echo("\nMore about one of them: keras-musictag data info NAME", err=True)
+    echo(Table(("name", "description"), rows, header=False))
+    click.echo("\nDetails: keras-musictag data info NAME", err=True)
 
 
 @data.command("info", short_help="Describe a data set: source, size, licence, citation.")
@@ -60,11 +60,9 @@ def info_data(name: str, as_json: bool) -> None:
         return
     info, width = entry.info, min(_WIDTH, shutil.get_terminal_size((_WIDTH, 0)).columns)
     click.echo(click.wrap_text(f"{info.name}: {info.description}", width=width) + "\n")
-    lines = [("home", info.url), ("to get it", info.obtain), ("size", info.size)]
-    lines += [
-        (label, f"{entry.name(version)}:FOLDER  {_counts(info.splits[version])}")
-        for label, version in zip(["--data", *[""] * len(entry.versions)], entry.versions, strict=False)
-    ]
+    lines = [("home page", info.url), ("to obtain", info.obtain), ("size", info.size)]
+    for number, version in enumerate(entry.versions):
+        lines.append(("" if number else "--data", f"{entry.name(version)}:FOLDER  {_counts(info.splits[version])}"))
     for label, text in (*lines, ("licence", info.licence), ("to cite", info.citation)):
         click.echo(click.wrap_text(f"{label:<{_LABEL}}{text}", width=width, subsequent_indent=" " * _LABEL))
     suggest("data", "check", name, "FOLDER")
@@ -74,7 +72,7 @@ def info_data(name: str, as_json: bool) -> None:
 @click.argument("name", shell_complete=complete_dataset)
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--partial", is_flag=True, help="Accept an incomplete copy; missing files are warnings.")
-@click.option("--decode", is_flag=True, help="Decode every file to the end, instead of reading its header only.")
+@click.option("--decode", is_flag=True, help="Decode every file to the end, instead of only reading its header.")
 @click.option(
     "--workers", type=click.IntRange(min=1), default=2, show_default=True, help="Number of files checked at once."
 )
@@ -89,8 +87,8 @@ def check_data(
 ) -> None:
     """Check that FOLDER holds the data set NAME as published, and that every file can be read.
 
-    Exit code 1 if a sound has a problem, 2 if the data set cannot be loaded. A table that --manifest writes is as good
-    as NAME:FOLDER wherever --data is read, for a part of a data set too.
+    Exit code 1 if an audio file has a problem, 2 if the data set cannot be loaded. The table that --manifest writes can
+    be given to --data instead of NAME:FOLDER, for an incomplete copy too.
 
     \b
     keras-musictag data check jamendo-3 FOLDER

@@ -26,10 +26,10 @@ def load_data(text: str) -> tuple[Manifest, str, str]:
             `magnatagatune-clean:FOLDER` or `jamendo-3:FOLDER`; a folder with MagnaTagATune's tables, the full split.
 
     Returns:
-        The manifest, what the data are called, and what their groups are, in one word or nothing if that is not known.
+        The manifest, the name of the data, and what the groups are, in one word (empty if unknown).
 
     Raises:
-        DataError: it cannot be read; the message says what is there and what is missing.
+        DataError: the data cannot be read; the message says what was found and what is missing.
     """
     from ..datasets.opening import open_data
 
@@ -37,8 +37,8 @@ def load_data(text: str) -> tuple[Manifest, str, str]:
     return manifest, origin.title, origin.grouped_by
 
 
-def planned(folder: Path, data: FineTuneData | RecipeData) -> dict[str, Any]:
-    """Content of `--dry-run --json`: folder of the result, and the data."""
+def describe_plan(folder: Path, data: FineTuneData | RecipeData) -> dict[str, Any]:
+    """Return the output of `--dry-run --json`: the folder of the result, and the data."""
     return {
         "folder": printable(folder),
         "data": data.origin.title,

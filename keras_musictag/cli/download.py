@@ -16,24 +16,24 @@ from .common import UsageProblem, main, print_json, printable
 from .completers import complete_model
 
 
-@main.command(short_help="Fetch weights ahead, also for machines without internet.")
+@main.command(short_help="Download weights in advance, also for machines without internet.")
 @click.argument("models", nargs=-1, shell_complete=complete_model)
-@click.option("--all", "all_models", is_flag=True, help="Every registered model that has weights.")
+@click.option("--all", "all_models", is_flag=True, help="Download the weights of all registered models.")
 @click.option(
     "--to",
     "folder",
     type=click.Path(path_type=Path, file_okay=False),
     help="Also copy the files into this folder, for KERAS_MUSICTAG_MIRROR on machines without internet.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one object per model and line.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per model.")
 def download(models: tuple[str, ...], all_models: bool, folder: Path | None, as_json: bool) -> None:
-    """Fetch and verify the weights of MODELS, so that they load without internet from then on.
+    """Download and verify the weights of MODELS, which then load without internet.
 
-    What is here already is not fetched again. Weights that come with the package need no download. Exit code 1 if a
-    file could not be had; the others are fetched all the same.
+    Weights that are on this machine or come with the package are not downloaded. If a download
+    fails, the others go on, and the exit code is 1.
     """
     if bool(models) == all_models:
-        raise UsageProblem("Name the models to fetch, or give --all; `keras-musictag models` lists them.")
+        raise UsageProblem("Name the models to download, or give --all; `keras-musictag models` lists them.")
     from ..loading import find_spec  # imports NumPy
 
     rows, failed = [], []
@@ -60,7 +60,7 @@ def download(models: tuple[str, ...], all_models: bool, folder: Path | None, as_
 
 
 def _fetch(spec: ModelSpec, folder: Path | None) -> dict[str, str | int | None]:
-    """Have the weights of one model here, and in `folder`; returns what to print."""
+    """Fetch the weights of one model, and copy them into `folder`; return what to print."""
     if spec.weights is not None and spec.weights.kind == "file":
         path = fetch_weights(spec)
         return {"state": "comes with the model", "file": None, "bytes": path.stat().st_size}

@@ -54,13 +54,13 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Random seed of the resamples.")
 @json_file_option
 @click.option("--csv", "csv_file", type=_FILE, help="Write a row per tag to this file.")
-@click.option("--plot", type=click.Path(path_type=Path), help="Draw a bar per tag (png, svg, pdf).")
+@click.option("--plot", type=click.Path(path_type=Path), help="Plot a bar per tag (png, svg, pdf).")
 @click.option(
     "--metric",
     type=click.Choice(["roc_auc", "pr_auc"]),
     default="roc_auc",
     show_default=True,
-    help="Metric that --plot draws.",
+    help="Metric of --plot.",
 )
 @click.option("--scores", "scores_file", type=_FILE, help="Save all probabilities: .npz to compare later, or .csv.")
 @click.option("--cache", type=click.Path(path_type=Path, file_okay=False), help="Folder of cached log-mels.")
@@ -88,8 +88,8 @@ def evaluate(
     """Measure how well MODEL tags labelled DATA: ROC-AUC and PR-AUC with intervals, macro and per tag.
 
     MODEL is a name, a saved folder, hf://org/repo@revision, or an .npz file that --scores wrote. With MODEL_B, both are
-    measured on the same rows, and their difference. A sound that cannot be tagged is reported and left out, and the
-    exit code is 1.
+    measured on the same rows and compared. A file that cannot be tagged is reported and left out, and the exit code
+    is 1.
 
     \b
     keras-musictag evaluate musicnn_mtt --data magnatagatune:FOLDER --json result.json
@@ -99,8 +99,8 @@ def evaluate(
     models = [model] if model_b is None else [model, model_b]
     if model == model_b:
         raise UsageProblem(f"{model} is given twice: there is nothing to compare.")
-    scores = _scores(models, data, split, dataset, cache, workers, strict)
-    if scores_file is not None:  # first: whatever comes after can be done again from it
+    scores = _load_or_measure(models, data, split, dataset, cache, workers, strict)
+    if scores_file is not None:  # first, so that all the rest can be repeated from this file
         scores.save(scores_file)
         click.echo(f"Wrote {scores_file}.", err=True)
     for failure in scores.failed:
@@ -126,28 +126,28 @@ def evaluate(
 # === What to measure ===
 
 
-def _scores(
+def _load_or_measure(
     models: list[str], data: str | None, split: str, dataset: str | None, cache: Path | None, workers: int, strict: bool
 ) -> Scores:
-    """The scores of one or two models, read from files where they are given."""
+    """Return the scores of one or two models, read from files where given."""
     from ..evaluation.scores import Scores
 
-    kept = {name: Scores.load(name) for name in models if name.endswith(".npz")}
-    fresh = [name for name in models if name not in kept]
+    loaded = {name: Scores.load(name) for name in models if name.endswith(".npz")}
+    fresh = [name for name in models if name not in loaded]
     if fresh:
         if data is None:
-            raise UsageProblem(f"--data is missing: what shall {fresh[0]} be measured on? {DATA_HELP}")
+            raise UsageProblem(f"--data is missing: name the labelled data to measure {fresh[0]} on. {DATA_HELP}")
         manifest, name, grouped_by = load_data(data)
-        taggers = {name: load_tagger(name) for name in fresh}  # all of them first: the second may not be there
-        called = dataset or next((scores.dataset for scores in kept.values()), name)
+        taggers = {name: load_tagger(name) for name in fresh}  # load all before the work: the second may be missing
+        title = dataset or next((scores.dataset for scores in loaded.values()), name)
         from ..evaluation.measuring import score
 
         with progress_only():
             for model, tagger in taggers.items():
-                kept[model] = score(
+                loaded[model] = score(
                     tagger,
                     manifest,
-                    dataset=called,
+                    dataset=title,
                     split=split,
                     cache=cache,
                     strict=strict,
@@ -155,14 +155,14 @@ def _scores(
                     workers=workers,
                     progress=sys.stderr.isatty(),
                 )
-    scores = kept[models[0]] if len(models) == 1 else _together([kept[name] for name in models], models)
+    scores = loaded[models[0]] if len(models) == 1 else _join([loaded[name] for name in models], models)
     if len(scores.models) > 2:
         raise UsageProblem(f"At most two models can be compared; got scores of {', '.join(scores.models)}.")
     return scores
 
 
-def _together(parts: list[Scores], models: list[str]) -> Scores:
-    """Both together; models of the same name are called what the command calls them."""
+def _join(parts: list[Scores], models: list[str]) -> Scores:
+    """Join the scores of two models; if their names are equal, use those given on the command line."""
     import dataclasses
 
     if set(parts[0].models) & set(parts[1].models):
@@ -177,7 +177,7 @@ def _together(parts: list[Scores], models: list[str]) -> Scores:
 
 
 def _check_outputs(json_file: Path | None, csv_file: Path | None, plot: Path | None, scores_file: Path | None) -> None:
-    """Raise before the work starts if something cannot be written."""
+    """Check before the work starts that all outputs can be written."""
     for option, path, suffixes in (
         ("--csv", csv_file, (".csv",)),
         ("--scores", scores_file, (".npz", ".csv")),
@@ -188,7 +188,7 @@ def _check_outputs(json_file: Path | None, csv_file: Path | None, plot: Path | N
         check_plot(plot)
     paths = [path.absolute() for path in (json_file, csv_file, plot, scores_file) if path is not None]
     if len(set(paths)) < len(paths):
-        raise UsageProblem("Two options name the same file. Give each a file of its own.")
+        raise UsageProblem("Two options name the same file. Give each its own file.")
 
 
 def _write(

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     type=click.Choice(["waveform", "log_mel"]),
     default="waveform",
     show_default=True,
-    help="Input of the file; waveform: with the preprocessing inside.",
+    help="Input of the exported model; waveform: the preprocessing is part of it.",
 )
 @click.option(
     "--calibrate",
@@ -73,8 +73,8 @@ def export(
 ) -> None:
     """Write MODEL to the folder OUT, as a file that other runtimes read.
 
-    The file is run and compared with Keras before it is kept; what it changes is printed. With --data, so is the change
-    of the macro ROC-AUC on the split test. Calibrate int8 with sounds like those that will be tagged.
+    The export is run and compared with Keras before it is kept, and the differences are printed; with --data, also that
+    of the macro ROC-AUC on the split test. Calibrate int8 with audio similar to what will be tagged.
 
     \b
     keras-musictag export musicnet_crnn crnn.onnx

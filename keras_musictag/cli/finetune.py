@@ -27,14 +27,14 @@ from .common import (
     suggest_tagging,
 )
 from .completers import complete_file, complete_model
-from .data_options import DATA_HELP, planned
+from .data_options import DATA_HELP, describe_plan
 
 if TYPE_CHECKING:
     from ..tagger import Tagger
     from ..training.finetuning import FineTuned
     from ..training.finetuning.fitting import FineTunePlan
 
-AUTO = "auto"  # in the place of a model's name
+AUTO = "auto"  # value of --base
 _SETTINGS = ("stages", "epochs", "learning_rate", "precision", "min_precision", "seed")
 
 
@@ -85,14 +85,13 @@ _SETTINGS = ("stages", "epochs", "learning_rate", "precision", "min_precision", 
 @click.option("--dry-run", is_flag=True, help="Check everything, print the plan, and stop.")
 @json_flag
 def finetune(model: str | None, base: str | None, data: str, **given: Any) -> None:
-    """Make a tagger for the tags of labelled DATA from MODEL, which is musicnet_crnn unless you name another one.
+    """Fine-tune MODEL (default: musicnet_crnn) on the tags of labelled DATA.
 
     Which model is the best base depends on the data. `--base auto` fits a head to each of a few models whose weights
-    are on this machine, compares them on clips held out, and prints the table and the choice.
+    are on this machine, compares them on held-out clips, and prints the table and the choice.
 
-    First a new head is fitted, then the whole network is trained; the second is kept if it does better on clips that
-    were held out. The same command goes on where it was stopped, by Ctrl-C or otherwise. Bad files are reported and
-    left out.
+    First a new head is fitted, then the full network is trained, which is kept if it does better on held-out clips. Run
+    the command again to resume it after a stop. Bad files are reported and left out.
 
     \b
     keras-musictag finetune --data songs/ --out mine --dry-run
@@ -110,22 +109,22 @@ def finetune(model: str | None, base: str | None, data: str, **given: Any) -> No
         "strict": given["strict"],
     }
     if base == AUTO:
-        prepared = _planned_with_the_best(data, options, given)
+        prepared = _plan_with_best_base(data, options, given)
     else:
-        prepared = _planned(load_tagger(model or base or DEFAULT_MODEL), data, options)
+        prepared = _plan(load_tagger(model or base or DEFAULT_MODEL), data, options)
     from ..training.finetuning.fitting import carry_out
 
     model = model or (prepared.base.spec.name if base == AUTO else base) or DEFAULT_MODEL
     with progress_only():
-        told = str(prepared)
+        summary = str(prepared)
     report = prepared.data.report
     if not report.passed or report.notes:
         click.echo(str(report), err=True)
     out = given["out"] or Path(slug(f"{model}-{prepared.data.origin.name}"))
-    click.echo(f"{told}\nfolder: {printable(out)}", err=given["as_json"] or not given["dry_run"])
+    click.echo(f"{summary}\nfolder: {printable(out)}", err=given["as_json"] or not given["dry_run"])
     if given["dry_run"]:
         if given["as_json"]:
-            print_json(planned(out, prepared.data))
+            print_json(describe_plan(out, prepared.data))
         sys.exit(int(any(problem.row is not None for problem in report.problems)))
     try:
         with progress_only():
@@ -133,12 +132,12 @@ def finetune(model: str | None, base: str | None, data: str, **given: Any) -> No
                 prepared, out, cache=given["cache"], strict=given["strict"], progress=sys.stderr.isatty()
             )
     except KeyboardInterrupt:
-        click.echo("Stopped before there was a tagger. The same command goes on.", err=True)
+        click.echo("Stopped before a tagger was saved. Run the command again to resume.", err=True)
         sys.exit(STOPPED)
-    _tell(result, out, given["as_json"])
+    _print_result(result, out, given["as_json"])
 
 
-def _planned(tagger: Tagger, data: str, options: dict[str, Any]) -> FineTunePlan[Tagger]:
+def _plan(tagger: Tagger, data: str, options: dict[str, Any]) -> FineTunePlan[Tagger]:
     from ..training.finetuning import FineTuneSpec
     from ..training.finetuning.fitting import plan
 
@@ -146,8 +145,8 @@ def _planned(tagger: Tagger, data: str, options: dict[str, Any]) -> FineTunePlan
         return plan(tagger, data, **{**options, "settings": FineTuneSpec(**options["settings"])})
 
 
-def _planned_with_the_best(data: str, options: dict[str, Any], given: dict[str, Any]) -> FineTunePlan[Tagger]:
-    """Choose a base, tell why, and plan with it."""
+def _plan_with_best_base(data: str, options: dict[str, Any], given: dict[str, Any]) -> FineTunePlan[Tagger]:
+    """Choose a base, print the comparison, and plan with it."""
     import_backend()
     from ..apps.probing.base_choice import choose_base
     from ..training.finetuning import FineTuneSpec
@@ -179,7 +178,7 @@ def _validation(text: str) -> float | str | None:
         return text
 
 
-def _tell(result: FineTuned[Tagger], folder: Path, as_json: bool) -> None:
+def _print_result(result: FineTuned[Tagger], folder: Path, as_json: bool) -> None:
     """Print the result on standard output."""
     if as_json:
         print_json({"folder": printable(folder), "finished": result.finished, **result.report.to_dict()})
@@ -187,5 +186,5 @@ def _tell(result: FineTuned[Tagger], folder: Path, as_json: bool) -> None:
         echo(*result.report.blocks())
         suggest_tagging(folder)
     if not result.finished:
-        click.echo(f"Stopped early: {loadable(folder)} has the best so far. The same command goes on.", err=True)
+        click.echo(f"Stopped early: {loadable(folder)} has the best so far. Run the command again to resume.", err=True)
         sys.exit(STOPPED)

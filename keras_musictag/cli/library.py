@@ -25,14 +25,14 @@ from .common import (
     threshold_option,
     unsure_option,
 )
-from .writing import as_record, options_of, restore, tell, write_options
+from .writing import as_record, print_changes, restore, take_options, write_options
 
 if TYPE_CHECKING:
     from ..apps.library import LibrarySummary
 
-# What the library's functions take unless told otherwise; they are not imported for a help text.
+# Defaults of `tag_library` and `tag_on_ray`, which are not imported for a help text.
 _TIMEOUT, _RAY_WORKERS = 600.0, 2
-_NICE = 10  # of 19
+_NICE = 10  # niceness; 19 is the lowest priority
 
 
 @main.command(short_help="Tag whole folders of music into one table.")
@@ -45,11 +45,11 @@ _NICE = 10  # of 19
     help="Table to write: .parquet, .jsonl or .csv; on Ray a folder of Parquet files.",
 )
 @model_option
-@click.option("--top", "-n", type=click.IntRange(min=1), help="Tags per file.  [default: all]")
+@click.option("--top", "-n", type=click.IntRange(min=1), help="Number of tags per file.  [default: all]")
 @threshold_option
 @unsure_option
 @kind_option
-@click.option("--embeddings", is_flag=True, help="Store embeddings too.")
+@click.option("--embeddings", is_flag=True, help="Also store embeddings.")
 @click.option(
     "--workers",
     type=click.IntRange(min=1),
@@ -60,45 +60,43 @@ _NICE = 10  # of 19
     type=click.FloatRange(min=0, min_open=True),
     default=_TIMEOUT,
     show_default=True,
-    help="Seconds after which decoding a file is given up.",
+    help="Maximum seconds for decoding a file.",
 )
-@click.option("--max-cores", type=click.IntRange(min=1), help="Use so many cores at most (Linux).")
-@click.option("--nice", is_flag=True, help="Let other programs go first.")
-@click.option("--pause-on-load", is_flag=True, help="Begin no file while others use half of the cores (Linux).")
+@click.option("--max-cores", type=click.IntRange(min=1), help="Maximum number of cores to use (Linux).")
+@click.option("--nice", is_flag=True, help="Run at low priority.")
+@click.option("--pause-on-load", is_flag=True, help="Start no file while other programs use half of the cores (Linux).")
 @click.option(
     "--import",
     "imports",
     multiple=True,
     type=click.Path(),
-    help="Take rows for files with the same content from this .parquet or .jsonl table.",
+    help="Copy the rows of files with the same content from this .parquet or .jsonl table.",
 )
-@click.option("--chapters", is_flag=True, help="A row for each chapter of m4b, m4a, mp4 and mka files.")
+@click.option("--chapters", is_flag=True, help="Write a row for each chapter of m4b, m4a, mp4 and mka files.")
 @click.option(
     "--resume/--no-resume", default=True, help="Resume an existing table (default), or delete it and start over."
 )
-@click.option("--update", is_flag=True, help="Tag again files that changed or failed, or were tagged by another model.")
-@click.option(
-    "--write-tags", is_flag=True, help="Write tags into the files' metadata, where players find them; a dry run."
-)
+@click.option("--update", is_flag=True, help="Retag files that changed, failed, or were tagged by another model.")
+@click.option("--write-tags", is_flag=True, help="Write tags into the files' metadata; with --no-dry-run, for real.")
 @write_options
 @click.option(
     "--write-kind",
     "write_kinds",
     multiple=True,
     type=click.Choice(KINDS),
-    help="Write tags of this kind only; give it several times for several kinds.",
+    help="Write only tags of this kind; repeatable.",
 )
 @click.option(
     "--engine",
     type=click.Choice(["local", "ray"]),
     default="local",
     show_default=True,
-    help="This machine, or a Ray cluster; there, DIR and --out can also be URLs (s3://, gs://).",
+    help="Run on this machine, or on a Ray cluster; there, DIR and --out can also be URLs (s3://, gs://).",
 )
 @click.option(
     "--actors",
     type=click.IntRange(min=1),
-    help="On Ray: maximum number of processes with the model.  [default: as many as fit]",
+    help="On Ray: maximum number of processes that run the model.  [default: as many as fit]",
 )
 @click.option("--gpus", type=click.FloatRange(min=0), help="On Ray: GPUs per actor, may be a fraction.  [default: 0]")
 @json_flag
@@ -120,9 +118,9 @@ def library(
 ) -> None:
     """Tag all audio files below DIR, or those in a list, into one table.
 
-    Lists are .txt (a path per line), playlists (.m3u, .m3u8, .pls, .xspf), or tables as for --data. A file that a .cue
-    sheet cuts into tracks gets a row per track. The same command goes on where it was stopped,
-    by Ctrl-C or otherwise. A file that cannot be tagged gets a row that says why, and the exit code is 1.
+    Lists are .txt (a path per line), playlists (.m3u, .m3u8, .pls, .xspf), or tables as for --data. A file with a .cue
+    sheet gets a row per track. A file that cannot be tagged gets a row with the error, and the exit code is 1. Run
+    the command again to resume it after a stop.
 
     \b
     keras-musictag library ~/Music --out tags.parquet
@@ -138,31 +136,32 @@ def library(
         _undo(out, undo_file, as_json)
         return
     if write_kinds and not write_tags:
-        raise UsageProblem("--write-kind says what is written into files. Add --write-tags.")
+        raise UsageProblem("--write-kind can only be used with --write-tags. Add it.")
     if not sources:
         raise UsageProblem("Missing DIR: give folders, audio files or lists.")
-    writing = options_of(options, "--write-tags", write_tags, write_kinds)
+    writing = take_options(options, "--write-tags", write_tags, write_kinds)
     if engine == "ray" and writing is not None:
         raise UsageProblem("--write-tags works on this machine only. Leave it out, or --engine ray.")
     options["kinds"] = kinds or None
     check_unsure(options["unsure"], options["threshold"])
-    here_only = ("max_cores", "nice", "pause_on_load", "imports", "chapters")
-    if engine == "ray" and any([options.pop(name) for name in here_only]):
-        raise UsageProblem(
-            "--max-cores, --nice, --pause-on-load, --import and --chapters work on this machine only. Leave them out, "
-            "or --engine ray."
-        )
+    if engine == "ray":
+        local_options = [options.pop(name) for name in ("max_cores", "nice", "pause_on_load", "imports", "chapters")]
+        if any(local_options):
+            raise UsageProblem(
+                "--max-cores, --nice, --pause-on-load, --import and --chapters work on this machine only. Leave them "
+                "out, or --engine ray."
+            )
     try:
         if engine == "ray":
-            summary = _on_ray(sources, out, model, actors, gpus or 0.0, options)
+            summary = _tag_on_ray(sources, out, model, actors, gpus or 0.0, options)
         else:
-            told = {"write_tags": writing, "dry_run": dry_run, "undo_file": undo_file}
-            summary = _here(sources, out, model, {**options, **told})
+            options |= {"write_tags": writing, "dry_run": dry_run, "undo_file": undo_file}
+            summary = _tag_here(sources, out, model, options)
     except KeyboardInterrupt:
-        click.echo("Stopped. The same command goes on.", err=True)
+        click.echo("Stopped. Run the command again to resume.", err=True)
         sys.exit(STOPPED)
     if summary.written is not None:
-        tell(summary.written, as_json)
+        print_changes(summary.written, as_json)
     if as_json:
         facts = {**vars(summary), "out": str(summary.out), "failed": summary.failed}
         print_json({**facts, "written": None if summary.written is None else as_record(summary.written)})
@@ -174,7 +173,7 @@ def library(
         sys.exit(1)
 
 
-def _here(sources: tuple[str, ...], out: str, model: str, options: dict[str, Any]) -> LibrarySummary:
+def _tag_here(sources: tuple[str, ...], out: str, model: str, options: dict[str, Any]) -> LibrarySummary:
     from ..apps.library import guest, tag_library
 
     cores, nice = options.pop("max_cores"), options.pop("nice")
@@ -188,7 +187,7 @@ def _here(sources: tuple[str, ...], out: str, model: str, options: dict[str, Any
         return tag_library(sources, out, tagger, progress=True, **options)
 
 
-def _on_ray(
+def _tag_on_ray(
     sources: tuple[str, ...], out: str, model: str, actors: int | None, gpus: float, options: dict[str, Any]
 ) -> LibrarySummary:
     from ..apps.library import tag_on_ray

@@ -1,4 +1,4 @@
-"""The command `listen`: tags of sound that is still coming in."""
+"""The command `listen`: tag live audio."""
 
 from __future__ import annotations
 
@@ -28,33 +28,33 @@ if TYPE_CHECKING:
     from ..tagging.base import BaseTagger
 
 
-@main.command(short_help="Tag sound while it comes in: from a pipe or a microphone.")
+@main.command(short_help="Tag live audio, from a pipe or a microphone.")
 @model_option
-@click.option("--sr", type=click.IntRange(min=1), help="Sample rate in Hz.  [needed for a pipe; default: the device's]")
+@click.option("--sr", type=click.IntRange(min=1), help="Sample rate in Hz  [required for pipes; default: the device's]")
 @click.option(
     "--format",
     "sample_format",
     type=click.Choice(["f32le", "s16le"]),
     default="f32le",
     show_default=True,
-    help="Samples in the pipe: 32-bit floats or 16-bit integers.",
+    help="Format of the samples in the pipe: 32-bit floats or 16-bit integers.",
 )
 @click.option("--channels", type=click.IntRange(1, 32), default=1, show_default=True, help="Interleaved channels.")
 @click.option("--microphone", is_flag=True, help="Record instead of reading from standard input.")
 @click.option("--device", help="Number or name of the microphone; python -m sounddevice lists them.")
 @click.option(
-    "--hop", type=click.FloatRange(min=0, min_open=True), default=1.0, show_default=True, help="Seconds per step."
+    "--hop", type=click.FloatRange(min=0, min_open=True), default=1.0, show_default=True, help="Step in seconds."
 )
 @click.option(
     "--window",
     type=click.FloatRange(min=0, min_open=True),
-    help="Seconds that a step hears.  [default: the model's window, 6 at most]",
+    help="Seconds of audio per window.  [default: the model's window, 6 at most]",
 )
-@click.option("--top", "-n", type=click.IntRange(min=1), default=5, show_default=True, help="Tags to show.")
+@click.option("--top", "-n", type=click.IntRange(min=1), default=5, show_default=True, help="Number of tags to show.")
 @kind_option
 @runtime_option
 @threads_option
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON object per step, with all tags, as a line.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per window, with all tags.")
 def listen(
     model: str,
     sr: int | None,
@@ -70,21 +70,21 @@ def listen(
     threads: int | None,
     as_json: bool,
 ) -> None:
-    """Tag sound while it comes in, until the pipe ends or Ctrl-C.
+    """Tag live audio, until the pipe ends or Ctrl-C.
 
     \b
     ffmpeg -i URL -f f32le -ac 1 -ar 44100 - | keras-musictag listen --sr 44100
     keras-musictag listen --microphone
 
-    A step is shown when its window is complete. On a terminal one line is refreshed; otherwise there is a line per
-    step. A pipe that ends in the middle of a sample is reported, and the exit code is 1.
-    """  # noqa: D301 (click's mark is the character \\b, so the string must not be raw)
+    A window is shown when it is complete: on a terminal in one line that is refreshed, otherwise in a line per window.
+    A pipe that ends in the middle of a sample is reported, and the exit code is 1.
+    """  # noqa: D301
     microphone = microphone or device is not None
     if not microphone:
         if sys.stdin.isatty():
             raise UsageProblem("listen reads raw samples from a pipe; pipe some in, or record with --microphone.")
         if sr is None:
-            raise UsageProblem("--sr is needed: raw samples do not say what their rate is. E.g. --sr 44100.")
+            raise UsageProblem("--sr is missing: raw samples carry no sample rate. Give it, for example --sr 44100.")
     from ..audio.microphone import recording
     from ..audio.pcm import read_pcm
 
@@ -99,12 +99,12 @@ def listen(
             blocks = read_pcm(sys.stdin.buffer, sample_format, channels, notes=notes)
         assert sr is not None
         rows = tagger.stream(blocks, sr, hop_seconds=hop, window_seconds=window, kinds=kinds or None, notes=notes)
-        stack.enter_context(_a_whole_line(refresh := sys.stdout.isatty() and not as_json))
+        stack.enter_context(_end_of_line(refresh := sys.stdout.isatty() and not as_json))
         try:
-            _show(rows, tagger, kinds, top, as_json, refresh)
+            _print_rows(rows, tagger, kinds, top, as_json, refresh)
         except InvalidSamplesError as error:
-            told = "" if microphone else f" Or the pipe has other samples than --format {sample_format} says."
-            raise InvalidSamplesError(f"{error}{told}") from error
+            hint = "" if microphone else f" Or the samples in the pipe are not {sample_format}: check --format."
+            raise InvalidSamplesError(f"{error}{hint}") from error
     for note in notes:
         click.echo(f"note: {note}", err=True)
     if any(note.startswith("The pipe ended in the middle") for note in notes):
@@ -112,8 +112,8 @@ def listen(
 
 
 @contextlib.contextmanager
-def _a_whole_line(refresh: bool) -> Iterator[None]:
-    """End the line that was refreshed, however the block ends."""
+def _end_of_line(refresh: bool) -> Iterator[None]:
+    """End the refreshed line after the block, also after an error."""
     try:
         yield
     finally:
@@ -121,7 +121,7 @@ def _a_whole_line(refresh: bool) -> Iterator[None]:
             click.echo()
 
 
-def _show(rows: Any, tagger: BaseTagger, kinds: tuple[str, ...], top: int, as_json: bool, refresh: bool) -> None:
+def _print_rows(rows: Any, tagger: BaseTagger, kinds: tuple[str, ...], top: int, as_json: bool, refresh: bool) -> None:
     names = [tagger.names[column] for column in tagger.spec.vocabulary.columns(kinds=kinds or None)]
     for time, row in quietly(rows):
         order = (-row).argsort(kind="stable")

@@ -51,11 +51,11 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
     help="Number of bootstrap resamples; 0: no intervals.",
 )
 @click.option(
-    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Random seed of folds and resamples."
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Random seed of the folds and resamples."
 )
 @json_file_option
 @click.option("--csv", "csv_file", type=_FILE, help="Write a row per model to this file.")
-@click.option("--plot", type=click.Path(path_type=Path), help="Draw a bar per model (png, svg, pdf).")
+@click.option("--plot", type=click.Path(path_type=Path), help="Plot a bar per model (png, svg, pdf).")
 @click.option(
     "--workers", type=click.IntRange(min=1), default=2, show_default=True, help="Number of files decoded at once."
 )
@@ -76,22 +76,20 @@ def probe(
 ) -> None:
     """Compare MODELs by cross-validating a linear classifier on their embeddings of labelled DATA.
 
-    A MODEL is a name, a saved folder, or hf://org/repo@revision; without any, all pretrained ones are compared. Nothing
-    is trained but the classifier, so this takes minutes, and tells which model to fine-tune. A sound that cannot be
-    used is reported and left out, a MODEL that cannot be loaded is reported, and the exit code is 1.
+    A MODEL is a name, a saved folder, or hf://org/repo@revision (default: all pretrained models). Only the classifier
+    is trained, so this takes minutes, and shows which model to fine-tune. A file that cannot be used is reported and
+    left out, a MODEL that cannot be loaded is reported, and the exit code is 1.
 
     \b
     keras-musictag probe --data songs.csv --mfcc --cache features
     keras-musictag probe musicnet_crnn musicnn_msd --data gtzan:FOLDER --split train --plot models.png
     """  # noqa: D301
-    # What cannot be written is found out before the work, not after it.
     if csv_file is not None:
         check_output("--csv", csv_file, (".csv",))
     if plot is not None:
         check_plot(plot)
     manifest, name, grouped_by = load_data(data)
-    # `tiny` is for tests.
-    names = models or tuple(name for name in list_models(pretrained=True) if name != "tiny")
+    names = models or tuple(name for name in list_models(pretrained=True) if name != "tiny")  # which is for tests
     import_backend()
     from ..apps.probing import runner as probing
 
@@ -126,9 +124,9 @@ def probe(
     for path in (json_file, csv_file, plot):
         if path not in (None, STDOUT):
             click.echo(f"Wrote {printable(path)}.", err=True)
-    # Models that nobody named may be unavailable: the table says so.
+    # Models that the user did not name may be unavailable; the table shows it.
     if result.scores.failed or (models and any(row.error for row in result.models)):
         sys.exit(1)
-    start = next((row.model for row in result.models if row.features and row.model in names), None)
-    if start is not None and json_file is None and csv_file is None:
-        suggest("finetune", start, "--data", data)
+    best = next((row.model for row in result.models if row.features and row.model in names), None)
+    if best is not None and json_file is None and csv_file is None:
+        suggest("finetune", best, "--data", data)

@@ -18,8 +18,8 @@ from .completers import complete_model
 def push(model: str, repo: str, private: bool, branch: str | None, message: str | None, new: bool) -> None:
     """Upload MODEL, a saved folder or a name, to REPO (org/repo) on the Hugging Face Hub, in one commit.
 
-    What `load` needs is uploaded: the spec, the weights, and a card made from the spec. Log in first (`hf auth login`,
-    or HF_TOKEN), with a token that may write. Prints the address that `load` and --model take.
+    Uploads what `load` needs: the spec, the weights, and a card made from the spec. Log in first (`hf auth login`, or
+    HF_TOKEN), with a token that may write. Prints the address to give to `load` or --model.
 
     \b
     keras-musictag push ./mine ann/my-tagger --private

@@ -31,10 +31,10 @@ from .completers import complete_model
 if TYPE_CHECKING:
     from ..apps.library import Found
 
-_DASH = "A tag that begins with a dash goes in double quotation marks: '\"-guitar\" > 0.5'."
+_DASH_HINT = "A tag that begins with a dash goes in double quotation marks: '\"-guitar\" > 0.5'."
 
 
-class _Search(click.Command):
+class _SearchCommand(click.Command):
     """A command whose argument WHERE may be mistaken for an option: `-guitar > 0.5`."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -45,25 +45,25 @@ class _Search(click.Command):
         except click.UsageError as error:
             if not dashed:
                 raise
-            raise click.UsageError(f"{error.format_message()} {_DASH}", ctx) from error
+            raise click.UsageError(f"{error.format_message()} {_DASH_HINT}", ctx) from error
 
 
-@main.command(cls=_Search, short_help="Find files in a table written by `library`.")
+@main.command(cls=_SearchCommand, short_help="Find files in a table written by `library`.")
 @click.argument("table", type=click.Path(path_type=Path))
 @click.argument("where", default="")
 @click.option(
     "--like",
     multiple=True,
     type=click.Path(path_type=Path),
-    help="Sort by similarity to this audio file (needs embeddings); can be repeated.",
+    help="Sort by similarity to this audio file (needs embeddings); repeatable.",
 )
 @click.option(
     "--unlike",
     multiple=True,
     type=click.Path(path_type=Path),
-    help="And by how different files are from this one; can be repeated.",
+    help="Sort by dissimilarity to this audio file (needs embeddings); repeatable.",
 )
-@click.option("--m3u", type=click.Path(path_type=Path), help="Write what was found as a playlist, .m3u8 or .m3u.")
+@click.option("--m3u", type=click.Path(path_type=Path), help="Write the files found to this playlist, .m3u8 or .m3u.")
 @click.option(
     "--model",
     "-m",
@@ -86,10 +86,10 @@ def search(
     limit: int,
     output: str,
 ) -> None:
-    """Find files in TABLE, a Parquet file that `library` wrote, for which WHERE holds.
+    """Find the files in TABLE, a Parquet file that `library` wrote, that meet the condition WHERE.
 
-    WHERE is a condition on tags and on the table's columns, as in SQL. A tag alone means at least 0.5. A tag may
-    stand in double quotation marks, and must if it begins with a dash or is a word of SQL.
+    WHERE is a condition on tags and on the table's columns, as in SQL. A tag alone means a probability of at least 0.5.
+    Put a tag that begins with a dash or is a word of SQL in double quotation marks.
 
     \b
     keras-musictag search tags.parquet "guitar>0.5 and not vocals"
@@ -97,7 +97,7 @@ def search(
     keras-musictag search tags.parquet --like a.mp3 --unlike b.mp3 --limit 50 --m3u out.m3u8
     """  # noqa: D301
     if model is not None and not like and not unlike:  # or a condition such as -metal, which is read as -m etal
-        raise UsageProblem(f"--model {model}: it names the model of --like's embeddings. Leave it out. {_DASH}")
+        raise UsageProblem(f"--model {model} is only used with --like and --unlike. Leave it out. {_DASH_HINT}")
     from ..apps.library import search, write_m3u
 
     if m3u is not None:
@@ -108,10 +108,10 @@ def search(
         found = search(table, where, like=like, unlike=unlike, tagger=model, limit=limit)
     if m3u is not None:
         for path in write_m3u(found, m3u):
-            click.echo(f"{path}: left out, no playlist can hold this name", err=True)
+            click.echo(f"{path}: left out: a playlist cannot hold this name", err=True)
         click.echo(f"Wrote {printable(m3u)}.", err=True)
     if not found:
-        click.echo("Nothing was found.", err=True)
+        click.echo("No file was found.", err=True)
     if output == "csv":
         writer = csv.writer(sys.stdout, lineterminator="\n")
         writer.writerow(["path", "duration_s", "similarity", "tags"])
@@ -127,9 +127,10 @@ def search(
         suggest("taggram", found[0].path)
 
 
-def _table(found: Sequence[Found], alike: bool) -> Table:
+def _table(found: Sequence[Found], with_similarity: bool) -> Table:
     rows = []
     for file in found:
         tags = ", ".join(f"{tag} {probability:.2f}" for tag, probability in file.tags.items())
-        rows.append((*([f"{file.similarity:.3f}"] if alike else []), file.path, tags))
-    return Table((*(["similarity"] if alike else []), "path", "tags"), rows, header=False)
+        rows.append((f"{file.similarity:.3f}", file.path, tags) if with_similarity else (file.path, tags))
+    titles = ("similarity", "path", "tags") if with_similarity else ("path", "tags")
+    return Table(titles, rows, header=False)

@@ -30,7 +30,7 @@ from .completers import complete_model
     show_default=True,
     help="Address to listen on; 0.0.0.0 accepts connections from other machines.",
 )
-@click.option("--port", "-p", type=click.IntRange(1, 65535), help="Port.  [default: the first free one from 7860 on]")
+@click.option("--port", "-p", type=click.IntRange(1, 65535), help="Port.  [default: the first free one from 7860]")
 @click.option(
     "--max-mb",
     type=click.FloatRange(min=0, min_open=True),
@@ -43,7 +43,7 @@ from .completers import complete_model
     type=click.FloatRange(min=0, min_open=True),
     default=10,
     show_default=True,
-    help="Maximum length of a recording; the rest is left out.",
+    help="Maximum length in minutes; the rest is ignored.",
 )
 @click.option("--open/--no-open", "open_page", default=False, help="Open the page in the browser.")
 def serve(
@@ -55,17 +55,17 @@ def serve(
     max_minutes: float,
     open_page: bool,
 ) -> None:
-    """Serve a page that tags audio dropped onto it or recorded, until Ctrl-C.
+    """Serve a web page that tags uploaded and recorded audio, until Ctrl-C.
 
-    It compares models, follows the player, and downloads JSON and CSV. Uploads are deleted when the page is closed. It
-    works without internet; models that are not on this machine yet are the exception.
+    The page compares models, shows the tags at the player's position, and offers JSON and CSV. Uploads are deleted when
+    the page is closed. It works without internet, except for models that are not on this machine yet.
     """
     import_backend()
     from ..apps.serving import Limits, TaggingService, serving
 
     service = TaggingService(models, runtime=runtime, limits=Limits(megabytes=max_mb, minutes=max_minutes))
     with contextlib.suppress(KeyboardInterrupt), contextlib.ExitStack() as stack:
-        # Whoever stops a service sends SIGTERM; uploads are deleted then, too.
+        # Service managers send SIGTERM; handled like Ctrl-C, so that uploads are deleted.
         stack.callback(signal.signal, signal.SIGTERM, signal.signal(signal.SIGTERM, signal.default_int_handler))
         with progress_only():  # models are loaded and run while the page is open
             url = stack.enter_context(serving(service, host=host, port=port))

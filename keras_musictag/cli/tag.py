@@ -24,8 +24,8 @@ from .common import (
     kind_option,
     load_tagger_on,
     main,
+    model_arguments,
     model_option,
-    model_words,
     offset_option,
     print_json,
     printable,
@@ -36,7 +36,7 @@ from .common import (
     threshold_option,
     unsure_option,
 )
-from .writing import options_of, restore_files, tag_and_write, write_options
+from .writing import restore_files, tag_and_write, take_options, write_options
 
 if TYPE_CHECKING:
     from ..tagger import TagResult
@@ -48,12 +48,12 @@ _BAR = 24  # characters of a full bar
 @main.command()
 @click.argument("files", nargs=-1, type=click.Path(path_type=Path))
 @model_option
-@click.option("--top", "-n", type=click.IntRange(min=1), default=10, show_default=True, help="Tags per file.")
+@click.option("--top", "-n", type=click.IntRange(min=1), default=10, show_default=True, help="Number of tags per file.")
 @threshold_option
 @unsure_option
-@click.option("--plot", type=click.Path(path_type=Path), help="Draw the tags of one file here (png, svg, pdf).")
+@click.option("--plot", type=click.Path(path_type=Path), help="Plot the tags of one file (png, svg, pdf).")
 @kind_option
-@click.option("--write", is_flag=True, help="Write tags into the files' metadata, where players find them; a dry run.")
+@click.option("--write", is_flag=True, help="Write tags into the files' metadata; with --no-dry-run, for real.")
 @write_options
 @runtime_option
 @threads_option
@@ -83,9 +83,8 @@ def tag(
 ) -> None:
     """Tag audio FILES.
 
-    JSON output is one object per line and file; CSV has the columns file, tag, probability, error. A file that cannot
-    be tagged is reported on standard error (and in the JSON or CSV), the others are tagged all the same, and the exit
-    code is 1.
+    JSON output has one object per file and line; CSV has the columns file, tag, probability, error. A file that cannot
+    be tagged is reported on standard error and in the JSON or CSV, and the exit code is 1; the others are tagged.
 
     \b
     keras-musictag tag song.mp3
@@ -94,37 +93,37 @@ def tag(
     """  # noqa: D301
     if undo:
         if files:
-            raise UsageProblem("--undo restores all files that the undo file names. Leave FILES out.")
+            raise UsageProblem("--undo restores all files in the undo file. Leave FILES out.")
         restore_files(undo_file, output)
         return
     if not files:
         raise UsageProblem("Missing FILES: give audio files.")
-    writing = options_of(options, "--write", write, kinds)
+    writing = take_options(options, "--write", write, kinds)
     if writing is not None:
-        tagger, part = load_tagger_on(model, runtime, threads), {"offset": offset, "duration": duration}
-        tag_and_write(tagger, files, writing, dry_run=dry_run, undo_file=undo_file, output=output, **part)
+        tagger, excerpt = load_tagger_on(model, runtime, threads), {"offset": offset, "duration": duration}
+        tag_and_write(tagger, files, writing, dry_run=dry_run, undo_file=undo_file, output=output, **excerpt)
         return
     check_unsure(unsure, threshold)
     if plot is not None:
         check_plot(plot)
         if len(files) > 1:
-            raise UsageProblem(f"--plot draws the tags of one file; got {len(files)} files. Call it for each.")
+            raise UsageProblem(f"--plot takes one file; got {len(files)} files. Run the command for each.")
     tagger = load_tagger_on(model, runtime, threads)
     results = tagger.tag_many(
         files, top=top, threshold=threshold, unsure=unsure, kinds=kinds or None, offset=offset, duration=duration
     )
-    drawn = None
+    for_plot = None
     if plot is not None:
-        results, drawn = itertools.tee(results)
+        results, for_plot = itertools.tee(results)
     failed = _print_results(results, len(files), tagger.spec.name, output)
     if failed:
         if len(files) > 1:
             click.echo(f"{failed} of {len(files)} files could not be tagged.", err=True)
         sys.exit(1)
-    if plot is not None and drawn is not None:
-        _draw(next(drawn), tagger.spec.name, plot)
+    if plot is not None and for_plot is not None:
+        _plot_tags(next(for_plot), tagger.spec.name, plot)
     if output == "text":
-        suggest("taggram", files[0], *model_words(model))
+        suggest("taggram", files[0], *model_arguments(model))
 
 
 @main.command()
@@ -141,22 +140,22 @@ def demo(model: str, top: int, runtime: str | None, threads: int | None) -> None
             tags = tagger.tag(demo_clip(), offset=section.offset, duration=section.duration, top=top)
         end = section.offset + section.duration
         _echo_tags(f"{section.name} ({section.offset:.1f} to {end:.1f} s)", tags)
-    suggest("tag", "SONG.mp3", *model_words(model), always=True)
+    suggest("tag", "SONG.mp3", *model_arguments(model), always=True)
 
 
 @main.command()
 @click.argument("file", type=click.Path(path_type=Path))
 @model_option
 @click.option(
-    "--hop", type=click.FloatRange(min=0, min_open=True), default=1.0, show_default=True, help="Seconds per step."
+    "--hop", type=click.FloatRange(min=0, min_open=True), default=1.0, show_default=True, help="Step in seconds."
 )
 @click.option(
     "--window",
     type=click.FloatRange(min=0, min_open=True),
-    help="Seconds that a step hears.  [default: the model's window, 6 at most]",
+    help="Seconds of audio per window.  [default: the model's window, 6 at most]",
 )
-@click.option("--top", "-n", type=click.IntRange(min=1), default=10, show_default=True, help="Tags to show or draw.")
-@click.option("--plot", type=click.Path(path_type=Path), help="Draw the taggram to this file (png, svg, pdf).")
+@click.option("--top", "-n", type=click.IntRange(min=1), default=10, show_default=True, help="Tags to show or plot.")
+@click.option("--plot", type=click.Path(path_type=Path), help="Plot the taggram (png, svg, pdf).")
 @kind_option
 @runtime_option
 @threads_option
@@ -181,8 +180,8 @@ def taggram(
 ) -> None:
     """Show the tags of FILE over time.
 
-    Text shows the most probable tags; JSON and CSV hold all of them, one row per window, with the middle of the window
-    in seconds.
+    Text shows the most probable tags; JSON and CSV hold all tags. Each row is a window; its time is the center in
+    seconds.
     """
     if plot is not None:
         check_plot(plot)
@@ -206,10 +205,10 @@ def taggram(
             rows.writerow([f"{time:.3f}", *(f"{p:.6f}" for p in row)])
     elif plot is None:
         _echo_taggram(result, top)
-        suggest("taggram", file, *model_words(model), "--plot", "taggram.png")
+        suggest("taggram", file, *model_arguments(model), "--plot", "taggram.png")
 
 
-def _draw(result: TagResult, model: str, path: Path) -> None:
+def _plot_tags(result: TagResult, model: str, path: Path) -> None:
     from ..plots import plot_top_tags, save_figure
 
     title = f"{printable(Path(result.source.name))}, {model}"
@@ -221,7 +220,7 @@ def _draw(result: TagResult, model: str, path: Path) -> None:
 
 
 def _print_results(results: Iterator[TagResult], total: int, model: str, output: str) -> int:
-    """Print results as they arrive; returns the number of failures."""
+    """Print results as they arrive; return the number of failures."""
     rows = csv.writer(sys.stdout, lineterminator="\n") if output == "csv" else None
     if rows is not None:
         rows.writerow(["file", "tag", "probability", "error"])
@@ -241,7 +240,7 @@ def _print_results(results: Iterator[TagResult], total: int, model: str, output:
         elif rows is not None:
             for label, p in (result.tags or {}).items():
                 rows.writerow([name, label, f"{p:.6f}", ""])
-            if not result.tags:  # an error, or nothing above the threshold: no file goes unmentioned
+            if not result.tags:  # an error, or no tag above the threshold: every file has a row
                 rows.writerow([name, "", "", error or ""])
         elif result.tags is not None:
             _echo_tags(name, result.tags)
@@ -249,11 +248,11 @@ def _print_results(results: Iterator[TagResult], total: int, model: str, output:
 
 
 def _with_progress(results: Iterator[TagResult], total: int) -> Iterator[TagResult]:
-    """Yield results, with a progress bar if they are not printed to a terminal, without the decoders' messages."""
+    """Yield results without the decoders' messages; show a progress bar if they are not printed to a terminal."""
     from tqdm.auto import tqdm
 
-    unseen = total > 1 and sys.stderr.isatty() and not sys.stdout.isatty()
-    with tqdm(total=total, unit="file", delay=2, disable=not unseen) as bar:
+    show_bar = total > 1 and sys.stderr.isatty() and not sys.stdout.isatty()
+    with tqdm(total=total, unit="file", delay=2, disable=not show_bar) as bar:
         for _ in range(total):
             with stderr_on_failure():
                 result = next(results)
@@ -285,7 +284,7 @@ def _bar(p: float) -> str:
 
 
 def _echo_taggram(result: Any, top: int) -> None:
-    """Table with one line per window: its centre and its most probable tags."""
+    """Print a line per window: its center in seconds and its most probable tags."""
     for time, row in zip(result.times, result.probabilities, strict=True):
         best = sorted(range(len(row)), key=lambda column: -row[column])[:top]
         click.echo(f"{time:7.1f} s  " + ", ".join(f"{result.tags[c]} {row[c]:.2f}" for c in best))

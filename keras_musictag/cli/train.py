@@ -24,13 +24,13 @@ from .common import (
     suggest_tagging,
 )
 from .completers import complete_file, complete_model, complete_recipe
-from .data_options import DATA_HELP, planned
+from .data_options import DATA_HELP, describe_plan
 
 if TYPE_CHECKING:
     from ..apps.recipes import Plan, Recipe
     from ..apps.recipes.execution import Result
 
-# Option -> the key of a recipe that it sets.
+# Option -> key of the recipe
 _KEYS = {
     "teacher": "teacher",
     "seed": "seed",
@@ -46,18 +46,18 @@ _OPTIONS = (
     click.option("--out", "-o", type=click.Path(path_type=Path), help="Folder of the result  [default: MODEL-DATA]"),
     click.option(
         "--recipe", "-r", metavar="FILE", shell_complete=complete_recipe,
-        help="TOML file with all settings; other options override it.",
+        help="TOML file with all settings; other options override it."
     ),
-    click.option("--steps", type=click.IntRange(min=1), help="Optimizer steps."),
-    click.option("--batch-size", type=click.IntRange(min=1), help="Windows per step."),
+    click.option("--steps", type=click.IntRange(min=1), help="Number of optimizer steps."),
+    click.option("--batch-size", type=click.IntRange(min=1), help="Number of windows per step."),
     click.option("--learning-rate", type=click.FloatRange(min=0, min_open=True), help="Peak of the cosine schedule."),
     click.option("--seed", type=click.IntRange(min=0), help="Random seed."),
     click.option(
         "--validation", metavar="DATA", shell_complete=complete_file,
-        help="Data to validate on, instead of the split valid.",
+        help="Data to validate on, instead of the split valid."
     ),
     click.option("--precision", type=click.Choice(PRECISIONS), help="Arithmetic of training steps  [default: float32]"),
-    click.option("--data-parallel", is_flag=True, help="Share each batch among all devices (JAX)."),
+    click.option("--data-parallel", is_flag=True, help="Split each batch across all devices (JAX)."),
     click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Set a recipe key: augment.gain_db=6."),
     click.option("--cache", type=click.Path(path_type=Path, file_okay=False), help="Folder of cached log-mels."),
     click.option("--strict", is_flag=True, help="Stop if any clip has a problem, instead of leaving it out."),
@@ -79,10 +79,10 @@ def _options(command: Callable[..., None]) -> Callable[..., None]:
 @click.argument("model", required=False, shell_complete=complete_model)
 @_options
 def train(model: str | None, **given: Any) -> None:
-    """Train the network of MODEL on labelled DATA, or carry out a recipe.
+    """Train the network of MODEL on labelled DATA, or run a recipe.
 
-    The same command goes on where it was stopped, by Ctrl-C or otherwise. Bad files are reported and left out. At the
-    end the tagger is measured on the split test.
+    At the end the tagger is evaluated on the split test. Run the command again to resume it after a stop. Bad
+    files are reported and left out.
 
     \b
     keras-musictag train musicnet_crnn --data clips.csv --out mine
@@ -104,7 +104,7 @@ def train(model: str | None, **given: Any) -> None:
 def distil(student: str | None, **given: Any) -> None:
     """Train the network of STUDENT on the teacher's probabilities for DATA; a folder of music is enough.
 
-    The same command goes on where it was stopped, by Ctrl-C or otherwise. Bad files are reported and left out.
+    Run the command again to resume it after a stop. Bad files are reported and left out.
 
     \b
     keras-musictag distil musicnet_crnn --teacher musicnn_mtt --data music/ --out mine
@@ -129,7 +129,7 @@ def _run(task: str, model: str | None, given: dict[str, Any]) -> None:
     click.echo(f"{plan}\nfolder: {printable(out)}", err=given["as_json"] or not given["dry_run"])
     if given["dry_run"]:
         if given["as_json"]:
-            print_json(planned(out, plan.data))
+            print_json(describe_plan(out, plan.data))
         sys.exit(int(any(problem.row is not None for problem in report.problems)))
     click.echo(f"log: {printable(out / 'run' / 'log.csv')}", err=True)
     import_backend()
@@ -139,11 +139,11 @@ def _run(task: str, model: str | None, given: dict[str, Any]) -> None:
         click.echo(f"devices: {data_parallel(recipe.batches.batch_size)}", err=True)
     with progress_only():
         result = carry_out(plan, out, cache=given["cache"], strict=given["strict"], progress=sys.stderr.isatty())
-    _tell(plan, result, given["as_json"])
+    _print_result(plan, result, given["as_json"])
 
 
 def _recipe(task: str, model: str | None, given: dict[str, Any]) -> Recipe:
-    """Recipe made or changed by the options."""
+    """Make a recipe from the options, or load one and apply the options."""
     from ..apps.recipes import Recipe
     from ..apps.recipes.recipe import merged
 
@@ -159,12 +159,12 @@ def _recipe(task: str, model: str | None, given: dict[str, Any]) -> Recipe:
         return Recipe.from_dict(merged({"task": task}, changes))
     recipe = Recipe.load(given["recipe"])
     if task == "distil" and recipe.task != "distil":
-        raise UsageProblem(f"{given['recipe']} is a recipe to {recipe.task}. Run it with train --recipe.")
+        raise UsageProblem(f"{given['recipe']} is a recipe for {recipe.task}. Run it with train --recipe.")
     return recipe.changed(changes)
 
 
 def _setting(text: str) -> tuple[str, Any]:
-    """Parse `--set KEY=VALUE`; a value that is not TOML is text."""
+    """Parse `--set KEY=VALUE`; a value that is not valid TOML is text."""
     key, equals, value = text.partition("=")
     if not equals:
         raise UsageProblem(f"--set {text}: write KEY=VALUE, e.g. training.average=0.999.")
@@ -174,7 +174,7 @@ def _setting(text: str) -> tuple[str, Any]:
         return key.strip(), value
 
 
-def _tell(plan: Plan, result: Result, as_json: bool) -> None:
+def _print_result(plan: Plan, result: Result, as_json: bool) -> None:
     """Print the result on standard output."""
     state, folder = result.report, printable(result.folder)
     if as_json:
@@ -182,7 +182,8 @@ def _tell(plan: Plan, result: Result, as_json: bool) -> None:
     if not result.finished:
         kept = f" {folder} has the best weights so far, of step {state.best_step:,}." if state.best_step else ""
         click.echo(
-            f"Stopped at step {state.step:,} of {plan.training.steps:,}.{kept} The same command goes on.", err=True
+            f"Stopped at step {state.step:,} of {plan.training.steps:,}.{kept} Run the command again to resume.",
+            err=True,
         )
         sys.exit(STOPPED)
     if as_json:

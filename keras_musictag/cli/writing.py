@@ -1,4 +1,4 @@
-"""Options of `library --write-tags` and `tag --write`, and what they print."""
+"""Writing tags into files, for `library --write-tags` and `tag --write`: options and output."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ if TYPE_CHECKING:
     from ..apps.library.write_back import WriteBack
     from ..tagging.base import BaseTagger
 
-_MOST, _MIN_PROB = 3, 0.5  # the library's own; it is not imported for a help text
-_UNDO_FILE = Path("keras-musictag.undo.jsonl")  # of `tag`, in the current folder
+_MOST, _MIN_PROB = 3, 0.5  # as in `apps.library`, which is not imported for a help text
+_UNDO_FILE = Path("keras-musictag.undo.jsonl")  # default of `tag`, in the current folder
 
 _OPTIONS = (
     click.option(
-        "--most", type=click.IntRange(min=1), help=f"Write at most so many tags of a kind per file.  [default: {_MOST}]"
+        "--most",
+        type=click.IntRange(min=1),
+        help=f"Write at most this many tags per kind.  [default: {_MOST}]",
     ),
     click.option(
-        "--min-prob", type=click.FloatRange(0, 1), help=f"Write no tags below this probability.  [default: {_MIN_PROB}]"
+        "--min-prob", type=click.FloatRange(0, 1), help=f"Write no tag below this probability.  [default: {_MIN_PROB}]"
     ),
-    click.option("--only-missing", is_flag=True, help="Write no fields that have a value."),
-    click.option("--replace", is_flag=True, help="Replace values in the files; by default they are kept."),
+    click.option("--only-missing", is_flag=True, help="Write only into empty fields."),
+    click.option("--replace", is_flag=True, help="Replace values in the files instead of adding tags."),
     click.option(
-        "--comment", metavar="TEMPLATE", help='Write a comment too: "{genre} | {mood}", or other kinds, or {tags}.'
+        "--comment", metavar="TEMPLATE", help='Also write a comment: "{genre} | {mood}", or other kinds, or {tags}.'
     ),
-    click.option(
-        "--dry-run/--no-dry-run", default=True, help="Only show the changes to files (default), or write them."
-    ),
-    click.option("--undo", is_flag=True, help="Restore the files that tags were written into, byte for byte."),
+    click.option("--dry-run/--no-dry-run", default=True, help="Only show the changes (default), or write them."),
+    click.option("--undo", is_flag=True, help="Restore the files as they were before, byte for byte."),
     click.option(
         "--undo-file",
         type=click.Path(path_type=Path, dir_okay=False),
-        help=f"What --undo needs.  [default: OUT.undo.jsonl; of tag, {_UNDO_FILE}]",
+        help=f"File with the changes, for --undo.  [default: OUT.undo.jsonl; tag: {_UNDO_FILE}]",
     ),
 )
 _NAMES = ("most", "min_prob", "only_missing", "replace", "comment")
@@ -53,50 +53,51 @@ def write_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def options_of(given: dict[str, Any], flag: str, wanted: bool, kinds: tuple[str, ...] = ()) -> WriteOptions | None:
-    """Take the options of `write_options` from those of a command, except `dry_run`, `undo` and `undo_file`.
+def take_options(given: dict[str, Any], flag: str, wanted: bool, kinds: tuple[str, ...] = ()) -> WriteOptions | None:
+    """Move the options that say what is written out of the options of a command.
 
     Args:
-        given: options of the command; those that are taken are removed.
-        flag: the option that asks for writing.
-        wanted: whether it was given.
-        kinds: of tags to write; none for all.
+        given: options of the command.
+        flag: name of the option that turns on writing.
+        wanted: whether that option was given.
+        kinds: kinds of tags to write; none for all.
 
     Raises:
-        UsageProblem: there are such options, but `flag` was not given.
+        UsageProblem: such options were given without `flag`.
     """
     values = {name: given.pop(name) for name in _NAMES}
-    told = [f"--{name.replace('_', '-')}" for name, value in values.items() if value not in (None, False)]
+    names = [f"--{name.replace('_', '-')}" for name, value in values.items() if value not in (None, False)]
     if not wanted:
-        if told:
-            raise UsageProblem(f"{' and '.join(told)} say what is written into files. Add {flag}.")
+        if names:
+            raise UsageProblem(f"{' and '.join(names)} can only be used with {flag}. Add it.")
         return None
     from ..apps.library import WriteOptions
 
     return WriteOptions(**{name: value for name, value in values.items() if value is not None}, kinds=kinds or None)
 
 
-def tell(written: WriteBack, as_json: bool) -> None:
-    """Print what was or would be written, and why some files are unchanged."""
-    for path, changes in () if as_json else written.written.items():
-        click.echo("\n".join([path, *map(str, changes)]))
+def print_changes(written: WriteBack, as_json: bool) -> None:
+    """Print the changes made or planned, and why some files are unchanged."""
+    if not as_json:
+        for path, changes in written.written.items():
+            click.echo("\n".join([path, *map(str, changes)]))
     for path, reason in written.refused.items():
         click.echo(f"{path}: left as it is: {reason}", err=True)
     if written.dry_run and written.written:
-        click.echo("Nothing was written into files. To do it: --no-dry-run", err=True)
+        click.echo("Dry run: no file was changed. To write the tags, add --no-dry-run.", err=True)
     elif written.written:
-        click.echo(f"To undo it: --undo ({written.undo_file})", err=True)
+        click.echo(f"To restore the files: --undo ({written.undo_file})", err=True)
 
 
 def as_record(written: WriteBack) -> dict[str, Any]:
-    """What was or would be written, for JSON."""
+    """Return the changes made or planned, for JSON."""
     changes = {path: [vars(change) for change in some] for path, some in written.written.items()}
     undo_file = None if written.undo_file is None else str(written.undo_file)
     return {**vars(written), "written": changes, "undo_file": undo_file}
 
 
 def restore(undo: Callable[[], Undone], as_json: bool) -> None:
-    """Undo changes and print what became of the files; exits with 1 if one could not be restored."""
+    """Undo changes and print the outcome; exit with 1 if a file could not be restored."""
     with progress_only():
         undone = undo()
     for path, reason in undone.refused.items():
@@ -113,7 +114,7 @@ def restore(undo: Callable[[], Undone], as_json: bool) -> None:
 
 
 def restore_files(undo_file: Path | None, output: str) -> None:
-    """Undo what `tag --write` did."""
+    """Undo the changes of `tag --write`."""
     from ..apps.library import undo_files
 
     restore(lambda: undo_files(undo_file or _UNDO_FILE), output == "json")
@@ -127,18 +128,18 @@ def tag_and_write(
     dry_run: bool,
     undo_file: Path | None,
     output: str,
-    **part: Any,
+    **excerpt: Any,
 ) -> None:
-    """Tag files and write the tags into them; exits with 1 if one could not be tagged or written.
+    """Tag files and write the tags into them; exit with 1 if a file could not be tagged or written.
 
     Args:
         tagger: tags the files.
         files: paths.
-        options: what is written.
-        dry_run: only show it.
-        undo_file: where changes can be undone from.
-        output: `text` or `json`, an object per file.
-        part: `offset` and `duration`, as in `Tagger.tag`.
+        options: what to write.
+        dry_run: only show the changes.
+        undo_file: file that `--undo` reads.
+        output: `text`, or `json` for one object per file.
+        excerpt: `offset` and `duration`, as in `Tagger.tag`.
     """
     from ..apps.library.write_back import FileToWrite, TagWriter
 
@@ -147,19 +148,20 @@ def tag_and_write(
     path = None if dry_run else (undo_file or _UNDO_FILE).absolute()
     failed = 0
     with TagWriter(tagger.spec.vocabulary, options, path) as writer:
-        for result in tagger.tag_many(files, **part):
+        for result in tagger.tag_many(files, **excerpt):
             if result.tags is None:
                 failed += 1
                 click.echo(f"error: {result.error}", err=True)
-                said: dict[str, Any] = {"error": str(result.error)}
+                record: dict[str, Any] = {"error": str(result.error)}
             else:
                 outcome = writer.write(FileToWrite(os.fspath(result.source), result.tags))
-                said = {"changes": [vars(change) for change in outcome.changes]}
-                said |= {"refused": outcome.refused} if outcome.refused else {}
+                record = {"changes": [vars(change) for change in outcome.changes]}
+                if outcome.refused:
+                    record["refused"] = outcome.refused
             if output == "json":
-                print_json({"file": printable(result.source), **said})
+                print_json({"file": printable(result.source), **record})
         written = writer.result
-    tell(written, output == "json")
+    print_changes(written, output == "json")
     if output != "json":
         click.echo(written)
     if failed or written.refused:

@@ -9,7 +9,7 @@ import click
 from ..models.registry import list_models, model_info
 from ..models.spec import ModelSpec
 from ..utils.tables import Table, console, echo, on_terminal
-from .common import import_backend, main, model_words, print_json, suggest
+from .common import import_backend, main, model_arguments, print_json, suggest
 from .completers import complete_name
 
 
@@ -20,8 +20,8 @@ from .completers import complete_name
 def models(pattern: str, pretrained: bool, as_json: bool) -> None:
     """List models whose name matches PATTERN (e.g. "*cnn*").
 
-    Columns: the data set whose tags a model has, licence, parameters, size of the weights, time for a window of sound,
-    and whether the weights are on this machine.
+    Columns: data set of the tags, licence, parameters, size of the weights, time to tag a window of audio, and whether
+    the weights are on this machine.
     """
     names = list_models(pattern, pretrained=pretrained)
     if as_json:
@@ -32,7 +32,7 @@ def models(pattern: str, pretrained: bool, as_json: bool) -> None:
         click.echo(f"No model matches {pattern!r}.", err=True)
         return
     specs = [model_info(name) for name in names]
-    machines: list[str] = []  # on which times were measured, in the order of the footnotes
+    machines: list[str] = []  # machines on which times were measured, in the order of the footnotes
     rows = [
         (
             spec.name, spec.vocabulary.title, spec.license, f"{spec.claims.get('parameters', 0):,}", _megabytes(spec),
@@ -43,10 +43,10 @@ def models(pattern: str, pretrained: bool, as_json: bool) -> None:
     titles = ("name", "tags of", "licence", "parameters", "size", "time", "weights", "description")
     echo(Table(titles, rows, "<<<>>><<", header=False))
     if machines:
-        click.echo("\ntime: one window of sound in memory to tags, with Keras, median of many calls", err=True)
+        click.echo("\ntime: to tag one window of audio in memory with Keras, median of many calls", err=True)
     for number, machine in enumerate(machines, 1):
         click.echo(f"[{number}] {machine}", err=True)
-    click.echo("\nMore about one of them: keras-musictag info NAME", err=True)
+    click.echo("\nDetails: keras-musictag info NAME", err=True)
 
 
 def _megabytes(spec: ModelSpec) -> str:
@@ -54,7 +54,7 @@ def _megabytes(spec: ModelSpec) -> str:
 
 
 def _milliseconds(spec: ModelSpec, machines: list[str]) -> str:
-    """Median of the card's latency from a waveform, with the number of its footnote; a new machine is added."""
+    """Return the median latency from a waveform, with the number of its footnote; add a new machine to `machines`."""
     timed = next((each for each in spec.latency if (each.scope, each.batch) == ("waveform", 1)), None)
     if timed is None:
         return ""
@@ -65,7 +65,7 @@ def _milliseconds(spec: ModelSpec, machines: list[str]) -> str:
 
 
 def _where_weights_are(spec: ModelSpec) -> str:
-    """Whether a model loads without internet, in a word or two."""
+    """Return where the weights of a model are, in a word or two."""
     from ..models.conversion import is_here  # imports NumPy
 
     if spec.weights is None:
@@ -95,7 +95,7 @@ def info(name: str, as_json: bool) -> None:
     else:
         click.echo(card, nl=False)
     if spec.weights:
-        suggest("tag", "SONG", *model_words(name))
+        suggest("tag", "SONG", *model_arguments(name))
 
 
 @main.command()
@@ -105,7 +105,7 @@ def info(name: str, as_json: bool) -> None:
 def validate(names: tuple[str, ...], no_weights: bool, as_json: bool) -> None:
     """Check that models match their specs: layers, shapes, parameters, preprocessing, weights.
 
-    Without NAMES, every registered model is checked. Exit code 1 if a claim does not hold.
+    Without NAMES, every registered model is checked. Exit code 1 if a check fails.
     """
     from ..tagging.validation import validate as check_model
 
@@ -125,5 +125,5 @@ def validate(names: tuple[str, ...], no_weights: bool, as_json: bool) -> None:
         if model_info(name).weights is None:
             click.echo("  --   weights: none yet")
     if failures:
-        click.echo(f"{failures} claims do not hold.", err=True)
+        click.echo(f"Failed checks: {failures}.", err=True)
         sys.exit(1)

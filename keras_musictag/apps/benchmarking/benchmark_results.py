@@ -1,4 +1,4 @@
-"""What a benchmark found: rows, a table for the terminal, JSON and CSV."""
+"""Results of a benchmark: tables for the terminal, JSON and CSV."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from ...errors import MusicTagError
 from ...utils.files import write_atomically
 from ...utils.tables import Block, Table, plain
 
-FORMAT = 1  # of the JSON file
-_KEYS = 4  # columns that say what a row is of: model, runtime, precision, threads
+FORMAT = 1  # version of the JSON file
+_KEYS = 4  # columns that identify a row: model, runtime, precision, threads
 Row = Mapping[str, Any]
 
 
 class BenchmarkError(MusicTagError, ValueError):
-    """A benchmark that cannot be run, or results that cannot be read."""
+    """A benchmark cannot be run, or its results cannot be read."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BenchmarkRun:
-    """Everything measured in one run.
+    """Results of one run.
 
     Attributes:
-        machine: what `machine.describe` says, with the speed of matrix products for each number of threads.
-        command: that measured it.
+        machine: output of `machine.describe`, with the speed of matrix products for each number of threads.
+        command: command that made the measurements.
         clip_seconds: length of the clip that was timed.
         models: one mapping per model: parameters, multiply-adds of the clip, file sizes, `scores`. A score has the data
-            set, split, n, AUCs and their intervals; it is `measured` in this run, with a runtime and precision, or
-            recorded in the spec. One that failed has an `error` instead of AUCs.
+            set, split, n, AUCs and their intervals; it was `measured` in this run, with a runtime and precision, or is
+            recorded in the spec. A score that failed has an `error` instead of AUCs.
         rows: one mapping per model, runtime, precision and number of threads: times in milliseconds as
             `{"median_ms", "p10_ms", "p90_ms", "calls"}`, clips per second, seconds to load, peak memory in MB; or an
             `error`.
@@ -48,24 +48,24 @@ class BenchmarkRun:
 
     @property
     def failed(self) -> tuple[Row, ...]:
-        """The rows and scores that hold an error."""
+        """Rows and scores with an error."""
         return tuple(entry for entry in (*self.rows, *self.scores) if entry.get("error"))
 
     @property
     def scores(self) -> tuple[Row, ...]:
-        """The scores of all models, each with its `model`."""
+        """Scores of all models, each with its `model`."""
         return tuple({"model": model["model"], **score} for model in self.models for score in model.get("scores", ()))
 
     def model(self, name: str) -> Row:
-        """What does not depend on the runtime."""
+        """Return the mapping of a model in `models`."""
         return next((model for model in self.models if model["model"] == name), {"model": name})
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything, ready for `json.dump`."""
+        """Return the results as a dictionary for JSON."""
         return {"benchmark_version": FORMAT, **dataclasses.asdict(self)}
 
     def to_json(self, path: str | os.PathLike[str]) -> Path:
-        """Write `to_dict` to a file; returns its path."""
+        """Write `to_dict` to a file; return its path."""
         text = json.dumps(self.to_dict(), indent=1) + "\n"
         write_atomically(Path(path), text.encode())
         return Path(path)
@@ -75,7 +75,7 @@ class BenchmarkRun:
         """Read what `to_json` wrote.
 
         Raises:
-            BenchmarkError: it is something else.
+            BenchmarkError: the file does not hold results of a benchmark.
         """
         try:
             fields = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -86,7 +86,7 @@ class BenchmarkRun:
             raise BenchmarkError(f"{path} does not hold results of a benchmark: {error!r}.") from error
 
     def to_csv(self, path: str | os.PathLike[str]) -> Path:
-        """Write a line per row, with what is known of its model and the score at its precision; returns the path."""
+        """Write a line per row, with the values of its model and the score at its precision; return the path."""
         rows = [_flat({**self.model(row["model"]), **row, "score": self._score_of(row)}) for row in self.rows]
         keys = list(dict.fromkeys(key for row in rows for key in row))
         text = io.StringIO()
@@ -97,7 +97,7 @@ class BenchmarkRun:
         return Path(path)
 
     def blocks(self) -> list[Block]:
-        """What there is to say, in the order of `str`."""
+        """Return tables and errors, for printing."""
         machine = self.machine
         head = (
             f"{machine['processor']}, {machine['cores']} cores, {machine['date']}; clip of {self.clip_seconds:g} s, "
@@ -106,28 +106,29 @@ class BenchmarkRun:
         blocks: list[Block] = [head, "", table(MODEL_COLUMNS, self.models)]
         blocks += ["", table(ROW_COLUMNS, self._complete(), _KEYS)]
         scores = [score for score in self.scores if "roc_auc" in score]
-        blocks += ["", table(SCORE_COLUMNS, scores)] if scores else []
+        if scores:
+            blocks += ["", table(SCORE_COLUMNS, scores)]
         return blocks + [f"{named(row)}: {row['error']}" for row in self.failed]
 
     def __str__(self) -> str:
-        """Tables in plain text."""
+        """Return tables and errors as plain text."""
         return plain(self.blocks())
 
     def profile(self) -> str:
-        """Where the time of each row goes, from file to tags."""
+        """Return the times of the stages of each row, as plain text."""
         return str(self.profile_table())
 
     def profile_table(self) -> Table:
-        """The same as a table."""
+        """Return the times of the stages of each row, from file to tags."""
         rows = [{**row, **stages(row)} for row in self.rows if not row.get("error")]
         return table(STAGE_COLUMNS, rows, _KEYS)
 
     def _complete(self) -> list[dict[str, Any]]:
-        """Rows that worked, with what follows from them."""
+        """Return the rows without an error, with derived values."""
         return [self.derived(row) for row in self.rows if not row.get("error")]
 
     def _score_of(self, row: Row) -> Row:
-        """The first score of a row's model at its precision, of its own runtime if there is one."""
+        """Return the first score of a row's model at its precision, if possible with its runtime."""
         scores = [
             score for score in self.model(row["model"]).get("scores", ())
             if "roc_auc" in score and score.get("precision", "float32") == row["precision"]
@@ -135,7 +136,7 @@ class BenchmarkRun:
         return min(scores, key=lambda score: score.get("runtime") != row["runtime"], default={})
 
     def derived(self, row: Row) -> dict[str, Any]:
-        """A row with the speed of its network in GFLOP/s, and as a share of this machine's matrix products."""
+        """Add the speed of the network to a row, in GFLOP/s and as a share of this machine's matrix products."""
         operations = 2 * (self.model(row["model"]).get("multiply_adds") or 0)
         speed = operations / row["log_mel"]["median_ms"] / 1e6
         peak = self.machine["matmul_gflops"].get(str(row["threads"]))
@@ -148,7 +149,7 @@ class BenchmarkRun:
 
 
 def stages(row: Row) -> dict[str, float]:
-    """Milliseconds of decoding, resampling, features, network and the rest, as far as medians add up."""
+    """Return milliseconds of decoding, resampling, features, network and the rest, assuming that medians add up."""
     median = {name: row[name]["median_ms"] for name in ("decode", "resample", "log_mel", "waveform", "file")}
     difference = max(0.0, median["waveform"] - median["log_mel"])
     features = row["features"]["median_ms"] if "features" in row else difference
@@ -158,13 +159,13 @@ def stages(row: Row) -> dict[str, float]:
 
 
 def named(row: Row) -> str:
-    """What a row is of."""
+    """Return model, runtime, precision and threads of a row as text."""
     threads = f"{row['threads']} thread{'s' if row['threads'] > 1 else ''}"
     return f"{row['model']}, {row['runtime']} {row['precision']}, {threads}"
 
 
 def _flat(row: Row) -> dict[str, Any]:
-    """`{"a": {"b": 1}}` as `{"a.b": 1}`."""
+    """Flatten `{"a": {"b": 1}}` to `{"a.b": 1}`."""
     flat: dict[str, Any] = {}
     for key, value in row.items():
         if isinstance(value, Mapping):
@@ -180,7 +181,7 @@ Column = tuple[str, Callable[[Row], str]]
 
 
 def table(columns: tuple[Column, ...], rows: Iterable[Row], keys: int = 1) -> Table:
-    """The first column to the left, the others to the right; `keys` of them say what a row is of."""
+    """Make a table, with the first column aligned to the left; the first `keys` columns identify a row."""
     return Table([title for title, _ in columns], [[show(row) for _, show in columns] for row in rows], "<>", keys)
 
 
@@ -205,7 +206,7 @@ def _size(precision: str) -> Callable[[Row], str]:
 
 
 def auc(row: Row) -> str:
-    """The first ROC-AUC that is known of a model, and whether it was measured in this run."""
+    """Return the first ROC-AUC of a model; one not measured in this run is marked as recorded."""
     scores = [score for score in row.get("scores", ()) if "roc_auc" in score]
     return f"{scores[0]['roc_auc']:.3f}{'' if scores[0].get('measured') else ' (recorded)'}" if scores else ""
 
@@ -224,7 +225,7 @@ MODEL_COLUMNS: tuple[Column, ...] = (
 
 
 def _interval(key: str) -> Callable[[Row], str]:
-    """`0.912 [0.901, 0.922]`, or nothing."""
+    """Format a value with its interval, `0.912 [0.901, 0.922]`; empty if missing."""
 
     def show(row: Row) -> str:
         ends = f" [{row[f'{key}_low']:.3f}, {row[f'{key}_high']:.3f}]" if f"{key}_low" in row else ""

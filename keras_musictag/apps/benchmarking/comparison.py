@@ -1,4 +1,4 @@
-"""Two runs of the benchmark side by side: ratios, and which are more than noise."""
+"""Compare two runs of the benchmark: ratios of timings, and which differ beyond noise."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ SCOPES = ("log_mel", "waveform", "file")
 
 @dataclasses.dataclass(frozen=True)
 class BenchmarkComparison:
-    """How a second run differs from a first.
+    """Comparison of two runs.
 
     Attributes:
-        ratios: of each row in both and each scope: `model`, `runtime`, `precision`, `threads`, `scope`, the medians
-            `before_ms` and `after_ms`, `ratio`, and `verdict`: `"slower"` or `"faster"` if the ranges from the
-            10th to the 90th percentile do not touch, else `"same"`.
-        only: rows that one of the runs lacks or failed at.
-        notes: what makes the runs hard to compare.
+        ratios: for each row in both runs and each scope: `model`, `runtime`, `precision`, `threads`, `scope`, the
+            medians `before_ms` and `after_ms`, `ratio`, and `verdict`: `"slower"` or `"faster"` if the ranges from the
+            10th to the 90th percentile do not overlap, else `"same"`.
+        only: rows that are missing or failed in one of the runs.
+        notes: differences that make the runs hard to compare, such as another processor.
     """
 
     ratios: tuple[Mapping[str, Any], ...]
@@ -30,11 +30,11 @@ class BenchmarkComparison:
 
     @property
     def regressions(self) -> tuple[Mapping[str, Any], ...]:
-        """What became slower by more than noise."""
+        """Timings that are slower beyond noise."""
         return tuple(entry for entry in self.ratios if entry["verdict"] == "slower")
 
     def blocks(self) -> list[Block]:
-        """A table of the ratios, how many are slower, and what does not compare."""
+        """Return the ratios, the number of slower timings, and notes, for printing."""
         columns = (
             ("timing", lambda row: named(row)),
             ("scope", lambda row: row["scope"]),
@@ -47,7 +47,7 @@ class BenchmarkComparison:
         return [table(columns, self.ratios, keys=2), slower, *self.only, *(f"note: {note}" for note in self.notes)]
 
     def __str__(self) -> str:
-        """The same in plain text."""
+        """Return the comparison as plain text."""
         return plain(self.blocks())
 
 
@@ -55,7 +55,7 @@ def compare_runs(before: BenchmarkRun, after: BenchmarkRun) -> BenchmarkComparis
     """Compare the latencies of two runs.
 
     Raises:
-        BenchmarkError: they have no row in common.
+        BenchmarkError: the runs have no row in common.
     """
     first, second = ({named(row): row for row in run.rows} for run in (before, after))
     ratios, only = [], []

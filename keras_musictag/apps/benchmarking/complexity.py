@@ -1,4 +1,4 @@
-"""How large a network is and how much it computes, whatever runs it."""
+"""Size of a network, and its number of operations, independent of the runtime."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ if TYPE_CHECKING:
 
 
 def parameters(core: keras.Model) -> tuple[int, int]:
-    """Number of trainable parameters, and of all."""
+    """Return the number of trainable parameters, and of all parameters."""
     return sum(math.prod(v.shape) for v in core.trainable_variables), core.count_params()
 
 
 def multiply_adds(core: keras.Model) -> int:
-    """Multiplications with an addition for one window, in convolutions (depthwise ones too), dense layers and GRUs.
+    """Count the multiply-adds for one window, in convolutions (also depthwise), dense layers and GRUs.
 
-    Elementwise work (batch norms, activations, pooling) is left out.
+    Elementwise operations (batch norms, activations, pooling) are not counted.
 
     Raises:
-        NotImplementedError: the network has a layer with weights that is not known here.
+        NotImplementedError: the network has a layer with weights of an unknown type.
 
     Example:
         >>> import keras_musictag as kmt
@@ -31,10 +31,10 @@ def multiply_adds(core: keras.Model) -> int:
 
 
 def multiply_adds_by_layer(core: keras.Model) -> dict[str, int]:
-    """The same, layer by layer.
+    """Count the multiply-adds for one window, layer by layer.
 
     Returns:
-        Name of each layer with weights -> multiplications with an addition for one window.
+        Name of each layer with weights -> multiply-adds.
 
     Raises:
         NotImplementedError: as `multiply_adds`.
@@ -45,15 +45,15 @@ def multiply_adds_by_layer(core: keras.Model) -> dict[str, int]:
     counts: dict[str, int] = {}
     for layer in layers:
         if layer.weights and not isinstance(layer, keras.Model):
-            counts[layer.name] = counts.get(layer.name, 0) + _of_layer(layer)
+            counts[layer.name] = counts.get(layer.name, 0) + _layer_multiply_adds(layer)
     return counts
 
 
-def _of_layer(layer: Any) -> int:
+def _layer_multiply_adds(layer: Any) -> int:
     import keras
 
     if isinstance(layer, (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.DepthwiseConv2D)):
-        return _steps(layer) * math.prod(layer.kernel.shape)
+        return _positions(layer) * math.prod(layer.kernel.shape)
     if isinstance(layer, keras.layers.Dense):
         return math.prod(_shape(layer.output)[:-1]) * math.prod(layer.kernel.shape)
     if isinstance(layer, keras.layers.GRU):
@@ -61,15 +61,15 @@ def _of_layer(layer: Any) -> int:
         return steps * (math.prod(layer.cell.kernel.shape) + math.prod(layer.cell.recurrent_kernel.shape))
     if isinstance(layer, (keras.layers.BatchNormalization, keras.layers.GRUCell)):
         return 0
-    raise NotImplementedError(f"The multiplications of a layer {type(layer).__name__} ({layer.name!r}) are not known.")
+    raise NotImplementedError(f"The multiply-adds of a layer {type(layer).__name__} ({layer.name!r}) are unknown.")
 
 
-def _steps(layer: Any) -> int:
-    """Places that the kernel of a convolution is laid on."""
+def _positions(layer: Any) -> int:
+    """Return the number of positions of the kernel of a convolution."""
     shape = _shape(layer.output)
     return math.prod(shape[1:] if layer.data_format == "channels_first" else shape[:-1])
 
 
 def _shape(tensor: Any) -> tuple[int, ...]:
-    """Without the batch."""
+    """Return the shape without the batch dimension."""
     return tuple(tensor.shape[1:])

@@ -1,6 +1,6 @@
-"""One measurement in a process of its own: `python -m keras_musictag.apps.benchmarking.job JOB.json RESULT.json`.
+"""One measurement in a separate process: `python -m keras_musictag.apps.benchmarking.job JOB.json RESULT.json`.
 
-The process is kept to the wanted cores before a backend is imported, and its peak memory is that of one tagger.
+The process is limited to a number of cores before a backend is imported, and its peak memory is that of one tagger.
 """
 
 from __future__ import annotations
@@ -18,30 +18,30 @@ if TYPE_CHECKING:
 
     from ...tagging.base import BaseTagger
 
-_SECONDS = 120.0  # of sound in the largest batch
+_SECONDS = 120.0  # of audio in the largest batch
 _BATCHES = (1, 2, 4, 8, 16)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Job:
-    """What to do.
+    """Description of one measurement.
 
     Attributes:
-        kind: `"measure"` a tagger; `"export"` one, so that it can be measured; `"evaluate"` one on labelled sounds.
-        model: what the results call it.
-        source: what `load` takes.
+        kind: `"measure"` a tagger; `"export"` one, so that it can be measured; `"evaluate"` one on labelled audio.
+        model: name of the model in the results.
+        source: argument for `load`.
         runtime: name of a runtime.
         format: format of the file to export.
         precision: precision of the export.
-        threads: cores to keep to.
-        clip: sound file to time.
-        clip_seconds: its length.
+        threads: number of cores to use.
+        clip: audio file to time.
+        clip_seconds: length of the clip.
         budget: seconds to spend on each timing.
-        least: calls of each timing at least.
-        folder: where to write an export.
-        data, dataset, split: to evaluate on.
-        calibration: sounds for int8.
-        started: when the process was started, in seconds of `time.time`.
+        least: minimum number of calls per timing.
+        folder: folder for an export.
+        data, dataset, split: data to evaluate on.
+        calibration: audio files for int8.
+        started: start of the process, in seconds of `time.time`.
     """
 
     kind: Literal["measure", "export", "evaluate"]
@@ -64,7 +64,7 @@ class Job:
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """Read what `dataclasses.asdict` gave."""
+        """Read the JSON of `dataclasses.asdict`."""
         fields = json.loads(text)
         return cls(**fields | {"calibration": tuple(fields["calibration"])})
 
@@ -73,7 +73,7 @@ class Job:
 
 
 def timed(call: Callable[[], object], budget: float, least: int, warm_up: int = 3) -> dict[str, float]:
-    """Median, 10th and 90th percentile in milliseconds, of calls for `budget` seconds, at least `least` of them."""
+    """Time calls for `budget` seconds, at least `least` of them; return median and percentiles in milliseconds."""
     import numpy as np
 
     for _ in range(warm_up):
@@ -109,19 +109,19 @@ def measure(job: Job) -> dict[str, Any]:
         **_throughput(tagger, job),
         "peak_memory_mb": _peak_memory_mb(),
         "version": _version(tagger),
-        **(_described(tagger) if job.runtime == "keras" else {}),
+        **(_complexity(tagger) if job.runtime == "keras" else {}),
     }
 
 
 def _windows(tagger: BaseTagger, job: Job) -> np.ndarray:
-    """The clip as the network gets it, `(windows, samples)`."""
+    """Return the windows of the clip, `(windows, samples)`."""
     import numpy as np
 
     return np.concatenate([batch.samples for batch in tagger._windows(job.clip, None, 0.0, None)])
 
 
 def _latency(tagger: BaseTagger, job: Job) -> dict[str, Any]:
-    """From each starting point to tags, and of the stages in front of them."""
+    """Time tagging from a log-mel, a waveform and a file, and the stages before the network."""
     import soundfile
 
     from ...audio import reading as audio
@@ -145,7 +145,7 @@ def _latency(tagger: BaseTagger, job: Job) -> dict[str, Any]:
 
 
 def _front_end(tagger: BaseTagger) -> Callable[[np.ndarray], np.ndarray]:
-    """What makes the tagger's log-mels of windows."""
+    """Return the function that computes the tagger's log-mels of windows."""
     from ...models.mel import LogMel
     from ...tagging.exported import ExportedTagger
 
@@ -162,7 +162,7 @@ def _front_end(tagger: BaseTagger) -> Callable[[np.ndarray], np.ndarray]:
 
 
 def _throughput(tagger: BaseTagger, job: Job) -> dict[str, Any]:
-    """Clips per second from waveforms in memory, one at a time and at the best batch."""
+    """Measure clips per second from waveforms in memory, one at a time and with the best batch size."""
     import numpy as np
 
     one, rates = _windows(tagger, job), {}
@@ -195,8 +195,8 @@ def _version(tagger: BaseTagger) -> str:
     return f"Keras {keras.__version__} on {keras.backend.backend()}"
 
 
-def _described(tagger: Any) -> dict[str, Any]:
-    """What does not depend on how it is run, and is known where Keras is."""
+def _complexity(tagger: Any) -> dict[str, Any]:
+    """Return size and complexity of the network, which need Keras."""
     from .complexity import multiply_adds, parameters
 
     trainable, every = parameters(tagger.core)
@@ -212,7 +212,7 @@ def _described(tagger: Any) -> dict[str, Any]:
 
 
 def export(job: Job) -> dict[str, Any]:
-    """Write an export and say what it is."""
+    """Write an export; return its size and changes."""
     from ...loading import load
     from ...tagging.exporting import export as write
 
@@ -224,7 +224,7 @@ def export(job: Job) -> dict[str, Any]:
 
 
 def evaluate(job: Job) -> dict[str, Any]:
-    """AUCs on labelled sounds."""
+    """Measure the AUCs on labelled audio."""
     from ...datasets import Manifest
     from ...evaluation.measuring import evaluate as measured
     from ...loading import load
@@ -243,7 +243,7 @@ def evaluate(job: Job) -> dict[str, Any]:
 
 
 def main(arguments: list[str]) -> None:
-    """Do a job and write its result."""
+    """Run a job and write its result."""
     job = Job.from_json(Path(arguments[0]).read_text(encoding="utf-8"))
     from .machine import keep_to
 

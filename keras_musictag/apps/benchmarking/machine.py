@@ -1,4 +1,4 @@
-"""What a measurement was made on."""
+"""Describe the machine of a measurement."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ import numpy as np
 from ... import __version__
 from ...utils.cores import available_cores, processor
 
-_SIZE = 2048  # of the matrices
-_PRODUCTS = 7
+_SIZE = 2048  # rows and columns of the matrices
+_REPETITIONS = 7
 
 
 def describe(threads: int) -> dict[str, Any]:
-    """Processor, cores, memory, system, versions, commit, date, and how fast it multiplies matrices.
+    """Return processor, cores, memory, system, versions, commit, date, and the speed of matrix products.
 
     Args:
         threads: for the matrix product; the process is kept to as many cores.
@@ -40,17 +40,17 @@ def describe(threads: int) -> dict[str, Any]:
 
 
 def keep_to(threads: int) -> None:
-    """Let this process use only so many of its cores, where the system can; call it before a backend is imported."""
+    """Limit this process to a number of cores, if the system supports it; call it before importing a backend."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
     os.environ["OMP_NUM_THREADS"] = str(threads)
 
 
 def matmul_gflops() -> float:
-    """Billions of float32 operations per second in a matrix product of NumPy, the best of a few."""
+    """Return the speed of NumPy's float32 matrix product in GFLOP/s, the best of a few runs."""
     a, b = (np.random.default_rng(seed).standard_normal((_SIZE, _SIZE)).astype("float32") for seed in (0, 1))
     best = float("inf")
-    for _ in range(_PRODUCTS):
+    for _ in range(_REPETITIONS):
         started = time.perf_counter()
         a @ b
         best = min(best, time.perf_counter() - started)
@@ -65,7 +65,7 @@ def _memory_gb() -> float | None:
 
 
 def _commit() -> str:
-    """Of the checkout this package is in; empty for an installed one."""
+    """Return the commit of the checkout of this package; empty if it is installed."""
     folder = Path(__file__).parents[3]
     if not (folder / ".git").exists():
         return ""

@@ -1,7 +1,7 @@
-"""`benchmark`: every model, on every runtime, measured the same way, each in a process of its own.
+"""`benchmark`: measure all models on all runtimes in the same way, each in a separate process.
 
-A clip of music, the same for all, goes from a log-mel, from samples in memory and from an MP3 file to tags; models with
-shorter windows do it in several. A row that fails holds its error, and the others go on.
+The same clip of music is tagged from a log-mel, from samples in memory and from an MP3 file; models with shorter
+windows use several. A measurement that fails gives a row with the error, and the others go on.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from .machine import describe
 
 CLIP_SECONDS = 29.12  # a window of musicnet_crnn; ten of musicnn
 _RATE = 44_100
-_SIZES_OF = "onnx"  # the format whose file sizes are reported
-_TIMEOUT = 900.0  # seconds of a job, but for evaluations, which take as long as the data are large
+_SIZES_OF = "onnx"  # format of the reported file sizes
+_TIMEOUT = 900.0  # seconds of a job, except evaluations, whose time depends on the data
 PRECISIONS = ("float32", "float16", "int8")
 
 
@@ -55,26 +55,26 @@ def benchmark(
     Args:
         models: names, folders or Hub addresses; by default all pretrained models.
         runtimes: names of runtimes; by default those that are installed.
-        precisions: float32, and those of float16 and int8 that a runtime gains by, on all cores only.
-        threads: by default one, and all cores.
-        data: labelled sounds (a table, or a folder per tag) to measure the AUC on, with Keras at float32 and at reduced
-            precision; by default the figures recorded in the specs.
-        dataset: what they are called; by default the name of the file or folder.
-        split: of the data.
-        calibration: sounds like those that will be tagged, for int8.
-        quick: a few calls of each, to see whether it works.
-        command: that is run, for the record.
-        progress: show a bar.
+        precisions: float32, float16, int8; reduced precisions only where a runtime gains by them, on all cores.
+        threads: numbers of CPU threads; by default one, and all cores.
+        data: labelled audio (a table, or a folder per tag) to measure the AUC on, with Keras at float32 and at reduced
+            precision; by default the AUCs recorded in the specs are used.
+        dataset: name of the data; by default that of the file or folder.
+        split: split of the data.
+        calibration: audio files similar to those that will be tagged, for int8.
+        quick: make only a few calls each, as a test.
+        command: command that was run, for the record.
+        progress: show a progress bar.
 
     Returns:
         `BenchmarkRun`.
 
     Raises:
-        UnknownModelError: no such model.
-        BenchmarkError: no such runtime or precision.
+        UnknownModelError: a model does not exist.
+        BenchmarkError: a runtime or precision does not exist.
         MissingExtraError: a runtime of `runtimes` is not installed.
         DataError: `data` cannot be read.
-        EvaluationError: it has no rows of the split.
+        EvaluationError: `data` has no rows of the split.
     """
     from tqdm.auto import tqdm
 
@@ -88,7 +88,7 @@ def benchmark(
         raise BenchmarkError(f"precisions must be some of {', '.join(PRECISIONS)}; got {list(precisions)!r}.")
     counts = sorted({1, available_cores()} if threads is None else set(threads))
     if counts[0] < 1 or counts[-1] > available_cores():
-        raise BenchmarkError(f"threads must be from 1 to the {available_cores()} cores that are there; got {counts}.")
+        raise BenchmarkError(f"threads must be from 1 to {available_cores()}, the number of cores; got {counts}.")
     labelled = ("", "", split) if data is None else _labelled(data, dataset, split)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         suite = _Suite(Path(folder), wanted, tuple(precisions), counts, quick)
@@ -121,7 +121,7 @@ def _runtimes(runtimes: Sequence[str] | None) -> tuple[str, ...]:
 
 
 def _labelled(data: str | os.PathLike[str], dataset: str, split: str) -> tuple[str, str, str]:
-    """Path, name and split of labelled audio; raises before anything is measured if they cannot be used."""
+    """Return path, name and split of labelled audio; check before the work that they can be used."""
     from ...datasets import Manifest
     from ...evaluation.measuring import rows_of_split
 
@@ -131,7 +131,7 @@ def _labelled(data: str | os.PathLike[str], dataset: str, split: str) -> tuple[s
 
 
 class _Suite:
-    """What is measured of each model."""
+    """Measurements of each model."""
 
     def __init__(
         self, folder: Path, runtimes: tuple[str, ...], precisions: tuple[str, ...], threads: list[int], quick: bool
@@ -162,7 +162,7 @@ class _Suite:
         return measured + len(list(self._exports())) + evaluated
 
     def measure(self, name: str, step: Any) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-        """A model and its rows."""
+        """Measure a model; return the model and its rows."""
         model: dict[str, Any] = {"model": name, "sizes": {}}
         exported: dict[tuple[str, str], dict[str, Any]] = {}
         for file_format, precision in self._exports():
@@ -171,7 +171,7 @@ class _Suite:
                 kind="export", model=name, source=name, format=file_format, precision=precision, folder=str(folder),
                 threads=self.threads[-1], calibration=self.calibration,
             )  # fmt: skip
-            exported[file_format, precision] = self._do(job) | {"folder": str(folder)}
+            exported[file_format, precision] = self._run(job) | {"folder": str(folder)}
             if file_format == _SIZES_OF and "size" in exported[file_format, precision]:
                 model["sizes"][precision] = exported[file_format, precision]["size"]
             step()
@@ -181,8 +181,9 @@ class _Suite:
             for threads in self._counts(precision):
                 row = {"model": name, "runtime": runtime, "precision": precision, "threads": threads}
                 found = self._row(name, runtime, export, threads)
-                for key in [key for key in found if key in _OF_MODEL]:
-                    model[key] = found.pop(key)
+                for key in _MODEL_KEYS:
+                    if key in found:
+                        model[key] = found.pop(key)
                 rows.append(row | found)
                 step()
             if self._is_evaluated(runtime, precision):
@@ -203,7 +204,7 @@ class _Suite:
             budget=0.1 if self.quick else 1.5, least=3 if self.quick else 15,
         )  # fmt: skip
         changes = {key: export[key] for key in ("mean_change", "max_change") if key in export}
-        return self._do(job) | changes
+        return self._run(job) | changes
 
     def _score(self, name: str, runtime: str, precision: str, export: dict[str, Any]) -> dict[str, Any]:
         data, dataset, split = self.data
@@ -212,12 +213,12 @@ class _Suite:
             "dataset": dataset, "split": split,
         }  # fmt: skip
         if "error" in export:
-            return about | {"error": f"no evaluation, for the export failed: {export['error']}"}
+            return about | {"error": f"not evaluated, since the export failed: {export['error']}"}
         job = Job(
             kind="evaluate", model=name, source=name if runtime == "keras" else export["folder"], runtime=runtime,
             threads=self.threads[-1], data=data, dataset=dataset, split=split,
         )  # fmt: skip
-        found = self._do(job)
+        found = self._run(job)
         return about | ({"error": f"the evaluation failed: {found['error']}"} if "error" in found else found)
 
     def _counts(self, precision: str) -> list[int]:
@@ -233,19 +234,19 @@ class _Suite:
     def _is_evaluated(self, runtime: str, precision: str) -> bool:
         return bool(self.data[0]) and (runtime == "keras" or precision != "float32")
 
-    def _do(self, job: Job) -> dict[str, Any]:
+    def _run(self, job: Job) -> dict[str, Any]:
         return run_job(job, self.folder)
 
 
 def run_job(job: Job, folder: Path) -> dict[str, Any]:
-    """Do a job in a process of its own.
+    """Run a job in a separate process.
 
     Args:
-        job: what to do.
-        folder: for its request and its result.
+        job: the job.
+        folder: folder for request and result.
 
     Returns:
-        What it found, or `{"error": why not}`.
+        Result, or `{"error": reason}`.
     """
     request, result = folder / "job.json", folder / "result.json"
     result.unlink(missing_ok=True)
@@ -262,7 +263,7 @@ def run_job(job: Job, folder: Path) -> dict[str, Any]:
     return {"error": _reason(run)}
 
 
-_OF_MODEL = ("parameters", "trainable_parameters", "multiply_adds_per_window", "window_seconds")
+_MODEL_KEYS = ("parameters", "trainable_parameters", "multiply_adds_per_window", "window_seconds")
 
 
 def _format_for(runtime: str) -> str:
@@ -271,7 +272,7 @@ def _format_for(runtime: str) -> str:
 
 
 def _reason(run: subprocess.CompletedProcess[str]) -> str:
-    """Why a process failed, in a line."""
+    """Return why a process failed, as one line."""
     if run.returncode < 0:
         return f"its process was ended by signal {-run.returncode}"
     lines = [line.strip() for line in run.stderr.splitlines() if line.strip()]
@@ -279,7 +280,7 @@ def _reason(run: subprocess.CompletedProcess[str]) -> str:
 
 
 def _clip(folder: Path) -> Path:
-    """The bundled clip, repeated to `CLIP_SECONDS`, as a stereo MP3."""
+    """Write the bundled clip, repeated to `CLIP_SECONDS`, as a stereo MP3."""
     import soundfile
 
     mono = np.resize(audio.load(demo_clip(), target_sr=_RATE), round(CLIP_SECONDS * _RATE))
@@ -289,14 +290,14 @@ def _clip(folder: Path) -> Path:
 
 
 def _recorded(name: str) -> list[dict[str, Any]]:
-    """Scores that the spec records."""
+    """Return the scores recorded in the spec."""
     if name not in registry.list_models():
         return []
     return [dict(metric) for metric in registry.model_info(name).metrics]
 
 
 def matmul_gflops(threads: int) -> float:
-    """GFLOP/s of NumPy in a product of matrices on so many cores, in a process of its own."""
+    """Return the speed of NumPy's matrix product in GFLOP/s on a number of cores, measured in a separate process."""
     code = "from keras_musictag.apps.benchmarking import machine; print(machine.matmul_gflops())"
     limits = {f"{library}_NUM_THREADS": str(threads) for library in ("OMP", "OPENBLAS", "MKL", "VECLIB_MAXIMUM")}
     run = subprocess.run(

@@ -1,11 +1,13 @@
-"""A whole library of music: every file tagged, or a row that says why not, whatever happens on the way.
+"""Tag a whole music library: each file gets a row with its tags or with the error, also after crashes and restarts.
 
-One module per stage: `listing` finds the files and `segments` their tracks, `decoding` makes windows of one, `batching`
-puts windows of many through the network, `journal` keeps the rows, `output` writes them as CSV or Parquet, `write_back`
-puts tags into the files: `tag_plans` says which, `tag_fields` where, and `undo` keeps what was there before, for
-`restoring`. `worker` and `pool` decode in processes of their own; `work` joins decoding and tagging, and `local_engine`
-all stages on one machine. `ray_engine` does so on a cluster, with `storage` for files elsewhere and `parts` for rows in
-a folder. `searching` reads the table again, and `playlists` writes what it finds.
+Stages: `listing` finds the files, and `segments` the tracks in them; `decoding` cuts a file into windows, in processes
+that `pool` runs (`worker`); `batching` runs the network on windows of many files; `journal` stores the rows, and
+`output` writes them as CSV or Parquet. `local_engine` joins all stages on one machine, and `ray_engine` on a cluster,
+with `storage` for remote files and `parts` for rows in a folder; both use `work`, which joins decoding and tagging.
+
+Tags in files: `write_back` writes tags into the files' metadata, `tag_plans` chooses the values and `tag_fields` the
+fields; `undo` records the changes, and `restoring` undoes them. `searching` queries the table, and `playlists` writes
+the files found.
 """
 
 from .library_rows import LibraryError as LibraryError

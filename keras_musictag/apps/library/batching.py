@@ -1,4 +1,4 @@
-"""Third stage: windows of many files through the network in full batches, and their means per file."""
+"""Third stage: run the network on full batches of windows from many files, and average the outputs per file."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ if TYPE_CHECKING:
 Key = TypeVar("Key", bound=Hashable)
 Predict = Callable[[np.ndarray], np.ndarray]
 
-_LEAST_WINDOWS = 4
+_MIN_WINDOWS = 4
 
 
 def batch_size(tagger: BaseTagger) -> int:
-    """Windows per batch."""
-    return max(_LEAST_WINDOWS, windows_per_batch(tagger.spec))
+    """Return the number of windows per batch."""
+    return max(_MIN_WINDOWS, windows_per_batch(tagger.spec))
 
 
 def network(tagger: BaseTagger, embeddings: bool) -> Predict:
-    """A tagger as a compiled function of waveforms.
+    """Return the network of a tagger as a compiled function of waveforms.
 
     Args:
-        tagger: whose network.
-        embeddings: whether its features are wanted too.
+        tagger: the tagger.
+        embeddings: whether to also return the features.
 
     Returns:
         Function from float32 `(windows, window_samples)` to float32 `(windows, tags)`, or `(windows, tags + features)`.
 
     Raises:
-        SpecError: features are wanted, and the network has no layer `head` with a vector for input.
-        ExportError: features are wanted, and the exported file has none.
+        SpecError: `embeddings` is set, and the network has no layer `head` with a vector as input.
+        ExportError: `embeddings` is set, and the exported file has no features.
     """
     if not embeddings:
         return tagger._waveform_runtime.predict
@@ -49,7 +49,7 @@ def network(tagger: BaseTagger, embeddings: bool) -> Predict:
 
 
 def _with_features(tagger: Tagger) -> Predict:
-    """Both outputs of a network at once."""
+    """Return a function that computes tags and features in one pass."""
     import keras
 
     both = keras.layers.Concatenate(name="tags_and_features")([tagger.core.output, tagger._embedding_tensor])
@@ -59,12 +59,12 @@ def _with_features(tagger: Tagger) -> Predict:
 
 
 class Batcher(Generic[Key]):
-    """Collects windows of many files into full batches, and outputs into means.
+    """Collect windows of many files into full batches, and average the outputs of each file.
 
     Args:
         predict: float32 `(windows, window_samples)` -> float32 `(windows, outputs)`.
-        size: windows per call; the last batch is filled up with zeros, so that every call has the same shape and the
-            result does not depend on where a batch ended.
+        size: windows per call. The last batch is padded with zeros, so that all calls have the same shape and results
+            do not depend on where a batch ends.
 
     Example:
         >>> batcher = Batcher(lambda windows: windows, size=2)
@@ -80,11 +80,11 @@ class Batcher(Generic[Key]):
         self._waiting: list[tuple[Key, np.ndarray]] = []
         self._sums: dict[Key, np.ndarray | float] = {}
         self._counts: dict[Key, int] = {}
-        self._missing: dict[Key, int] = {}  # windows that have come and not been predicted
+        self._missing: dict[Key, int] = {}  # windows added and not predicted yet
         self._ended: dict[Key, None] = {}
 
     def add(self, key: Key, windows: np.ndarray) -> None:
-        """Take windows `(windows, window_samples)` of a file."""
+        """Add windows `(windows, window_samples)` of a file."""
         self._missing[key] = self._missing.get(key, 0) + len(windows)
         for window in windows:
             self._waiting.append((key, window))
@@ -102,10 +102,10 @@ class Batcher(Generic[Key]):
             known.pop(key, None)
 
     def finished(self, *, flush: bool = False) -> Iterator[tuple[Key, np.ndarray]]:
-        """Files all of whose windows have been predicted, each once, with their mean output float32 `(outputs,)`.
+        """Yield each file whose windows are all predicted, once, with its mean output, float32 `(outputs,)`.
 
         Args:
-            flush: predict what has come, though it does not fill a batch.
+            flush: predict the windows that wait, even if they do not fill a batch.
         """
         if flush and self._waiting:
             self._run()
@@ -121,7 +121,7 @@ class Batcher(Generic[Key]):
             row[:] = window
         self._waiting = []
         for key, output in zip(keys, self._predict(batch), strict=False):
-            # In float64, so that hours of them do not drift.
+            # In float64: sums over hours of audio stay exact.
             self._sums[key] = self._sums.get(key, 0.0) + output.astype("float64")
             self._counts[key] = self._counts.get(key, 0) + 1
             self._missing[key] -= 1

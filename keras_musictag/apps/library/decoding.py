@@ -1,4 +1,4 @@
-"""Second stage: a file in, its digest and blocks of windows out. Runs in this process or in any other."""
+"""Second stage: read a file, and yield its digest and blocks of windows. Runs in this process or in another one."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from ...models.spec import ModelSpec
 from ...tagging.base import windows_per_batch
 from .listing import fault_of
 
-HEADER = struct.Struct("<cQ")  # before a message in a pipe: `J` for JSON or `W` for windows, and bytes that follow
+HEADER = struct.Struct("<cQ")  # before each message in a pipe: `J` (JSON) or `W` (windows), number of bytes
 
 _CHUNK = 2**20  # bytes digested at a time
 
 
 class ChangedError(AudioError):
-    """A file that somebody writes to."""
+    """A file was written to while it was read."""
 
 
 _KINDS: dict[type[Exception], str] = {
@@ -55,11 +55,11 @@ class Job:
     """A file to decode.
 
     Attributes:
-        path: as the file system has it.
-        known: sha256 of the content that a row is already there for; empty if there is none.
-        replace: decode other content than that too, instead of only saying that it is other.
-        file: that `path` is a part of; empty for a whole file.
-        start, end: seconds of the part; an end of `None` is that of the file.
+        path: path on disk; of a part of a file, as in `Segment.path`.
+        known: sha256 of the content that already has a row; empty if there is none.
+        replace: decode the file if its content is not `known`, instead of only reporting it.
+        file: the file that `path` is a part of; empty for a whole file.
+        start, end: seconds of the part; `None` is the end of the file.
     """
 
     path: str
@@ -72,7 +72,7 @@ class Job:
 
 @dataclasses.dataclass(frozen=True)
 class Opened:
-    """First message: what the content is."""
+    """First message: identity of the content."""
 
     sha256: str
     size: int
@@ -84,8 +84,9 @@ class Ended:
     """Last message.
 
     Attributes:
-        outcome: `"decoded"`, `"same"` as known, `"other"` than known and not to be replaced, or `"failed"`.
-        duration_s: seconds of sound, if decoded.
+        outcome: `"decoded"`; `"same"`: content is `known`; `"other"`: content is not `known`, and `replace` is not
+            set; or `"failed"`.
+        duration_s: seconds of audio, if decoded.
         error, kind: as in `LibraryRow`, if failed.
         notes: as in `LibraryRow`, if decoded.
     """
@@ -101,16 +102,16 @@ Message = Opened | Ended | np.ndarray
 
 
 def decode(job: Job, spec: ModelSpec, stream: Stream = audio.stream) -> Iterator[Message]:
-    """Decode a file block by block; memory does not depend on its length.
+    """Decode a file block by block; memory use does not depend on its length.
 
     Args:
         job: the file.
         spec: front end and window policy.
-        stream: what decodes, called like `audio.stream`.
+        stream: function that decodes, with the arguments of `audio.stream`.
 
     Yields:
-        `Opened`, if the file can be read; float32 arrays `(windows, window_samples)`; `Ended`. Never raises for what is
-        wrong with a file. Windows that came before a failure are worth nothing.
+        `Opened`, if the file can be read; float32 arrays `(windows, window_samples)`; `Ended`. Errors of a file are not
+        raised but reported in `Ended`; the windows of a file that failed must be discarded.
     """
     try:
         path = job.file or job.path
@@ -123,18 +124,18 @@ def decode(job: Job, spec: ModelSpec, stream: Stream = audio.stream) -> Iterator
         if job.known and (opened.sha256 == job.known or not job.replace):
             yield Ended("same" if opened.sha256 == job.known else "other")
             return
-        yield from _decoded(path, job, opened, spec, stream)
-    except Exception as error:  # whatever a decoder or a file system comes up with costs one file
+        yield from _decode_windows(path, job, opened, spec, stream)
+    except Exception as error:  # of any decoder or file system: only this file fails
         kind = next((kind for known, kind in _KINDS.items() if isinstance(error, known)), "decoder")
         if isinstance(error, AudioError):
-            said = str(error)
+            reason = str(error)
         elif isinstance(error, OSError):
-            said = f"{job.path!r} cannot be read ({error.strerror or error}). Check its permissions and the disk."
+            reason = f"{job.path!r} cannot be read ({error.strerror or error}). Check its permissions and the disk."
         elif isinstance(error, MemoryError):
-            said = f"{job.path!r} makes its decoder ask for too much memory. Convert it, or get another copy."
+            reason = f"{job.path!r} makes its decoder ask for too much memory. Convert it, or get another copy."
         else:
-            said = f"{job.path!r} makes its decoder fail ({type(error).__name__}: {error}). Get another copy."
-        yield Ended("failed", error=said, kind=kind)
+            reason = f"{job.path!r} makes its decoder fail ({type(error).__name__}: {error}). Get another copy."
+        yield Ended("failed", error=reason, kind=kind)
 
 
 def _open(path: str) -> Opened:
@@ -146,7 +147,7 @@ def _open(path: str) -> Opened:
     return Opened(digest.hexdigest(), status.st_size, status.st_mtime)
 
 
-def _decoded(path: str, job: Job, opened: Opened, spec: ModelSpec, stream: Stream) -> Iterator[Message]:
+def _decode_windows(path: str, job: Job, opened: Opened, spec: ModelSpec, stream: Stream) -> Iterator[Message]:
     samples = 0
     notes: list[str] = []
     options: dict[str, Any] = {"target_sr": spec.audio.sr, "resampler": spec.audio.resampler, "notes": notes}
@@ -170,18 +171,18 @@ def _decoded(path: str, job: Job, opened: Opened, spec: ModelSpec, stream: Strea
 
 
 def _check_unchanged(path: str, opened: Opened) -> None:
-    """Raise if somebody wrote to the file meanwhile: neither sound nor fault would be that of the digest."""
+    """Raise if the file was written to meanwhile: then the digest does not belong to the audio or the error."""
     status = os.stat(path)
     if (status.st_size, status.st_mtime) != (opened.size, opened.mtime):
         raise ChangedError(f"{path!r} was written to while it was read. It will be tagged by the next run.")
 
 
 def message_fields(message: Opened | Ended) -> dict[str, Any]:
-    """A message without windows as a JSON object."""
+    """Convert a message without windows to a JSON object."""
     return {"is": type(message).__name__, **dataclasses.asdict(message)}
 
 
 def message_from(fields: dict[str, Any]) -> Opened | Ended:
-    """The inverse of `message_fields`."""
+    """Convert a JSON object back to a message; the inverse of `message_fields`."""
     kinds: dict[str, type[Opened] | type[Ended]] = {"Opened": Opened, "Ended": Ended}
     return kinds[fields.pop("is")](**fields)

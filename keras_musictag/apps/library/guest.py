@@ -1,4 +1,4 @@
-"""Leaving room for others on a machine: fewer cores, a lower priority, and pauses while they work."""
+"""Leave resources to other programs: limit the cores, lower the priority, and pause while they are busy."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from collections.abc import Iterator
 from ...utils.cores import available_cores
 from .library_rows import LibraryError
 
-_APART = 1.0  # seconds between two looks at what others do
+_INTERVAL = 1.0  # seconds between two measurements
 
 
 def limit_cores(count: int) -> None:
-    """Run this process, and those it starts, on so many cores at most; call it before a model is loaded.
+    """Limit this process, and those it starts, to a number of cores; call it before loading a model.
 
     Raises:
-        LibraryError: the system cannot do that (it has to be Linux).
+        LibraryError: the system is not Linux.
     """
     if not hasattr(os, "sched_setaffinity"):
         raise LibraryError("Only Linux can limit cores (--max-cores). Give fewer --workers instead.")
@@ -29,7 +29,7 @@ def limit_cores(count: int) -> None:
 
 
 def lower_priority(by: int) -> None:
-    """Let other programs go first, from 1 (a little) to 19; it cannot be undone in this process."""
+    """Lower the priority by 1 to 19 (lowest); it cannot be raised again in this process."""
     if hasattr(os, "setpriority"):
         for thread in _threads():
             with contextlib.suppress(ProcessLookupError):
@@ -38,69 +38,69 @@ def lower_priority(by: int) -> None:
 
 
 def _threads() -> list[int]:
-    """Threads of this process, which on Linux have cores and priorities of their own."""
+    """Return the threads of this process; on Linux, each has its own cores and priority."""
     return [int(name) for name in os.listdir("/proc/self/task")] if sys.platform == "linux" else [0]
 
 
-class Others:
-    """How many cores other programs use.
+class OtherPrograms:
+    """Measure how many cores other programs use.
 
     Args:
-        most: of which a run may go on.
+        max_cores: number of cores above which other programs count as busy.
 
     Raises:
-        LibraryError: the system does not say it (it has to be Linux).
+        LibraryError: the system is not Linux.
     """
 
-    def __init__(self, most: float) -> None:
-        """Begin to count."""
+    def __init__(self, max_cores: float) -> None:
+        """Start measuring."""
         if sys.platform != "linux":
-            raise LibraryError("Only Linux says what other programs do (--pause-on-load). Use --nice instead.")
-        self._most = most
-        self._counted = time.monotonic(), *_seconds()
+            raise LibraryError("Only Linux reports the load of other programs (--pause-on-load). Use --nice instead.")
+        self._max_cores = max_cores
+        self._last = time.monotonic(), *_cpu_seconds()
         self._busy = False
 
     def busy(self) -> bool:
-        """Whether they use more than `most` cores, on average over the last second or more."""
-        then, *before = self._counted
+        """Return whether they use more than `max_cores` cores, on average over the last second or longer."""
+        then, *before = self._last
         now = time.monotonic()
-        if now - then >= _APART:
-            everybody, own = _seconds()
-            used = (everybody - before[0] - (own - before[1])) / (now - then)
-            self._counted, self._busy = (now, everybody, own), used > self._most
+        if now - then >= _INTERVAL:
+            total, own = _cpu_seconds()
+            used = (total - before[0] - (own - before[1])) / (now - then)
+            self._last, self._busy = (now, total, own), used > self._max_cores
         return self._busy
 
 
 def half_the_cores() -> float:
-    """From this many cores on that others use, a run pauses unless told otherwise."""
+    """Return the default number of cores that other programs may use before a run pauses."""
     return available_cores() / 2
 
 
-def _seconds() -> tuple[float, float]:
-    """Processor time since the start: of all programs, and of this process with those it has started."""
+def _cpu_seconds() -> tuple[float, float]:
+    """Return the CPU time used so far: by all programs, and by this process and its descendants."""
     ticks = os.sysconf("SC_CLK_TCK")
     with open("/proc/stat", "rb") as file:
         user, nice, system, _, _, *interrupts = map(int, file.readline().split()[1:8])
-    own = sum(map(_ticks, _family(os.getpid())))
+    own = sum(map(_cpu_ticks, _process_tree(os.getpid())))
     return (user + nice + system + sum(interrupts)) / ticks, own / ticks
 
 
-def _family(process: int) -> Iterator[int]:
+def _process_tree(process: int) -> Iterator[int]:
     yield process
-    for thread in _listed(f"/proc/{process}/task"):
+    for thread in _list_folder(f"/proc/{process}/task"):
         with contextlib.suppress(OSError), open(f"/proc/{process}/task/{thread}/children", "rb") as file:
             for child in file.read().split():
-                yield from _family(int(child))
+                yield from _process_tree(int(child))
 
 
-def _listed(folder: str) -> list[str]:
+def _list_folder(folder: str) -> list[str]:
     with contextlib.suppress(OSError):
         return os.listdir(folder)
     return []
 
 
-def _ticks(process: int) -> int:
+def _cpu_ticks(process: int) -> int:
     with contextlib.suppress(OSError), open(f"/proc/{process}/stat", "rb") as file:
         fields = file.read().rpartition(b")")[2].split()
-        return sum(map(int, fields[11:15]))  # its own, and those of children that have ended
+        return sum(map(int, fields[11:15]))  # of the process, and of its children that have ended
     return 0

@@ -1,4 +1,4 @@
-"""Parts of ID3 and APE tags as bytes: what is in a file, whatever another program makes of it.
+"""Read parts of ID3 and APE tags as bytes, to find what mutagen does not keep.
 
 Source: the informal standards ID3v2.3.0 and ID3v2.4.0 (id3.org), and the APEv2 description of Hydrogenaudio.
 """
@@ -17,36 +17,36 @@ _APE_FOOTER = 32  # bytes
 
 
 def version_1(path: str) -> bytes:
-    """The ID3v1 tag at the end of a file, 128 bytes; empty if there is none."""
+    """Return the ID3v1 tag at the end of a file, 128 bytes; empty if there is none."""
     tail = _tail(path, _ID3V1)
     return tail if len(tail) == _ID3V1 and tail.startswith(b"TAG") else b""
 
 
-def keep_version_1(path: str, tail: bytes) -> None:
-    """Give a file the ID3v1 tag again that it had; `tail` is empty if it had none."""
+def restore_version_1(path: str, tail: bytes) -> None:
+    """Write back the ID3v1 tag that a file had; `tail` is empty if it had none."""
     if not tail:
         return
-    there = len(version_1(path))
+    current = len(version_1(path))
     with open(path, "r+b") as file:
-        file.seek(-there, os.SEEK_END)
+        file.seek(-current, os.SEEK_END)
         file.write(tail)
 
 
 def has_ape(path: str) -> bool:
-    """Whether a file ends with an APEv2 tag, or has one before its ID3v1 tag."""
+    """Return whether a file ends with an APEv2 tag, or has one before its ID3v1 tag."""
     end = _tail(path, _ID3V1 + _APE_FOOTER)
     return b"APETAGEX" in (end[-_APE_FOOTER:][:8], end[-_ID3V1 - _APE_FOOTER :][:8])
 
 
-def unread(path: str, known: Iterable[str]) -> list[str]:
-    """Frames of an ID3v2 tag that a reader has not seen.
+def unread_frames(path: str, known: Iterable[str]) -> list[str]:
+    """Return the frames of an ID3v2 tag that a reader has missed.
 
     Args:
         path: MP3, WAV, AIFF or another file with an ID3v2 tag of version 2.3 or 2.4.
         known: names of frames that the reader knows, with repetitions.
 
     Returns:
-        Names, each as often as it is missing. Empty frames do not count, nor does a tag that has another structure.
+        Names, each as often as it is missing. Empty frames are ignored, and so are tags of another structure.
     """
     with open(path, "rb") as file:
         tag = _tag(file)
@@ -61,7 +61,7 @@ def _tail(path: str, count: int) -> bytes:
 
 
 def _tag(file: BinaryIO) -> bytes:
-    """The ID3v2 tag of a file: at its beginning, or in a chunk of RIFF or AIFF."""
+    """Return the ID3v2 tag of a file, from its beginning or from a chunk of RIFF or AIFF."""
     head = file.read(12)
     if head[:4] in (b"RIFF", b"FORM"):
         number = "<I" if head[:4] == b"RIFF" else ">I"
@@ -78,7 +78,7 @@ def _tag(file: BinaryIO) -> bytes:
 
 
 def _syncsafe(data: bytes) -> int:
-    """A number of 7 bits per byte."""
+    """Decode an integer with 7 bits per byte."""
     number = 0
     for byte in data:
         number = number << 7 | byte & 0x7F
@@ -86,7 +86,7 @@ def _syncsafe(data: bytes) -> int:
 
 
 def _frames(tag: bytes) -> list[str]:
-    """Names of the frames that are not empty."""
+    """Return the names of the frames that are not empty."""
     if len(tag) < 10 or tag[3] not in (3, 4):
         return []
     version, flags, body = tag[3], tag[5], tag[10:]

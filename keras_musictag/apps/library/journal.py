@@ -1,8 +1,8 @@
-"""Fourth stage: rows on disk as they come, one JSON object per line, and what is known of those of earlier runs.
+"""Fourth stage: write rows to disk as they come, one JSON object per line, and index the rows of earlier runs.
 
-A row is one write at the end of the file. What a kill, a power cut or a full disk leaves behind of an unfinished write
-is no valid line and is passed over. A file that is tagged again gets a second line; the later one counts, and `finish`
-takes out the earlier one. So the journal is right at every moment, and anything else can be made from it.
+Each row is one write at the end of the file. A write that a kill, a power cut or a full disk interrupts leaves an
+invalid line, which is ignored. A file that is tagged again gets a second line; the later one counts, and `finish`
+removes the earlier one. So the journal is valid at any moment, and the other formats are made from it.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ else:
 
 
 class OutputLock:
-    """Keeps a second run away from an output: a lock of the system, which ends with the process however that ends.
+    """Lock an output against a second run; the system releases the lock when the process ends.
 
     Args:
-        out: the output; the lock is on a hidden file beside it, which stays.
+        out: the output. A hidden file beside it is locked, and is not removed.
 
     Raises:
-        LibraryError: another run has it, or the folder cannot be written.
+        LibraryError: another run holds the lock, or the folder cannot be written.
     """
 
     def __init__(self, out: Path) -> None:
-        """Nothing is locked yet."""
+        """Lock nothing yet."""
         self._out = out
         self._file: IO[bytes] | None = None
 
@@ -67,60 +67,60 @@ class OutputLock:
 
 @dataclasses.dataclass(slots=True)
 class Known:
-    """What decides whether the row of a file has to be made again."""
+    """The fields of a row that decide whether its file has to be tagged again."""
 
     sha256: str
     size: int | None
     mtime: float | None
     error_kind: str
-    current: bool  # whether the row is of this run's revision
+    current: bool  # whether the row matches this run's revision
 
 
 @dataclasses.dataclass(slots=True)
 class Entry(Known):
-    """And where the row is in the journal."""
+    """`Known`, and the position of the row in the journal."""
 
     offset: int
     length: int
 
 
 class RowStore(Protocol):
-    """Where a run puts its rows: a `Journal`, or `Parts`."""
+    """Storage for the rows of a run: a `Journal`, or `Parts`."""
 
     @property
     def entries(self) -> Mapping[str, Known]:
         """Path as in `LibraryRow` -> what is known of it."""
 
     def append(self, row: LibraryRow) -> None:
-        """Add the row of a file; it takes the place of one that is there."""
+        """Add or replace the row of a file."""
 
     def touch(self, path: str, size: int, mtime: float) -> None:
-        """Give a row a new size and modification time, for a file whose content is the same."""
+        """Update the size and modification time of a row whose file has the same content."""
 
     def sync(self) -> None:
-        """Secure the rows that have come."""
+        """Write the rows to disk."""
 
 
 class Journal:
     """The rows of an output.
 
     Args:
-        path: file, made if it is not there.
-        revision: of the rows that are to come.
-        fresh: delete what was written before.
+        path: file, created if missing.
+        revision: revision of the rows of this run.
+        fresh: delete the existing rows.
 
     Attributes:
-        entries: path as in `LibraryRow` -> what is known of it.
+        entries: path as in `LibraryRow` -> `Entry`.
 
     Raises:
-        LibraryError: the file is something else, or cannot be read or written.
+        LibraryError: the file is not a journal, or cannot be read or written.
     """
 
     def __init__(self, path: Path, revision: Revision, *, fresh: bool = False) -> None:
-        """Read what was written before."""
+        """Read the existing rows."""
         self.path, self._revision = path, revision
         self.entries: dict[str, Entry] = {}
-        self._stale = False  # whether there are lines that do not count
+        self._stale = False  # whether there are lines to remove
         try:
             self._file = path.open("w+b" if fresh else "a+b", buffering=0)
             try:
@@ -134,16 +134,16 @@ class Journal:
             raise LibraryError(f"{path} cannot be used ({error.strerror}). Choose another output.") from error
 
     def append(self, row: LibraryRow) -> None:
-        """Add the row of a file; it takes the place of one that is there.
+        """Add or replace the row of a file.
 
         Raises:
-            LibraryError: it cannot be written, e.g. because the disk is full. The rows before are all there.
+            LibraryError: it cannot be written, e.g. because the disk is full. All earlier rows are kept.
         """
         line = row.to_json().encode() + b"\n"
         offset = self._file.seek(0, os.SEEK_END)
         try:
             written = self._file.write(line)
-            if written != len(line):  # a full disk takes a part; asking it for the rest brings the reason
+            if written != len(line):  # a full disk takes a part; writing the rest raises the reason
                 self._file.write(line[written:])
                 raise OSError(f"{written} of {len(line)} bytes were written")
         except OSError as error:
@@ -151,35 +151,35 @@ class Journal:
                 self._file.truncate(offset)
             raise LibraryError(
                 f"{self.path} cannot be written ({error.strerror or error}). The rows of {len(self.entries)} files are "
-                "kept. Make room, then run the same again."
+                "kept. Free some space, then run the command again."
             ) from error
-        self._enter(row, offset, len(line))
+        self._index(row, offset, len(line))
 
     def touch(self, path: str, size: int, mtime: float) -> None:
-        """Write a row again with a new modification time, for a file whose content is the same."""
+        """Update the size and modification time of a row whose file has the same content."""
         self.append(dataclasses.replace(self.row(path), size=size, mtime=mtime))
 
     def sync(self) -> None:
-        """Return when all rows would survive a power cut."""
+        """Write all rows to disk, where they survive a power cut."""
         os.fsync(self._file.fileno())
 
     def row(self, path: str) -> LibraryRow:
-        """The row of a file in `entries`."""
+        """Read the row of a path in `entries`."""
         return LibraryRow.from_json(self._line(self.entries[path]))
 
     def rows(self) -> Iterator[LibraryRow]:
-        """The rows that count, in the order they were written."""
+        """Yield the row of each file, in the order they were written."""
         for entry in self._ordered():
             yield LibraryRow.from_json(self._line(entry))
 
     def finish(self, drop: Iterable[str] = ()) -> None:
-        """Leave one line per file.
+        """Remove the lines that do not count.
 
         Args:
-            drop: paths of rows to take out.
+            drop: paths of rows to remove as well.
 
         Raises:
-            OSError: the new file cannot be written; the old one is as it was.
+            OSError: the new file cannot be written; the old one is kept.
         """
         for path in drop:
             del self.entries[path]
@@ -192,7 +192,7 @@ class Journal:
                 file.write(self._line(entry))
             file.flush()
             os.fsync(file.fileno())
-            self._file.close()  # Windows replaces no open file
+            self._file.close()  # Windows cannot replace an open file
         _sync_folder(self.path.parent)
         self._file = self.path.open("a+b", buffering=0)
         self._reindex()
@@ -211,7 +211,7 @@ class Journal:
         return self._file.read(entry.length)
 
     def _read(self) -> None:
-        """Find the lines that count. Only a crash of the machine can leave a broken one that is not the last."""
+        """Index the valid lines. Only a crash of the machine can leave an invalid line that is not the last."""
         offset = 0
         with self.path.open("rb") as file:
             for line in file:
@@ -219,24 +219,22 @@ class Journal:
                     self._file.truncate(offset)
                     break
                 try:
-                    self._enter(LibraryRow.from_json(line), offset, len(line))
+                    self._index(LibraryRow.from_json(line), offset, len(line))
                 except TypeError as error:
-                    raise self._foreign(offset) from error
+                    raise self._not_a_journal(offset) from error
                 except ValueError as error:
                     if b"\0" not in line and not self.entries:
-                        raise self._foreign(offset) from error
+                        raise self._not_a_journal(offset) from error
                     self._stale = True
                 offset += len(line)
 
-    def _foreign(self, offset: int) -> LibraryError:
-        return LibraryError(
-            f"{self.path} holds something else than a library's rows (at byte {offset}). Choose another output."
-        )
+    def _not_a_journal(self, offset: int) -> LibraryError:
+        return LibraryError(f"{self.path} does not hold rows of a library (at byte {offset}). Choose another output.")
 
-    def _enter(self, row: LibraryRow, offset: int, length: int) -> None:
+    def _index(self, row: LibraryRow, offset: int, length: int) -> None:
         self._stale |= row.path in self.entries
         self.entries[row.path] = Entry(
-            row.sha256, row.size, row.mtime, row.error_kind, self._revision.made(row), offset, length
+            row.sha256, row.size, row.mtime, row.error_kind, self._revision.matches(row), offset, length
         )
 
     def _reindex(self) -> None:
@@ -245,7 +243,7 @@ class Journal:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make names in a folder survive a power cut, where the system can."""
+    """Write the names in a folder to disk, if the system supports it."""
     if os.name == "nt":
         return
     descriptor = os.open(folder, os.O_RDONLY)

@@ -1,4 +1,4 @@
-"""Rows of the output table: a file with its tags, and the model they are from."""
+"""Rows of the output table: a file with its tags, and the model that gave them."""
 
 from __future__ import annotations
 
@@ -19,40 +19,39 @@ if TYPE_CHECKING:
     from ...tagging.base import BaseTagger
     from ...tagging.choosing import Threshold
 
-# What the outputs of a network depend on, besides the weights.
-_DECIDES = ("architecture", "config", "audio", "mel", "window", "tags")
+# Fields of a spec that the outputs depend on, besides the weights.
+_DIGESTED_FIELDS = ("architecture", "config", "audio", "mel", "window", "tags")
 
-# Kinds of error that may be the moment's fault and not the content's: a resumed run tries those files again.
-PASSING = frozenset(("unreadable", "changed", "timeout", "crash", "memory"))
+# Kinds of error that may be transient: a resumed run tries these files again.
+TRANSIENT = frozenset(("unreadable", "changed", "timeout", "crash", "memory"))
 
 
 class LibraryError(MusicTagError, ValueError):
-    """A library run that cannot begin or go on; what it has done so far is kept."""
+    """A library run cannot start or continue; the rows so far are kept."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LibraryRow:
-    r"""One file of a library: its tags, or why there are none.
+    r"""One file of a library: its tags, or the error.
 
     Attributes:
-        path: absolute; bytes that are no UTF-8 are written `\xe9`. Of a part of a file, `FILE#t=START,END` in seconds.
-        title: of a track of a cue sheet, or of a chapter; otherwise empty.
-        start_s: seconds into the file at which a part begins; `None` for a whole file.
-        sha256: of the content; empty where it could not be read.
-        size: bytes.
-        mtime: when the content was last changed, seconds since 1970.
-        duration_s: seconds of sound.
+        path: absolute path; bytes that are not UTF-8 become `\xe9`. A part of a file is `FILE#t=START,END` in seconds.
+        title: title of a cue sheet's track or of a chapter; otherwise empty.
+        start_s: start of a part in the file, in seconds; `None` for a whole file.
+        sha256: digest of the content; empty if it could not be read.
+        size: size in bytes.
+        mtime: modification time, in seconds since 1970.
+        duration_s: duration of the audio in seconds.
         model: name of the tagger.
-        weights_sha256, spec_digest: its revision: weights, and what else decides the outputs.
-        tags_kept: which tags there are: `"all"`, `"top 10"`, `">= 0.2"`, `"genre, mood"` (kinds), or several of these:
+        weights_sha256, spec_digest: revision of the tagger: weights, and all else that the outputs depend on.
+        tags_kept: selection of tags: `"all"`, `"top 10"`, `">= 0.2"`, `"genre, mood"` (kinds), or several of these:
             `"genre, mood, top 10, >= 0.2"`.
         tags: tag -> probability, most probable first; `None` after an error.
-        embedding: what enters the classifier, averaged over windows, if it was asked for.
-        notes: what to know of a sound that could be tagged, a sentence each: it is damaged, or its channels cancel
-            each other out.
-        error: the reason in one sentence, empty if all went well.
+        embedding: input of the classifier, averaged over windows, if requested.
+        notes: remarks on audio that could be tagged, a sentence each: it is damaged, or its channels cancel out.
+        error: the error in one sentence; empty if there is none.
         error_kind: `"truncated"`, `"timeout"`, ...; see docs/library.md.
-        tagged_at: ISO 8601, UTC.
+        tagged_at: time of tagging, ISO 8601, UTC.
     """
 
     path: str
@@ -74,16 +73,16 @@ class LibraryRow:
     start_s: float | None = None
 
     def to_json(self) -> str:
-        """One line, without a line break."""
+        """Return the row as one line of JSON, without a line break."""
         return json.dumps(dataclasses.asdict(self), ensure_ascii=False, allow_nan=False)
 
     @classmethod
     def from_json(cls, line: bytes) -> Self:
-        """The row of a line.
+        """Read the row in a line.
 
         Raises:
-            ValueError: it is no JSON.
-            TypeError: it is something else than a row.
+            ValueError: the line is not JSON.
+            TypeError: the line is not a row.
         """
         record = json.loads(line)
         if not isinstance(record, dict):
@@ -96,11 +95,11 @@ COLUMNS = tuple(field.name for field in dataclasses.fields(LibraryRow))
 
 @dataclasses.dataclass(frozen=True)
 class Revision:
-    """What decides the rows of a run, besides the files: the model, and what is kept of its outputs.
+    """The model and the settings that the rows of a run depend on.
 
     Attributes:
         model, weights_sha256, spec_digest, tags_kept: as in `LibraryRow`.
-        embeddings: whether rows have one.
+        embeddings: whether rows have an embedding.
     """
 
     model: str
@@ -119,25 +118,25 @@ class Revision:
         kinds: Collection[str] | None = None,
         unsure: bool = False,
     ) -> Self:
-        """The revision of a tagger's rows.
+        """Return the revision of the rows that a tagger makes.
 
         Raises:
-            LibraryError: the weights are in no file, so nobody could tell later what gave the rows.
-            NoThresholdsError: `threshold` is `"auto"`, and the model has none.
-            ValueError: there is no such kind of tags, or the kinds of the tagger's tags are not known.
+            LibraryError: the weights were not loaded from a file, so rows could not identify them.
+            NoThresholdsError: `threshold` is `"auto"`, and the model has no thresholds.
+            ValueError: a kind of tags does not exist, or the kinds of the tagger's tags are unknown.
         """
         tagger.spec.vocabulary.columns(kinds=kinds)
         if not tagger.weights_sha256:
             raise LibraryError(
-                f"The weights of {tagger.spec.name!r} are in no file, so rows could not say what they came from. Save "
-                "the tagger and load it from its folder."
+                f"The weights of {tagger.spec.name!r} were not loaded from a file, so rows could not identify them. "
+                "Save the tagger and load it from its folder."
             )
         kept = [] if kinds is None else [kind for kind in KINDS if kind in check_kinds(kinds)]
         if top is not None:
             kept.append(f"top {top}")
         if threshold == "auto":
-            least = json.dumps([float(value) for value in auto_thresholds(tagger.spec)])
-            digest = hashlib.sha256(least.encode()).hexdigest()[:8]
+            thresholds = json.dumps([float(value) for value in auto_thresholds(tagger.spec)])
+            digest = hashlib.sha256(thresholds.encode()).hexdigest()[:8]
             kept.append(f">= thresholds {digest}" + (", else none" if unsure else ""))
         elif threshold > 0:
             kept.append(f">= {threshold:g}")
@@ -149,21 +148,21 @@ class Revision:
             embeddings,
         )
 
-    def made(self, row: LibraryRow) -> bool:
-        """Whether a row is of this revision; an error has no embedding to look at."""
-        same = all(getattr(row, name) == getattr(self, name) for name in _OF_ROW)
+    def matches(self, row: LibraryRow) -> bool:
+        """Return whether a row is of this revision; rows with an error have no embedding."""
+        same = all(getattr(row, name) == getattr(self, name) for name in _REVISION_FIELDS)
         return same and (bool(row.error) or (row.embedding is not None) == self.embeddings)
 
     def fields(self) -> dict[str, Any]:
-        """What it contributes to a row."""
-        return {name: getattr(self, name) for name in _OF_ROW}
+        """Return the fields of a row that this revision sets."""
+        return {name: getattr(self, name) for name in _REVISION_FIELDS}
 
 
-_OF_ROW = ("model", "weights_sha256", "spec_digest", "tags_kept")
+_REVISION_FIELDS = ("model", "weights_sha256", "spec_digest", "tags_kept")
 
 
 def spec_digest(spec: ModelSpec) -> str:
-    """16 hexadecimal digits that stand for everything in a spec that its outputs depend on, but for the weights.
+    """Digest the fields of a spec that the outputs depend on, except the weights, to 16 hexadecimal digits.
 
     Example:
         >>> import dataclasses, keras_musictag as kmt
@@ -172,10 +171,10 @@ def spec_digest(spec: ModelSpec) -> str:
         True
     """
     fields = spec.to_dict() | identifying_fields(spec.audio, spec.mel, spec.window)
-    about = json.dumps({name: fields[name] for name in _DECIDES}, sort_keys=True)
+    about = json.dumps({name: fields[name] for name in _DIGESTED_FIELDS}, sort_keys=True)
     return hashlib.sha256(about.encode()).hexdigest()[:16]
 
 
 def readable(path: str) -> str:
-    r"""A path as text that every format can hold; bytes that are no UTF-8 become `\xe9`."""
+    r"""Return a path as text that every format can hold; bytes that are not UTF-8 become `\xe9`."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")

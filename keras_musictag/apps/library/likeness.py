@@ -1,4 +1,4 @@
-"""Sounds that files are to be like, or unlike, as one embedding."""
+"""One embedding for the audio files that a search compares with."""
 
 from __future__ import annotations
 
@@ -13,50 +13,50 @@ from .library_rows import LibraryError
 if TYPE_CHECKING:
     from ...tagging.base import BaseTagger
 
-Sounds: TypeAlias = "str | os.PathLike[str] | Sequence[str | os.PathLike[str]]"
+AudioFiles: TypeAlias = "str | os.PathLike[str] | Sequence[str | os.PathLike[str]]"
 
-_NOTHING = 1e-6  # length of the difference of embeddings of the same sound
+_EPSILON = 1e-6  # norm below which an embedding counts as zero
 
 
 class Likeness:
-    """Sounds to be like and unlike; false if there are none.
+    """Audio files to be similar and dissimilar to; false if there are none.
 
     Args:
-        like, unlike: a sound, several, or none.
+        like, unlike: one audio file, several, or none.
     """
 
-    def __init__(self, like: Sounds | None, unlike: Sounds | None) -> None:
-        """Nothing is read yet."""
-        self._like, self._unlike = _several(like), _several(unlike)
+    def __init__(self, like: AudioFiles | None, unlike: AudioFiles | None) -> None:
+        """Read nothing yet."""
+        self._like, self._unlike = _as_list(like), _as_list(unlike)
 
     def __bool__(self) -> bool:
-        """Whether there is a sound to compare with."""
+        """Return whether there is a file to compare with."""
         return bool(self._like or self._unlike)
 
     def embedding(self, tagger: BaseTagger) -> list[float]:
-        """The mean direction of the embeddings of sounds to be like, minus that of those to be unlike.
+        """Return the mean direction of the embeddings of `like`, minus that of `unlike`.
 
         Raises:
-            LibraryError: both are the same.
-            AudioError: a sound cannot be used.
+            LibraryError: both are equal.
+            AudioError: a file cannot be used.
         """
         if len(self._like) == 1 and not self._unlike:
             return tagger.embed(self._like[0]).tolist()
         both = _direction(tagger, self._like) - _direction(tagger, self._unlike)
-        if np.linalg.norm(both) < _NOTHING:
-            raise LibraryError("The sounds to be like and those to be unlike are the same. Give others.")
+        if np.linalg.norm(both) < _EPSILON:
+            raise LibraryError("like and unlike name the same audio. Give other files.")
         return both.tolist()
 
 
-def _several(sounds: Sounds | None) -> list[str | os.PathLike[str]]:
-    if sounds is None:
+def _as_list(files: AudioFiles | None) -> list[str | os.PathLike[str]]:
+    if files is None:
         return []
-    return [sounds] if isinstance(sounds, (str, os.PathLike)) else list(sounds)
+    return [files] if isinstance(files, (str, os.PathLike)) else list(files)
 
 
-def _direction(tagger: BaseTagger, sounds: Sequence[str | os.PathLike[str]]) -> np.ndarray:
+def _direction(tagger: BaseTagger, files: Sequence[str | os.PathLike[str]]) -> np.ndarray:
     total = np.zeros(())
-    for sound in sounds:
-        embedding = np.asarray(tagger.embed(sound), "float64")
-        total = total + embedding / max(float(np.linalg.norm(embedding)), _NOTHING) / len(sounds)
+    for file in files:
+        embedding = np.asarray(tagger.embed(file), "float64")
+        total = total + embedding / max(float(np.linalg.norm(embedding)), _EPSILON) / len(files)
     return total

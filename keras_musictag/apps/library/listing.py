@@ -1,10 +1,11 @@
-"""First stage: which files there are. Nothing is opened but folders, lists and tables."""
+"""First stage: find the files. Only folders, lists and tables are opened."""
 
 from __future__ import annotations
 
 import collections
 import dataclasses
 import errno
+import itertools
 import os
 import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -26,13 +27,13 @@ _TABLES = (".csv", ".tsv", ".jsonl", ".parquet")
 
 @dataclasses.dataclass(frozen=True)
 class Listed:
-    """A file to tag, or a folder that could not be looked into.
+    """A file to tag, or a folder that cannot be read.
 
     Attributes:
-        path: absolute, as the file system has it (`os.fsdecode`); of a part, `FILE#t=START,END`.
-        error, kind: why it needs no further look, as in `LibraryRow`; empty if it does.
-        state: size and modification time, where the listing already said them (storage elsewhere).
-        segment: the part of a file that this is: a track of a cue sheet, or a chapter; `None` for a whole file.
+        path: absolute path as on disk (`os.fsdecode`); of a part, `FILE#t=START,END`.
+        error, kind: why it cannot be tagged, as in `LibraryRow`; empty if it may be.
+        state: size and modification time, if the listing contains them (remote storage).
+        segment: a track of a cue sheet, or a chapter; `None` for a whole file.
     """
 
     path: str
@@ -43,18 +44,18 @@ class Listed:
 
     @property
     def file(self) -> str:
-        """The file that this is, or that it is a part of."""
+        """Path of the file, also for a part of it."""
         return self.path if self.segment is None else self.segment.file
 
 
 @dataclasses.dataclass(frozen=True)
 class Listing:
-    """What was found.
+    """The files found.
 
     Attributes:
         files: each once, in the order of sources and names.
-        folders: those that were walked through as a whole.
-        passed_over: ending of a name, in lower case -> files in the folders that are not named like sounds.
+        folders: folders that were searched completely.
+        passed_over: suffix, in lower case -> number of files in the folders that have no suffix of audio files.
     """
 
     files: tuple[Listed, ...]
@@ -65,22 +66,22 @@ class Listing:
 def find(sources: Sources, *, chapters: bool = False, progress: bool = False) -> Listing:
     """Find the files of a library.
 
-    Folders are walked through; of the files in them, those count that are named like sounds, but no hidden ones. Links
-    are followed, but no folder is entered twice, and a link to a folder above is reported. Others are counted. Lists
-    (`.txt`, `.m3u`, `.m3u8`, `.pls`, `.xspf`: see `lists`) and tables (`.csv`, `.tsv`, `.jsonl`, `.parquet`, see
-    `Manifest`) give the files they name; any other file stands for itself. In the place of a file that a cue sheet in
-    its folder cuts into tracks, there are the tracks.
+    Folders are searched recursively for files with suffixes of audio files; hidden files are skipped, others counted.
+    Links are followed, but no folder is entered twice, and a link to a parent folder is reported. Lists (`.txt`,
+    `.m3u`, `.m3u8`, `.pls`, `.xspf`: see `lists`) and tables (`.csv`, `.tsv`, `.jsonl`, `.parquet`, see `Manifest`)
+    name files; any other file is taken as it is. A file that a cue sheet in its folder splits into tracks is replaced
+    by the tracks.
 
     Args:
         sources: folders, lists, tables and files, or a `Manifest`.
-        chapters: list chapters of m4b, m4a, mp4 and mka files instead of the whole file; it is opened for that.
-        progress: show how many were found, on standard error.
+        chapters: list the chapters of m4b, m4a, mp4 and mka files instead of the whole file, which is opened for this.
+        progress: show the number of files found on standard error.
 
     Returns:
         `Listing`.
 
     Raises:
-        LibraryError: a source does not exist, a list cannot be read, or a table has parts of files.
+        LibraryError: a source does not exist, a list cannot be read, or a table names parts of files.
         DataError: a table cannot be read.
     """
     from tqdm.auto import tqdm
@@ -88,7 +89,7 @@ def find(sources: Sources, *, chapters: bool = False, progress: bool = False) ->
     from ...datasets import Manifest
 
     if isinstance(sources, Manifest):
-        return Listing(once(_of_manifest(sources, "The manifest")), ())
+        return Listing(once(_from_manifest(sources, "The manifest")), ())
     if isinstance(sources, (str, os.PathLike)):
         sources = [sources]
     lists.forget_folders()
@@ -101,49 +102,48 @@ def find(sources: Sources, *, chapters: bool = False, progress: bool = False) ->
         if os.path.isdir(path):
             folders.append(path)
             with tqdm(desc="listing", unit="file", delay=2, disable=not progress) as bar:
-                for some in _walk(path, passed_over, cues):
-                    found += some
-                    bar.update(len(some))
+                for batch in _walk(path, passed_over, cues):
+                    found += batch
+                    bar.update(len(batch))
         elif not os.path.lexists(path):
-            raise LibraryError(f"{os.fspath(source)!r} does not exist. Give folders, sound files, lists or tables.")
+            raise LibraryError(f"{os.fspath(source)!r} does not exist. Give folders, audio files, lists or tables.")
         elif suffix == ".cue" and os.path.isfile(path):
             cues.append(path)
         elif suffix in _LISTS and os.path.isfile(path):
             found += map(Listed, lists.read(path))
         elif suffix in _TABLES and os.path.isfile(path):
-            found += _of_manifest(Manifest.load(path, untagged=True), path)
+            found += _from_manifest(Manifest.load(path, untagged=True), path)
         else:
             found.append(Listed(path))
-    found = _cut(found, cues)
+    found = _split_by_cues(found, cues)
     if chapters:
-        found = [one for listed in found for one in _chapters(listed)]
+        found = [entry for listed in found for entry in _chapters(listed)]
     return Listing(once(found), tuple(folders), passed_over)
 
 
 def once(found: Iterable[Listed]) -> tuple[Listed, ...]:
-    """Each path once, where it came first."""
+    """Remove repeated paths; keep the first of each."""
     return tuple({listed.path: listed for listed in found}.values())
 
 
 # === Parts of files ===
 
 
-def _cut(found: list[Listed], cues: Iterable[str]) -> list[Listed]:
-    """Put tracks in the place of files that cue sheets cut; sheets that are wrong are reported."""
+def _split_by_cues(found: list[Listed], cues: Iterable[str]) -> list[Listed]:
+    """Replace files by the tracks in their cue sheets; report faulty sheets."""
     tracks: dict[str, list[Listed]] = {}
     reports = []
     for cue in dict.fromkeys(cues):
         try:
-            cut, wrong = segments.read_cue(cue)
+            parts, faults = segments.read_cue(cue)
         except CueError as error:
-            cut, wrong = [], [str(error)]
-        if wrong:
-            reports.append(Listed(cue, " ".join(wrong), "cue sheet"))
-        for file in dict.fromkeys(segment.file for segment in cut):  # the first of two sheets for a file counts
-            own = [Listed(segment.path, segment=segment) for segment in cut if segment.file == file]
-            tracks.setdefault(file, own)
-    cut_up = [one for listed in found for one in tracks.pop(listed.path, [listed])]
-    return [*cut_up, *(one for some in tracks.values() for one in some), *reports]
+            parts, faults = [], [str(error)]
+        if faults:
+            reports.append(Listed(cue, " ".join(faults), "cue sheet"))
+        for file in dict.fromkeys(part.file for part in parts):  # the first of two sheets for a file counts
+            tracks.setdefault(file, [Listed(part.path, segment=part) for part in parts if part.file == file])
+    with_tracks = [entry for listed in found for entry in tracks.pop(listed.path, [listed])]
+    return [*with_tracks, *itertools.chain.from_iterable(tracks.values()), *reports]
 
 
 def _chapters(listed: Listed) -> list[Listed]:
@@ -154,11 +154,11 @@ def _chapters(listed: Listed) -> list[Listed]:
 # === Tables ===
 
 
-def _of_manifest(manifest: Manifest, name: str) -> Iterator[Listed]:
+def _from_manifest(manifest: Manifest, name: str) -> Iterator[Listed]:
     for row in manifest:
         if row.start or row.duration is not None:
             raise LibraryError(
-                f"{name} lists a part of {str(row.path)!r} (start {row.start:g} s); a library has whole files. Leave "
+                f"{name} lists a part of {str(row.path)!r} (start {row.start:g} s); a library takes whole files. Leave "
                 "out start and duration, or use tag() with offset and duration."
             )
         yield Listed(lists.existing(os.path.abspath(row.path)))
@@ -168,9 +168,9 @@ def _of_manifest(manifest: Manifest, name: str) -> Iterator[Listed]:
 
 
 def _walk(root: str, passed_over: collections.Counter[str], cues: list[str]) -> Iterator[list[Listed]]:
-    """The sounds of a folder and of each one below.
+    """Yield the audio files of a folder and of each folder below.
 
-    Linked folders come last: what is also there without a link is listed without it.
+    Linked folders come last, so that a file is listed by its path without links, if it has one.
     """
     entered: set[tuple[int, int]] = set()
     ahead, links = [root], list[str]()
@@ -183,19 +183,19 @@ def _walk(root: str, passed_over: collections.Counter[str], cues: list[str]) -> 
             entered.add((status.st_dev, status.st_ino))
             with os.scandir(folder) as scan:
                 entries = sorted(scan, key=lambda entry: entry.name)
-        except FileNotFoundError:  # it has just gone
+        except FileNotFoundError:  # it was just removed
             continue
         except OSError as error:
             reason = f"The folder {folder!r} cannot be read ({error.strerror}). Check its permissions."
             yield [Listed(folder, reason, "unreadable")]
             continue
-        below, found = [], []
+        subfolders, found = [], []
         for entry in entries:
             if entry.name.startswith("."):
                 continue
             kind = _kind(entry)
             if kind == "folder":
-                below.append(entry.path)
+                subfolders.append(entry.path)
             elif kind == "loop":
                 reason = f"{entry.path!r} links to itself or to a folder above it. Remove the link."
                 found.append(Listed(entry.path, reason, "link loop"))
@@ -207,12 +207,12 @@ def _walk(root: str, passed_over: collections.Counter[str], cues: list[str]) -> 
                 found.append(Listed(entry.path))
             else:
                 passed_over[ending(entry.name)] += 1
-        ahead += reversed(below)
+        ahead += reversed(subfolders)
         yield found
 
 
 def _kind(entry: os.DirEntry[str]) -> str:
-    """`folder`, `link` to a folder, `loop` or, for everything else, `file`."""
+    """Return `folder`, `link` (to a folder), `loop`, or `file` for everything else."""
     try:
         if not entry.is_dir():
             return "file"
@@ -226,7 +226,7 @@ def _kind(entry: os.DirEntry[str]) -> str:
 
 
 def within(path: str, folders: Sequence[str]) -> bool:
-    """Whether a path is one of the folders or below one.
+    """Return whether a path is one of the folders or is inside one.
 
     Example:
         >>> within("/music/a", ["/music"]), within("/musical", ["/music"])
@@ -236,9 +236,9 @@ def within(path: str, folders: Sequence[str]) -> bool:
 
 
 def fault_of(path: str) -> tuple[str, str] | None:
-    """Why a path is no file that can be read, as reason and kind; `None` if it may be one.
+    """Return why a path is not a readable file, as error and kind; `None` if it may be one.
 
-    Looks without opening: to open a pipe could take for ever.
+    The file is not opened: opening a pipe could block forever.
     """
     try:
         mode = os.stat(path).st_mode
@@ -246,10 +246,10 @@ def fault_of(path: str) -> tuple[str, str] | None:
         if error.errno == errno.ELOOP:
             return f"{path!r} links to itself. Remove the link.", "link loop"
         if isinstance(error, FileNotFoundError):
-            return f"{path!r} does not exist. Was it moved, or is it a link to nothing?", "unreadable"
-        return f"{path!r} cannot be looked at ({error.strerror}). Check the permissions.", "unreadable"
+            return f"{path!r} does not exist. Was it moved, or is it a broken link?", "unreadable"
+        return f"{path!r} cannot be accessed ({error.strerror}). Check the permissions.", "unreadable"
     except ValueError:
-        return f"{path!r} is no path: it has a null character.", "unreadable"
+        return f"{path!r} is not a path: it has a null character.", "unreadable"
     if not stat.S_ISREG(mode):
         what = "a folder" if stat.S_ISDIR(mode) else "a pipe, a socket or a device"
         return f"{path!r} is {what}, not a regular file.", "not a file"
@@ -257,6 +257,6 @@ def fault_of(path: str) -> tuple[str, str] | None:
 
 
 def state_of(path: str) -> tuple[int, float]:
-    """Size and modification time of a file: as long as they stay the same, so does the content."""
+    """Return size and modification time of a file; while they stay the same, so does the content."""
     status = os.stat(path)
     return status.st_size, status.st_mtime

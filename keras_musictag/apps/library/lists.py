@@ -1,9 +1,9 @@
-r"""Lists of paths, as players and people write them.
+r"""Read lists of paths, including playlists.
 
-A list has a path per line, relative to its own folder. Whatever program wrote it, the file that is meant is found:
-lines end with LF or CRLF, folders are separated by `/` or `\`, names are UTF-8 or Windows' cp1252, accents are
-composed or not (Unicode NFC, or NFD as macOS writes them), and a line may be a `file:` URL, its bytes as `%20`. In
-`.pls`, paths are the values of `File1=`, `File2=`, ...; in `.xspf`, an XML format, the locations of tracks.
+A list has a path per line, relative to its folder. The variants of all programs are read: lines end with LF or CRLF,
+folders are separated by `/` or `\`, names are UTF-8 or Windows' cp1252, accents are composed or not (Unicode NFC, or
+NFD as on macOS), and a line may be a `file:` URL with escapes such as `%20`. In `.pls`, paths are the values of
+`File1=`, `File2=`, ...; in `.xspf`, an XML format, the locations of tracks.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ _COMMENTED = (".m3u", ".m3u8")
 
 
 def read(path: str) -> Iterator[str]:
-    """The paths of a list.
+    """Yield the paths in a list.
 
     Args:
         path: list; in `.m3u` and `.m3u8`, lines that begin with `#` are comments.
 
     Yields:
-        Absolute paths, as the file system has them if there is such a file, else as they are written.
+        Absolute paths: as spelled on disk if the file exists, else as written in the list.
 
     Raises:
-        LibraryError: the list cannot be read, or has null characters, as UTF-16 does.
+        LibraryError: the list cannot be read, or has null characters, as in UTF-16.
     """
     suffix = os.path.splitext(path)[1].lower()
     try:
@@ -41,7 +41,7 @@ def read(path: str) -> Iterator[str]:
     except OSError as error:
         raise LibraryError(f"The list {path!r} cannot be read ({error.strerror}). Check its permissions.") from error
     if suffix == ".xspf":
-        yield from (_meant(location, os.path.dirname(path)) for location in _locations(path, data))
+        yield from (_resolve(location, os.path.dirname(path)) for location in _locations(path, data))
         return
     for number, line in enumerate(data.removeprefix(_BOM).splitlines(), 1):
         if b"\0" in line:
@@ -50,11 +50,11 @@ def read(path: str) -> Iterator[str]:
             value = re.match(rb"\s*File\d+\s*=(.*)", line, re.IGNORECASE)
             line = b"" if value is None else value[1]
         if line.strip() and not (suffix in _COMMENTED and line.startswith(b"#")):
-            yield _meant(line.strip(), os.path.dirname(path))
+            yield _resolve(line.strip(), os.path.dirname(path))
 
 
 def _locations(path: str, data: bytes) -> Iterator[bytes]:
-    """Locations in an XSPF playlist: URLs, absolute or relative to it."""
+    """Yield the locations in an XSPF playlist: URLs, absolute or relative to it."""
     try:
         root = xml.etree.ElementTree.fromstring(data)
     except (xml.etree.ElementTree.ParseError, ValueError) as error:
@@ -64,18 +64,18 @@ def _locations(path: str, data: bytes) -> Iterator[bytes]:
             yield element.text.strip().encode()
 
 
-def _meant(line: bytes, folder: str) -> str:
-    """The path that a line means: the first way to read it by which there is a file, else as it is written."""
-    ways = [os.path.normpath(os.path.join(folder, name)) for name in _names(line)]
-    for way in ways:
-        found = existing(way)
+def _resolve(line: bytes, folder: str) -> str:
+    """Return the first reading of a line that names an existing file, else the most literal one."""
+    paths = [os.path.normpath(os.path.join(folder, name)) for name in _readings(line)]
+    for path in paths:
+        found = existing(path)
         if os.path.lexists(found):
             return found
-    return ways[0]
+    return paths[0]
 
 
-def _names(line: bytes) -> Iterator[str]:
-    """Ways to read a line, the most literal first."""
+def _readings(line: bytes) -> Iterator[str]:
+    """Yield the possible readings of a line, the most literal first."""
     url = line[:5].lower() == b"file:"
     unquoted = urllib.parse.unquote_to_bytes(line)
     if url:  # file:///music/a.mp3, file://localhost/music/a.mp3, file:/music/a.mp3
@@ -89,13 +89,13 @@ def _names(line: bytes) -> Iterator[str]:
 
 
 def existing(path: str) -> str:
-    """A path as the file system has it: some folder or file of it may be written with other accents (NFC, NFD).
+    """Return a path as spelled on disk, where names may have another Unicode form (NFC, NFD).
 
     Args:
-        path: absolute.
+        path: absolute path.
 
     Returns:
-        The path itself if it is there, or if nothing is there that is written differently.
+        The path on disk; `path` itself if it exists, or if it does not exist in any form.
     """
     if os.path.lexists(path):
         return path
@@ -103,17 +103,17 @@ def existing(path: str) -> str:
     if not name:
         return path
     folder = existing(folder)
-    return os.path.join(folder, _entries(folder).get(unicodedata.normalize("NFC", name), name))
+    return os.path.join(folder, _names_by_nfc(folder).get(unicodedata.normalize("NFC", name), name))
 
 
 def forget_folders() -> None:
-    """Read folders anew, which `existing` remembers."""
-    _entries.cache_clear()
+    """Clear the cache of `existing`."""
+    _names_by_nfc.cache_clear()
 
 
 @functools.lru_cache(maxsize=64)
-def _entries(folder: str) -> dict[str, str]:
-    """Names in a folder that have other forms: composed form -> name."""
+def _names_by_nfc(folder: str) -> dict[str, str]:
+    """Map composed form -> name, for the names in a folder that are not ASCII."""
     try:
         names = os.listdir(folder)
     except (OSError, ValueError):

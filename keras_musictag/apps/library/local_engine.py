@@ -1,4 +1,4 @@
-"""All stages on one machine: `tag_library`."""
+"""Run all stages on one machine: `tag_library`."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from ...utils.cores import available_cores
 from . import listing, output, write_back
 from .batching import Batcher, batch_size, network
 from .decoding import Job, Opened
-from .guest import Others
+from .guest import OtherPrograms
 from .importing import ImportedRows
 from .journal import Journal, OutputLock, RowStore
-from .library_rows import PASSING, LibraryError, LibraryRow, Revision, readable
+from .library_rows import TRANSIENT, LibraryError, LibraryRow, Revision, readable
 from .listing import Listed, Listing, Sources
 from .pool import DecodeWorkers
 from .segments import Segment, file_of, is_segment
@@ -64,33 +64,31 @@ def tag_library(
     undo_file: str | os.PathLike[str] | None = None,
     progress: bool = False,
 ) -> LibrarySummary:
-    """Tag all files of a library; every one of them gets a row, with its tags or with the reason why not.
+    """Tag all files of a library; each file gets a row with its tags or with the error.
 
-    Rows are written as they come. However a run ends, the same call goes on, and what is done is not done again: a file
-    counts as done if there is a row of the same model for the same content. Rows that failed for the moment's reasons
-    (unreadable, timeout, crash, ...) are tried again.
+    Rows are written as they come. However a run ends, the same call resumes it: a file is skipped if the same content
+    has a row of the same model. Files with a transient error (unreadable, timeout, crash, ...) are tried again.
 
     Args:
-        sources: folders, sound files, lists and tables of paths, or a `Manifest`; see `listing.find`.
+        sources: folders, audio files, lists and tables of paths, or a `Manifest`; see `listing.find`.
         out: output, `.jsonl`, `.csv` or `.parquet`. For the latter two, rows are collected in `OUT.rows.jsonl`, and
-            the output is written when the run ends, also when it ends by Ctrl-C or an error.
-        tagger: a `Tagger` or `ExportedTagger` with weights from a file, or what `load` takes.
-        top: keep this many of the most probable tags.
-        threshold: keep tags at least this probable; `"auto"` for the thresholds in the spec, as in `Tagger.tag`.
-        unsure: with `"auto"`: keep no tag where none reaches its threshold, instead of the most probable one.
+            the output is written at the end of the run, also after Ctrl-C or an error.
+        tagger: a `Tagger` or `ExportedTagger` with weights from a file, or an argument for `load`.
+        top: number of tags to keep per file.
+        threshold: minimum probability of tags to keep; `"auto"` for the thresholds in the spec, as in `Tagger.tag`.
+        unsure: with `"auto"`: keep no tag if none reaches its threshold, instead of the most probable one.
         kinds: keep tags of these kinds only, as in `Tagger.tag`.
-        embeddings: keep the embeddings too.
-        workers: processes that decode; by default, one per processor.
-        timeout: seconds that decoding a file may take.
+        embeddings: also keep the embeddings.
+        workers: number of decoding processes; by default, one per core.
+        timeout: maximum seconds for decoding a file.
         chapters: make a row for each chapter of m4b, m4a, mp4 and mka files, instead of one for the file.
-        pause_on_load: begin no file while other programs use more than this many cores.
-        imports: other tables, whose rows are taken for files with the same content.
-        resume: continue an existing table; otherwise it is deleted.
-        update: tag files again whose content has changed, that failed, or whose rows are of another model or other
-            settings.
-        write_tags: write tags into the files' own metadata, these ones; see `write_back`. `undo_library` undoes it.
-        dry_run: only say what would be written there.
-        undo_file: where what was there before is kept; by default `OUT.undo.jsonl`.
+        pause_on_load: start no file while other programs use more than this many cores.
+        imports: other tables; their rows are copied for files with the same content.
+        resume: continue an existing table instead of deleting it.
+        update: tag files again that changed or failed, or whose rows are of another model or other settings.
+        write_tags: which tags to write into the files' metadata; see `write_back`. `undo_library` restores the files.
+        dry_run: only report the changes of `write_tags`.
+        undo_file: file that stores the old metadata; by default `OUT.undo.jsonl`.
         progress: show progress bars on standard error.
 
     Returns:
@@ -98,10 +96,10 @@ def tag_library(
 
     Raises:
         LibraryError: a source does not exist; the output cannot be written, is being written by another run or is of
-            another model; the disk is full.
+            another model; or the disk is full.
         WeightsError, SpecError, UnknownModelError: as `load`.
-        MissingExtraError: Parquet is wanted and pyarrow is not installed, or `write_tags` and mutagen is not.
-        ValueError: a number that makes no sense; unknown kinds, or kinds of tags that have none.
+        MissingExtraError: pyarrow is not installed (for Parquet), or mutagen (for `write_tags`).
+        ValueError: a number is out of range; a kind is unknown, or the model's tags have no kinds.
 
     Example:
         >>> import tempfile, keras_musictag as kmt
@@ -126,29 +124,29 @@ def tag_library(
         check_known(tagger.spec.vocabulary, write_tags)
     revision = Revision.of(tagger, top, threshold, embeddings, kinds, unsure)
     with OutputLock(out), contextlib.closing(_open_journal(out, revision, resume)) as journal:
-        write_back.settle(journal, undo_path)
+        write_back.update_written_rows(journal, undo_path)
         if not update:
             check_revision(out, found, journal, revision)
         choose = tag_chooser(tagger.spec, top, threshold, unsure, kinds)
         run = Run(journal, tagger.spec.vocabulary, revision, choose, update)
         run.imported = ImportedRows(imports, revision) if imports else None
-        busy = (lambda: False) if pause_on_load is None else Others(pause_on_load).busy
+        busy = (lambda: False) if pause_on_load is None else OtherPrograms(pause_on_load).busy
         written = None
         try:
-            run.go(found, _here(tagger, embeddings, workers or available_cores(), timeout, busy), progress)
+            run.go(found, _local_engine(tagger, embeddings, workers or available_cores(), timeout, busy), progress)
             if write_tags is not None:
                 writing = (tagger.spec.vocabulary, write_tags, None if dry_run else undo_path)
                 written = write_back.write_rows(journal, found, *writing, progress=progress)
         except BaseException:
-            with contextlib.suppress(OSError):  # the first error says more than the second
+            with contextlib.suppress(OSError):  # the first error is the more useful one
                 _finish(out, journal)
             raise
         try:
-            _finish(out, journal, drop=run.gone(found))
+            _finish(out, journal, drop=run.obsolete(found))
         except OSError as error:
             raise LibraryError(
-                f"{out} cannot be written ({error.strerror or error}). All rows are in {journal.path}. Make room, then "
-                "run the same again."
+                f"{out} cannot be written ({error.strerror or error}). All rows are in {journal.path}. Free some "
+                "space, then run the command again."
             ) from error
         return dataclasses.replace(run.summary(out, found, time.monotonic() - begun), written=written)
 
@@ -156,7 +154,7 @@ def tag_library(
 def tag_chooser(
     spec: ModelSpec, top: int | None, threshold: Threshold, unsure: bool, kinds: Collection[str] | None
 ) -> Callable[[np.ndarray], list[int]]:
-    """Return the function that chooses the tags of a file, see `tag_library` for the arguments."""
+    """Return the function that chooses the tags of a file; arguments as in `tag_library`."""
     wanted = spec.vocabulary.columns(kinds=kinds)
     return lambda probabilities: chosen_columns(
         spec, probabilities, wanted, top=top, threshold=threshold, unsure=unsure
@@ -164,7 +162,7 @@ def tag_chooser(
 
 
 def check_numbers(counts: dict[str, int | None], threshold: Threshold, timeout: float) -> None:
-    """Raise `ValueError` if a number makes no sense."""
+    """Raise `ValueError` if a number is out of range."""
     for name, value in counts.items():
         if value is not None:
             check_count(name, value)
@@ -177,17 +175,17 @@ def check_numbers(counts: dict[str, int | None], threshold: Threshold, timeout: 
 def _open_journal(out: Path, revision: Revision, resume: bool) -> Journal:
     path = output.journal_path(out)
     for written in {path, out}:
-        output.sweep(written)
+        output.remove_leftovers(written)
     if resume and out.exists() and not path.exists():
         raise LibraryError(
-            f"{out} is there, but not {path.name}, which says what is done. Choose another output, or begin anew "
-            "(resume=False, --no-resume), which replaces it."
+            f"{out} exists, but {path.name}, which lists the files done, does not. Choose another output, or start "
+            "over (resume=False, --no-resume), which replaces it."
         )
     return Journal(path, revision, fresh=not resume)
 
 
 def check_revision(out: Path | str, found: Listing, journal: RowStore, revision: Revision) -> None:
-    """Refuse to mix models in one output, unless that is what is asked for."""
+    """Raise `LibraryError` if the output has rows of another model or of other settings."""
     entries = (journal.entries.get(readable(listed.path)) for listed in found.files)
     others = sum(entry is not None and not entry.current for entry in entries)
     if others:
@@ -199,18 +197,18 @@ def check_revision(out: Path | str, found: Listing, journal: RowStore, revision:
         )
 
 
-def _here(
+def _local_engine(
     tagger: BaseTagger, embeddings: bool, workers: int, timeout: float, busy: Callable[[], bool]
 ) -> Callable[[list[Job]], Iterator[list[Done]]]:
-    """What decodes and tags on this machine."""
+    """Return the function that decodes and tags files on this machine."""
 
-    def here(jobs: list[Job]) -> Iterator[list[Done]]:
-        # Built when the first windows have come: perhaps there will be none.
+    def tag_files(jobs: list[Job]) -> Iterator[list[Done]]:
+        # Built for the first windows: there may be none.
         predict = functools.cache(lambda: network(tagger, embeddings))
         batcher: Batcher[Job] = Batcher(lambda windows: predict()(windows), batch_size(tagger))
         return work(jobs, DecodeWorkers(tagger.spec, min(workers, len(jobs)), timeout, busy), batcher)
 
-    return here
+    return tag_files
 
 
 def _finish(out: Path, journal: Journal, drop: Iterable[str] = ()) -> None:
@@ -220,17 +218,17 @@ def _finish(out: Path, journal: Journal, drop: Iterable[str] = ()) -> None:
 
 
 class Run:
-    """One run: what is to do, and the rows that come of it.
+    """One run: decides which files to tag, and stores their rows.
 
     Args:
-        journal: holds the rows.
+        journal: storage for the rows.
         vocabulary: tags of the network's first outputs.
-        revision: of the rows.
-        choose: gives the columns of the tags to keep, the most probable first, for the probabilities of a file.
+        revision: revision of the rows.
+        choose: maps the probabilities of a file to the columns of the tags to keep, the most probable first.
         update: as in `tag_library`.
 
     Attributes:
-        imported: rows of other tables, if there are some.
+        imported: rows of other tables, or `None`.
     """
 
     imported: ImportedRows | None = None
@@ -243,24 +241,24 @@ class Run:
         choose: Callable[[np.ndarray], list[int]],
         update: bool,
     ) -> None:
-        """Nothing is done yet."""
+        """Do nothing yet."""
         self._journal, self._tags, self._revision = journal, vocabulary.names, revision
         self._choose, self._update = choose, update
-        self._tagged = self._skipped = self._changed = self._noted = self._taken = 0
+        self._n_tagged = self._n_skipped = self._n_changed = self._n_noted = self._n_imported = 0
         self._sound_seconds = 0.0
         self._segments: dict[str, Segment] = {}
 
     def go(self, found: Listing, work: Callable[[list[Job]], Iterable[list[Done]]], progress: bool) -> None:
-        """Tag what is not done.
+        """Tag the files that have no current row.
 
         Args:
             found: all files.
-            work: what decodes and tags some of them.
-            progress: show a bar.
+            work: function that decodes and tags files.
+            progress: show a progress bar.
         """
         from tqdm.auto import tqdm
 
-        # Without smoothing: the rate of the whole run, since files differ by more than it changes.
+        # No smoothing: show the rate of the whole run, since files differ in length.
         options = {"unit": "file", "delay": 2, "smoothing": 0, "miniters": 1, "disable": not progress}
         with tqdm(total=len(found.files), **options) as bar:
             jobs = []
@@ -271,48 +269,50 @@ class Run:
                     bar.update()
                 else:
                     jobs.append(job)
-            bar.initial = bar.n  # they say nothing of how long the rest takes,
-            bar.unpause()  # and nor does the time that looking at them took
+            bar.initial = bar.n  # skipped files, and the time for them, do not count in the estimate
+            bar.unpause()
             self._journal.sync()
-            for some in work(jobs) if jobs else ():
-                for done in some:
+            if not jobs:
+                return
+            for results in work(jobs):
+                for done in results:
                     self._record(done)
                 self._journal.sync()
-                bar.update(len(some))
+                bar.update(len(results))
 
-    def gone(self, found: Listing) -> list[str]:
-        """Rows of what could never be read, and is not there any more, and of parts that files are not cut into now."""
+    def obsolete(self, found: Listing) -> list[str]:
+        """Return paths of rows to remove: files never read that no longer exist, and parts that no longer exist."""
         listed = {readable(listed.path) for listed in found.files}
-        cut = {readable(listed.file) for listed in found.files if listed.segment}
+        split = {readable(listed.file) for listed in found.files if listed.segment}
         folders = [readable(folder) for folder in found.folders]
         return [
             path
             for path, entry in self._journal.entries.items()
             if path not in listed
-            and ((not entry.sha256 and listing.within(path, folders)) or (is_segment(path) and file_of(path) in cut))
+            and ((not entry.sha256 and listing.within(path, folders)) or (is_segment(path) and file_of(path) in split))
         ]
 
     def summary(self, out: Path | str, found: Listing, seconds: float) -> LibrarySummary:
-        """What came of it."""
+        """Return the summary of the run."""
         kinds = (self._journal.entries[readable(listed.path)].error_kind for listed in found.files)
         return LibrarySummary(
             out=out,
             files=len(found.files),
-            tagged=self._tagged,
-            skipped=self._skipped,
-            changed=self._changed,
-            noted=self._noted,
-            imported=self._taken,
+            tagged=self._n_tagged,
+            skipped=self._n_skipped,
+            changed=self._n_changed,
+            noted=self._n_noted,
+            imported=self._n_imported,
             passed_over=found.passed_over,
             failures=collections.Counter(kind for kind in kinds if kind),
             sound_seconds=self._sound_seconds,
             seconds=seconds,
         )
 
-    # --- What is to do ---
+    # --- Choosing files ---
 
     def _job(self, listed: Listed) -> Job | None:
-        """What to do about a file; `None` if nothing is, or if it is done here and now."""
+        """Return the job for a file; `None` if there is nothing to do, or if its row could be written at once."""
         entry = self._journal.entries.get(readable(listed.path))
         if listed.kind:
             self._fail(listed.path, listed.error, listed.kind)
@@ -321,7 +321,7 @@ class Run:
         if fault is not None:
             self._fail(listed.path, *fault)
             return None
-        again = entry is None or not entry.sha256 or not entry.current or entry.error_kind in PASSING
+        again = entry is None or not entry.sha256 or not entry.current or entry.error_kind in TRANSIENT
         segment = listed.segment
         part: dict[str, Any] = (
             {} if segment is None else {"file": segment.file, "start": segment.start, "end": segment.end}
@@ -330,16 +330,16 @@ class Run:
             row = None if self.imported is None else self.imported.row(listed)
             if row is not None:
                 self._journal.append(row)
-                self._taken += 1
+                self._n_imported += 1
                 return None
             return Job(listed.path, **part)
-        with contextlib.suppress(OSError):  # it may have gone this very moment
+        with contextlib.suppress(OSError):  # the file may just have been removed
             if (listed.state or listing.state_of(listed.file)) == (entry.size, entry.mtime):
-                self._skipped += 1
+                self._n_skipped += 1
                 return None
         return Job(listed.path, known=entry.sha256, replace=self._update or bool(entry.error_kind), **part)
 
-    # --- What comes of it ---
+    # --- Storing results ---
 
     def _record(self, done: Done) -> None:
         if done.outputs is not None:
@@ -347,10 +347,10 @@ class Run:
         elif done.ended.outcome == "failed":
             self._fail(done.job.path, done.ended.error, done.ended.kind, done.opened)
         elif done.ended.outcome == "other":
-            self._changed += 1
+            self._n_changed += 1
         elif done.opened is not None:
             self._journal.touch(readable(done.job.path), done.opened.size, done.opened.mtime)
-            self._skipped += 1
+            self._n_skipped += 1
 
     def _keep(self, done: Done, outputs: np.ndarray) -> None:
         path, duration = done.job.path, done.ended.duration_s
@@ -362,18 +362,18 @@ class Run:
         features = outputs[len(tags) :]
         embedding = [float(f"{value:.6g}") for value in features] if self._revision.embeddings else None
         self._append(path, done.opened, duration_s=duration, tags=kept, embedding=embedding, notes=done.ended.notes)
-        self._noted += bool(done.ended.notes)
-        self._tagged += 1
+        self._n_noted += bool(done.ended.notes)
+        self._n_tagged += 1
         self._sound_seconds += duration or 0.0
 
     def _fail(self, path: str, error: str, kind: str, opened: Opened | None = None) -> None:
         entry = self._journal.entries.get(readable(path))
         if opened is None and entry is not None and entry.sha256 and entry.current:
-            self._skipped += 1  # it cannot be read now; what was found when it could stays
+            self._n_skipped += 1  # it cannot be read now; keep the earlier row
             return
-        # Messages name the path as Python writes it; no output can hold half a surrogate pair.
-        said = error.encode("utf-8", "backslashreplace").decode()
-        self._append(path, opened, error=said, error_kind=kind)
+        # Paths in messages may have surrogates, which no output can hold.
+        message = error.encode("utf-8", "backslashreplace").decode()
+        self._append(path, opened, error=message, error_kind=kind)
 
     def _append(self, path: str, opened: Opened | None, **fields: Any) -> None:
         about: dict[str, Any] = {} if opened is None else dataclasses.asdict(opened)

@@ -1,4 +1,4 @@
-"""Last stage: rows as CSV or Parquet, complete or not at all."""
+"""Last stage: write rows as CSV or Parquet, as a complete file or not at all."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ from .library_rows import COLUMNS, LibraryError, LibraryRow
 
 SUFFIXES = (".jsonl", ".csv", ".parquet")
 
-_GROUP = 5_000  # rows in memory at a time
+_ROWS_PER_GROUP = 5_000  # rows in memory at a time
 
 
 def check(out: Path) -> None:
-    """Find out before the work, not after it, that an output cannot be written.
+    """Check before the work that an output can be written.
 
     Raises:
-        LibraryError: its name has another ending, or it cannot be where it is to be.
-        MissingExtraError: Parquet is wanted and pyarrow is not installed.
+        LibraryError: the name has another ending, or the folder does not exist or is read-only.
+        MissingExtraError: pyarrow is not installed (for Parquet).
     """
     if out.suffix not in SUFFIXES:
         raise LibraryError(f"The output must end in .jsonl, .csv or .parquet; got {str(out)!r}.")
     if not out.parent.is_dir():
-        raise LibraryError(f"There is no folder {str(out.parent)!r} for the output. Make it first.")
+        raise LibraryError(f"The folder {str(out.parent)!r} of the output does not exist. Create it first.")
     if out.is_dir() or not os.access(out.parent, os.W_OK):
-        why = "is a folder" if out.is_dir() else "is in a folder that cannot be written"
+        why = "is a folder" if out.is_dir() else "is in a read-only folder"
         raise LibraryError(f"The output {str(out)!r} {why}. Choose another.")
     if out.suffix == ".parquet":
         try:
@@ -47,13 +47,13 @@ def check(out: Path) -> None:
 
 
 def journal_path(out: Path) -> Path:
-    """Where the rows of an output are kept while they come: the output itself, if that has a row per line."""
+    """Return the path of the journal of an output; a `.jsonl` output is its own journal."""
     return out if out.suffix == ".jsonl" else out.with_name(f"{out.name}.rows.jsonl")
 
 
-def sweep(path: Path) -> None:
-    """Remove what killed runs have left of a file that they were writing to replace it; only under its lock."""
-    unfinished = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{32}}\.part")  # as `files.replacing` calls it
+def remove_leftovers(path: Path) -> None:
+    """Remove temporary files that killed runs left beside a file; the file must be locked."""
+    unfinished = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{32}}\.part")  # as named by `files.replacing`
     for name in os.listdir(path.parent):
         if unfinished.fullmatch(name):
             with contextlib.suppress(OSError):
@@ -64,11 +64,11 @@ def write(rows: Iterable[LibraryRow], out: Path) -> None:
     """Write or replace a CSV or Parquet file.
 
     Args:
-        rows: all of them; few are in memory at a time.
+        rows: all rows; few are in memory at a time.
         out: file. CSV has `tags` and `embedding` as JSON; Parquet as map and list.
 
     Raises:
-        OSError: it cannot be written; the old one is as it was.
+        OSError: the file cannot be written; the old one is kept.
     """
     with replacing(out) as file:
         (_write_csv if out.suffix == ".csv" else _write_parquet)(rows, file)
@@ -105,7 +105,7 @@ def _write_parquet(rows: Iterable[LibraryRow], file: BinaryIO) -> None:
     schema = pa.schema([(name, kinds.get(name, pa.string())) for name in COLUMNS])
     rows = iter(rows)
     with pq.ParquetWriter(file, schema, compression="zstd") as writer:
-        while group := list(itertools.islice(rows, _GROUP)):
+        while group := list(itertools.islice(rows, _ROWS_PER_GROUP)):
             writer.write_table(pa.Table.from_pylist([_record(row) for row in group], schema=schema))
 
 

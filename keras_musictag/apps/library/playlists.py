@@ -1,4 +1,4 @@
-"""Found files as a playlist that players open: M3U in UTF-8, with paths relative to its folder."""
+"""Write the files found as a playlist: M3U in UTF-8, with paths relative to its folder."""
 
 from __future__ import annotations
 
@@ -19,32 +19,32 @@ if TYPE_CHECKING:
 def write_m3u(found: Iterable[Found], path: str | os.PathLike[str]) -> list[str]:
     """Write a playlist.
 
-    Parts of files have the time they begin at, which VLC and Kodi heed; other players play the whole file.
+    Parts of files have a start and a stop time, which VLC and Kodi use; other players play the whole file.
 
     Args:
-        found: files, in the order they are played in.
-        path: `.m3u8` or `.m3u`; replaced if it is there.
+        found: files, in playing order.
+        path: `.m3u8` or `.m3u`; replaced if it exists.
 
     Returns:
-        Paths that no playlist can hold and that were left out: they have a line break, or bytes that are no UTF-8.
+        Paths left out because a playlist cannot hold them: with a line break, or bytes that are not UTF-8.
 
     Raises:
-        LibraryError: the name has another ending, or the file cannot be written.
+        LibraryError: the name has another suffix, or the file cannot be written.
     """
     path = Path(os.path.abspath(path))
     if path.suffix.lower() not in (".m3u", ".m3u8"):
         raise LibraryError(f"A playlist must end in .m3u8 or .m3u; got {str(path)!r}.")
     lines, left_out = ["#EXTM3U"], []
-    for one in found:
-        file = one.path if one.start_s is None else file_of(one.path)
+    for entry in found:
+        file = entry.path if entry.start_s is None else file_of(entry.path)
         if (not os.path.lexists(file) and re.search(r"\\x[0-9a-f]{2}", file)) or len(file.splitlines()) != 1:
-            left_out.append(one.path)
+            left_out.append(entry.path)
             continue
-        title = " ".join((one.title or Path(file).stem).split())
-        lines.append(f"#EXTINF:{round(one.duration_s)},{title}")
-        if one.start_s is not None:
-            lines.append(f"#EXTVLCOPT:start-time={one.start_s:g}")
-            lines.append(f"#EXTVLCOPT:stop-time={one.start_s + one.duration_s:g}")
+        title = " ".join((entry.title or Path(file).stem).split())
+        lines.append(f"#EXTINF:{round(entry.duration_s)},{title}")
+        if entry.start_s is not None:
+            lines.append(f"#EXTVLCOPT:start-time={entry.start_s:g}")
+            lines.append(f"#EXTVLCOPT:stop-time={entry.start_s + entry.duration_s:g}")
         lines.append(_relative(file, path.parent))
     try:
         with replacing(path) as target:

@@ -1,4 +1,4 @@
-"""Decoding in processes, one file each at a time: a decoder that crashes or hangs costs its process and one file."""
+"""Decode in processes, one file at a time each: a decoder that crashes or hangs loses one process and one file."""
 
 from __future__ import annotations
 
@@ -22,44 +22,44 @@ from ...tagging.base import windows_per_batch
 from .decoding import HEADER, Ended, Job, Message, message_from
 from .library_rows import LibraryError
 
-_STREAM = "keras_musictag.audio.reading:stream"  # what decodes, as module:function
-_TICK = 0.1  # seconds between two looks at the clock
-_START_SECONDS = 120.0  # for a process to import this package, on a machine that does much else
-_AHEAD = 16  # messages per worker that wait for the network: with few, processes stand still while it is busy
-_AHEAD_BYTES = 2**26  # of windows per worker at most, unless a single one is larger
+_STREAM = "keras_musictag.audio.reading:stream"  # function that decodes, as module:function
+_TICK = 0.1  # seconds between two checks for late processes
+_START_SECONDS = 120.0  # for a process to import this package on a busy machine
+_QUEUED = 16  # messages per worker that may wait for the network; with few, workers idle while it is busy
+_QUEUED_BYTES = 2**26  # maximum size of these messages per worker, unless one alone is larger
 
 
 class DecodeWorkers:
-    """Processes that decode files, and threads that look after them.
+    """Processes that decode files, and the threads that drive them.
 
-    Used as a context manager; leaving it ends all processes.
+    A context manager; its exit ends all processes.
 
     Args:
         spec: front end and window policy.
         count: number of processes.
-        timeout: seconds that decoding a file may take. Time spent waiting for the network does not count.
-        busy: while it says so, no file is begun.
+        timeout: maximum seconds for decoding a file, not counting time spent waiting for the network.
+        busy: while it returns true, no file is started.
     """
 
     def __init__(self, spec: ModelSpec, count: int, timeout: float, busy: Callable[[], bool] = lambda: False) -> None:
-        """Nothing is started yet."""
+        """Start nothing yet."""
         self._busy = busy
         self._workers = [_Worker(spec, timeout) for _ in range(count)]
-        self._events: queue.Queue[tuple[Job, Message] | BaseException | None] = queue.Queue(_ahead(spec) * count)
+        self._events: queue.Queue[tuple[Job, Message] | BaseException | None] = queue.Queue(_queue_length(spec) * count)
         self._stopped = threading.Event()
         self._jobs_lock = threading.Lock()
         self._threads: list[threading.Thread] = []
 
     def __enter__(self) -> Self:
-        """Nothing to do before there are jobs."""
+        """Do nothing; `run` starts the processes."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """End the processes, whatever they are doing."""
+        """Kill the processes."""
         self._stopped.set()
         for worker in self._workers:
             worker.kill()
-        for thread in self._threads:  # what they wait for has ended
+        for thread in self._threads:  # which end with their processes
             thread.join()
         for worker in self._workers:
             worker.stop()
@@ -68,12 +68,12 @@ class DecodeWorkers:
         """Decode files.
 
         Args:
-            jobs: files; the next one is taken when a process is free.
+            jobs: files; the next one is read when a process is free.
 
         Yields:
-            A job and a message of `decode` about it, in order for one job and mixed for several. `Ended` comes for
-            every job, also for one whose process crashed or had to be killed. After a second `Opened`, what came before
-            does not count. Little is decoded before it is asked for.
+            A job and a message of `decode` about it; messages of one job come in order, those of several jobs are
+            mixed. Every job ends with `Ended`, also if its process crashed or was killed. A second `Opened` means that
+            the job starts over; discard its earlier messages. Little is decoded in advance.
 
         Raises:
             LibraryError: the processes cannot be started.
@@ -87,7 +87,7 @@ class DecodeWorkers:
         working = len(self._workers)
         while working:
             try:
-                event = self._events.get(timeout=1)  # without a timeout, Windows would not notice Ctrl-C
+                event = self._events.get(timeout=1)  # without a timeout, Ctrl-C has no effect on Windows
             except queue.Empty:
                 continue
             if event is None:
@@ -128,52 +128,51 @@ class DecodeWorkers:
                 worker.kill_if_late()
 
 
-def _ahead(spec: ModelSpec) -> int:
-    """Messages per worker that may wait for the network."""
-    return max(1, min(_AHEAD, _AHEAD_BYTES // (4 * windows_per_batch(spec) * spec.window_samples)))
+def _queue_length(spec: ModelSpec) -> int:
+    """Return the number of messages per worker that may wait for the network."""
+    return max(1, min(_QUEUED, _QUEUED_BYTES // (4 * windows_per_batch(spec) * spec.window_samples)))
 
 
 class _Worker:
-    """One process, started when it is first needed and again after it has died."""
+    """One process, started when needed and restarted after it has died."""
 
     def __init__(self, spec: ModelSpec, timeout: float) -> None:
-        # The worker needs no weights, and a path of theirs need not be one that a spec on disk may have.
+        # Without weights: the worker does not need them, and their path may be invalid in a spec on disk.
         settings = {"spec": {**spec.to_dict(), "weights": None}, "stream": _STREAM}
         self._settings = json.dumps(settings).encode() + b"\n"
         self._samples = spec.window_samples
         self._timeout = timeout
         self._process: subprocess.Popen[bytes] | None = None
-        self._lock = threading.Lock()  # around what the watching thread looks at
+        self._lock = threading.Lock()  # for the fields that the watching thread reads
         self._deadline: float | None = None
         self._late = self._ended = False
 
     def messages(self, job: Job) -> Iterator[Message]:
-        """What `decode` says of a job, or an `Ended` of this process' making.
+        """Yield the messages of `decode` about a job, or an `Ended` if the process dies.
 
-        A process that dies may have been spoilt by an earlier file. Then the job begins anew in another one, which says
-        `Opened` again.
+        An earlier file may have caused a crash. So the job starts over in a new process, with a second `Opened`.
         """
         used = self._process is not None
-        for message in self._attempt(job):
+        for message in self._try(job):
             if used and isinstance(message, Ended) and message.kind == "crash":
-                yield from self._attempt(job)
+                yield from self._try(job)
                 return
             yield message
 
     def kill(self) -> None:
-        """End the process, and start no other."""
+        """Kill the process, and start no other."""
         with self._lock:
             self._ended = True
             if self._process is not None:
                 self._process.kill()
 
     def stop(self) -> int:
-        """Kill the process and close its pipes; returns its exit code, negative for a signal."""
+        """Kill the process and close its pipes; return its exit code, negative for a signal."""
         with self._lock:
             process, self._process = self._process, None
         if process is None:
             return 0
-        process.kill()  # it may have closed its pipes and live on
+        process.kill()  # it may have closed its pipes and still run
         code = process.wait()
         for pipe in (process.stdin, process.stdout, process.stderr):
             if pipe is not None:
@@ -181,7 +180,7 @@ class _Worker:
         return code
 
     def kill_if_late(self) -> None:
-        """Called by the watching thread now and then."""
+        """Kill the process if its time is over; called by the watching thread."""
         with self._lock:
             if self._deadline is not None and time.monotonic() > self._deadline and self._process is not None:
                 self._late, self._deadline = True, None
@@ -189,7 +188,7 @@ class _Worker:
 
     # --- Internals ---
 
-    def _attempt(self, job: Job) -> Iterator[Message]:
+    def _try(self, job: Job) -> Iterator[Message]:
         if self._process is None:
             self._start()
         left = self._timeout
@@ -203,10 +202,10 @@ class _Worker:
                 if isinstance(message, Ended):
                     return
         except (EOFError, OSError):
-            yield self._obituary(job)
+            yield self._crash_result(job)
 
     def _start(self) -> None:
-        # The same modules as here, and none from the current folder, which may hold anything.
+        # The same modules as in this process, but none from the current folder.
         environment = {
             **os.environ,
             "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
@@ -220,28 +219,28 @@ class _Worker:
             with self._lock:
                 if self._ended:
                     raise EOFError
-                # Unbuffered: what is left in a buffer could not be written when the process has died.
+                # Unbuffered: the rest of a buffer could not be written after the process has died.
                 self._process = subprocess.Popen(
                     command, stdin=pipe, stdout=pipe, stderr=pipe, env=environment, bufsize=0
                 )
             self._write(self._settings)
             self._frame(_START_SECONDS)
         except (EOFError, OSError) as error:
-            said = str(error) or "it ended or did not answer"
+            reason = str(error) or "it ended or did not answer"
             if self._process is not None and self._process.stderr is not None:
                 self._process.kill()
-                said = (self._process.stderr.read().decode("utf-8", "replace").strip().splitlines() or [said])[-1]
+                reason = (self._process.stderr.read().decode("utf-8", "replace").strip().splitlines() or [reason])[-1]
             self.stop()
             raise LibraryError(
-                f"No process for decoding could be started with {sys.executable!r}: {said}. Check that this Python can "
+                f"No decoding process could be started with {sys.executable!r}: {reason}. Check that this Python can "
                 "import keras_musictag."
             ) from error
 
-    def _obituary(self, job: Job) -> Ended:
-        """What to say of a job whose process has died, or that took too long."""
+    def _crash_result(self, job: Job) -> Ended:
+        """Return the result of a job whose process has died or took too long."""
         code = self.stop()
         if self._late:
-            error = f"{job.path!r} was given up: decoding took more than {self._timeout:g} s. Allow more (timeout)."
+            error = f"{job.path!r} took more than {self._timeout:g} s to decode. Allow more time (timeout)."
             return Ended("failed", error=error, kind="timeout")
         how = f"exit code {code}"
         if code < 0:
@@ -266,16 +265,16 @@ class _Worker:
         with self._lock:
             self._deadline = time.monotonic() + max(0.0, seconds)
         try:
-            letter, length = HEADER.unpack(self._exactly(HEADER.size))
-            body = self._exactly(length)
+            letter, length = HEADER.unpack(self._read_exactly(HEADER.size))
+            body = self._read_exactly(length)
         finally:
             with self._lock:
                 self._deadline = None
-        if self._late:  # killed as it answered: this job was late, and not the next one
+        if self._late:  # killed as it answered: this job was late, not the next one
             raise EOFError
         return letter, body
 
-    def _exactly(self, length: int) -> bytearray:
+    def _read_exactly(self, length: int) -> bytearray:
         assert self._process is not None and self._process.stdout is not None
         body = bytearray(length)
         view: Any = memoryview(body)

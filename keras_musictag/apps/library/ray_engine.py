@@ -1,11 +1,10 @@
-"""All stages on a Ray cluster: `tag_on_ray`.
+"""Run all stages on a Ray cluster: `tag_on_ray`.
 
-The process that calls it lists the files, decides what is to do and writes the rows, as `run` does. Actors, each with
-the model and processes that decode, get shards of the listing and stream back what came of each file.
+The calling process lists the files, chooses those to tag and writes the rows, as `local_engine.Run` does. Actors, each
+with the model and decoding processes, get shards of the listing and stream back the results.
 
-These are actors of Ray's core, and not of Ray Data: that hands over rows only when a whole block is done, runs a block
-whose actor died again as a whole and without end, though a file in it may be what kills, and keeps nothing from one run
-to the next.
+The actors are those of Ray Core, not of Ray Data. Ray Data returns rows only when a whole block is done, retries a
+block whose actor died without end, even if a file in it causes the crash, and keeps nothing from one run to the next.
 """
 
 from __future__ import annotations
@@ -43,12 +42,12 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-WORKERS = 2  # processes that decode, per actor
+WORKERS = 2  # decoding processes per actor
 
-_SHARD = (16, 1_000)  # files of a shard, least and most
-_SHARDS = 4  # per actor at least, so that all have something to do until near the end
-_DEATHS = 3  # of actors, after which the only file that was left to do is held to be the reason
-_STARTS = 3  # actors that may die one after the other before they are ready
+_SHARD_SIZES = (16, 1_000)  # minimum and maximum number of files in a shard
+_SHARDS_PER_ACTOR = 4  # at least, so that all actors are busy until near the end
+_MAX_DEATHS = 3  # of actors, after which a file that was the only one left counts as the cause
+_MAX_STARTS = 3  # of actors in a row
 
 
 def tag_on_ray(
@@ -69,20 +68,20 @@ def tag_on_ray(
     update: bool = False,
     progress: bool = False,
 ) -> LibrarySummary:
-    """Tag all files of a library on a Ray cluster; otherwise as `tag_library`.
+    """Tag all files of a library on a Ray cluster; otherwise like `tag_library`.
 
-    The cluster is the one this process is connected to, else the one that Ray finds (`RAY_ADDRESS`, or running on this
+    Uses the cluster that this process is connected to, else the one that Ray finds (`RAY_ADDRESS`, or running on this
     machine), else one that is started here for this run. All machines need this package, the model, and the files under
-    the same paths, or URLs that they can read. An actor that dies costs the files that it has in work: others do them.
+    the same paths, or URLs that they can read. The files of an actor that dies are tagged by others.
 
     Args:
         sources: as for `tag_library`, or URLs of folders and files that fsspec reads (`s3://`, `gs://`).
-        out: folder or its URL; it gets the rows in Parquet files of the same columns as `tag_library` writes.
-        model: what `load` takes.
-        top, threshold, unsure, kinds, embeddings: what is kept, as for `tag_library`.
-        actors: how many at most; by default, as many as the cluster has room for now.
-        workers: processes that decode, per actor; an actor takes so many processors of the cluster.
-        gpus: of the cluster per actor, also a part of one.
+        out: folder, or its URL, for the rows: Parquet files with the columns of `tag_library`.
+        model: argument for `load`.
+        top, threshold, unsure, kinds, embeddings: what to keep, as for `tag_library`.
+        actors: maximum number of actors; by default, as many as the cluster has room for now.
+        workers: number of decoding processes, and of CPUs of the cluster, per actor.
+        gpus: number of GPUs of the cluster per actor; may be a fraction.
         timeout, resume, update: as for `tag_library`.
         progress: show progress bars on standard error.
 
@@ -90,11 +89,11 @@ def tag_on_ray(
         `LibrarySummary`.
 
     Raises:
-        LibraryError: as `tag_library`; the cluster has no room for an actor, actors cannot be started, or have another
-            model under this name.
+        LibraryError: as `tag_library`; the cluster has no room for an actor; actors cannot be started, or have
+            another model of this name.
         WeightsError, SpecError, UnknownModelError: as `load`.
         MissingExtraError: Ray, fsspec or pyarrow is not installed.
-        ValueError: a number that makes no sense; `kinds` has an unknown one, or those of the tags are not known.
+        ValueError: a number is out of range; a kind is unknown, or the model's tags have no kinds.
     """
     from ...loading import load
 
@@ -113,7 +112,7 @@ def tag_on_ray(
     found = storage.find(sources, progress=progress)
     tagger = load(model)
     revision = Revision.of(tagger, top, threshold, embeddings, kinds, unsure)
-    # Actors run in other folders.
+    # An absolute path, since actors run in other folders.
     name = os.fspath(model)
     name = os.path.abspath(name) if os.path.isdir(name) and name not in list_models() else name
     with contextlib.nullcontext() if storage.is_url(out) else OutputLock(Path(out)):
@@ -123,25 +122,25 @@ def tag_on_ray(
         choose = tag_chooser(tagger.spec, top, threshold, unsure, kinds)
         run = Run(parts, tagger.spec.vocabulary, revision, choose, update)
         states = {listed.path: listed.state for listed in found.files}
-        setting = _Setting(name, revision, workers, timeout)
+        settings = _Settings(name, revision, workers, timeout)
 
         def on_ray(jobs: list[Job]) -> Iterator[list[Done]]:
             with _connected(ray):
-                for some in _Cluster(ray, setting, actors, gpus).run(jobs):
-                    yield [_dated(done, states[done.job.path]) for done in some]
+                for results in _Cluster(ray, settings, actors, gpus).run(jobs):
+                    yield [_with_original_mtime(done, states[done.job.path]) for done in results]
 
         try:
             run.go(found, on_ray, progress)
         except BaseException:
-            with contextlib.suppress(LibraryError):  # the first error says more than the second
+            with contextlib.suppress(LibraryError):  # the first error is the more useful one
                 parts.finish()
             raise
-        parts.finish(drop=run.gone(found))
+        parts.finish(drop=run.obsolete(found))
         return run.summary(out, found, time.monotonic() - begun)
 
 
-def _dated(done: Done, state: tuple[int, float] | None) -> Done:
-    """With the modification time of the original, where a copy was opened."""
+def _with_original_mtime(done: Done, state: tuple[int, float] | None) -> Done:
+    """Replace the modification time of a copy by that of the original."""
     if state is None or done.opened is None:
         return done
     return dataclasses.replace(done, opened=dataclasses.replace(done.opened, mtime=state[1]))
@@ -149,7 +148,7 @@ def _dated(done: Done, state: tuple[int, float] | None) -> Done:
 
 @contextlib.contextmanager
 def _connected(ray: Any) -> Iterator[None]:
-    """Connect to a cluster, and leave it afterwards, unless the process is connected already."""
+    """Connect to a cluster and disconnect afterwards, unless the process is already connected."""
     if ray.is_initialized():
         yield
         return
@@ -164,8 +163,8 @@ def _connected(ray: Any) -> Iterator[None]:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Setting:
-    """What all actors are told."""
+class _Settings:
+    """Settings of all actors."""
 
     model: str
     revision: Revision
@@ -174,48 +173,48 @@ class _Setting:
 
 
 class LibraryActor:
-    """A process that holds the model."""
+    """A process of the cluster with the model loaded."""
 
     _spec: ModelSpec
 
-    def start(self, setting: _Setting) -> None:
+    def start(self, settings: _Settings) -> None:
         """Load the model.
 
         Raises:
-            LibraryError: it is another one than where the run was started.
+            LibraryError: it differs from the model where the run was started.
         """
         from ...loading import load
 
-        tagger, revision = load(setting.model), setting.revision
+        tagger, revision = load(settings.model), settings.revision
         if (tagger.weights_sha256, spec_digest(tagger.spec)) != (revision.weights_sha256, revision.spec_digest):
             raise LibraryError(
-                f"{setting.model!r} on {platform.node()} is another model than where the run was started "
+                f"{settings.model!r} on {platform.node()} differs from the model where the run was started "
                 f"(weights {tagger.weights_sha256[:12]}, not {revision.weights_sha256[:12]}). Install the same version "
                 "of this package, or the same folder, on all machines."
             )
-        self._setting, self._spec, self._size = setting, tagger.spec, batch_size(tagger)
+        self._settings, self._spec, self._size = settings, tagger.spec, batch_size(tagger)
         self._predict = network(tagger, revision.embeddings)
 
     def tag(self, jobs: list[Job]) -> Iterator[list[Done]]:
-        """What came of each file, as soon as it is known."""
+        """Yield the results of files as soon as they are known."""
         batcher: Batcher[Job] = Batcher(self._predict, self._size)
-        workers = DecodeWorkers(self._spec, min(self._setting.workers, len(jobs)), self._setting.timeout)
+        workers = DecodeWorkers(self._spec, min(self._settings.workers, len(jobs)), self._settings.timeout)
         with storage.Copies(jobs) as copies:
-            for some in work(copies.jobs(), workers, batcher):
-                yield copies.returned(some)
+            for results in work(copies.jobs(), workers, batcher):
+                yield copies.returned(results)
             yield copies.returned(())
 
 
-# === Where the run was started ===
+# === In the calling process ===
 
 
 @dataclasses.dataclass
 class _Shard:
-    """Files that an actor gets together.
+    """Files that an actor tags in one call.
 
     Attributes:
-        left: those of which nothing has been heard.
-        deaths: actors that have died with these files, perhaps among others, left.
+        left: files without a result yet.
+        deaths: number of actors that died while these files, perhaps among others, were left.
     """
 
     left: dict[Job, None]
@@ -224,7 +223,7 @@ class _Shard:
 
 @dataclasses.dataclass(eq=False)
 class _Call:
-    """What an actor is doing: its start, or a shard; `reference` is what to wait for."""
+    """A running call of an actor: its start, or a shard; `reference` is Ray's handle to wait for."""
 
     actor: Any
     reference: Any
@@ -232,68 +231,68 @@ class _Call:
 
 
 class _Cluster:
-    """Actors, and what they have to do.
+    """Starts actors and distributes shards among them.
 
     Args:
         ray: the module, connected.
-        setting: for the actors.
+        settings: settings of the actors.
         actors, gpus: as in `tag_on_ray`.
 
     Raises:
-        LibraryError: there is no room for a single actor.
+        LibraryError: the cluster has no room for an actor.
     """
 
-    def __init__(self, ray: Any, setting: _Setting, actors: int | None, gpus: float) -> None:
-        """Nothing is started yet."""
-        self._ray, self._setting = ray, setting
-        self._options = {"num_cpus": setting.workers, "num_gpus": gpus}
-        has = ray.cluster_resources()
-        room = int(has.get("CPU", 0) // setting.workers)
+    def __init__(self, ray: Any, settings: _Settings, actors: int | None, gpus: float) -> None:
+        """Start nothing yet."""
+        self._ray, self._settings = ray, settings
+        self._options = {"num_cpus": settings.workers, "num_gpus": gpus}
+        resources = ray.cluster_resources()
+        room = int(resources.get("CPU", 0) // settings.workers)
         if gpus:
-            room = min(room, int(has.get("GPU", 0) / gpus))
+            room = min(room, int(resources.get("GPU", 0) / gpus))
         if not (actors or room):
             raise LibraryError(
-                f"The cluster has no room for an actor, which takes {setting.workers} processors (workers) and "
-                f"{gpus:g} GPUs (gpus): it has {has.get('CPU', 0):g} and {has.get('GPU', 0):g}. If machines will join, "
-                "say how many actors there are to be (actors)."
+                f"The cluster has no room for an actor, which takes {settings.workers} CPUs (workers) and {gpus:g} "
+                f"GPUs (gpus): it has {resources.get('CPU', 0):g} and {resources.get('GPU', 0):g}. If machines "
+                "will join, give the number of actors (actors)."
             )
-        self._most = actors or room
+        self._max_actors = actors or room
         self._calls: list[_Call] = []
         self._idle: list[Any] = []
         self._waiting: collections.deque[_Shard] = collections.deque()
         self._failed_starts = 0
 
     def run(self, jobs: list[Job]) -> Iterator[list[Done]]:
-        """Tag files; whatever happens to actors, every one comes once.
+        """Tag files; each has one result, also if actors die.
 
         Raises:
             LibraryError: actors cannot be started.
         """
-        size = min(max(_SHARD[0], math.ceil(len(jobs) / self._most / _SHARDS)), _SHARD[1])
+        size = min(max(_SHARD_SIZES[0], math.ceil(len(jobs) / self._max_actors / _SHARDS_PER_ACTOR)), _SHARD_SIZES[1])
         self._waiting.extend(_Shard(dict.fromkeys(jobs[at : at + size])) for at in range(0, len(jobs), size))
         try:
             while self._waiting or any(call.shard for call in self._calls):
-                self._occupy()
+                self._assign()
                 (reference,), _ = self._ray.wait([call.reference for call in self._calls], num_returns=1)
                 call = next(call for call in self._calls if call.reference is reference)
-                if done := self._hear(call):
+                if done := self._next_results(call):
                     yield done
         finally:
             for actor in [*self._idle, *(call.actor for call in self._calls)]:
                 self._ray.kill(actor)
 
-    def _occupy(self) -> None:
-        """Give every actor something to do, and start some if there is too much."""
+    def _assign(self) -> None:
+        """Give shards to idle actors, and start actors for the shards that are left."""
         while self._idle and self._waiting:
             actor, shard = self._idle.pop(), self._waiting.popleft()
             self._calls.append(_Call(actor, actor.tag.options(num_returns="streaming").remote(list(shard.left)), shard))
         starting = sum(call.shard is None for call in self._calls)
-        for _ in range(min(len(self._waiting) - starting, self._most - len(self._calls))):
+        for _ in range(min(len(self._waiting) - starting, self._max_actors - len(self._calls))):
             actor = self._ray.remote(LibraryActor).options(**self._options).remote()
-            self._calls.append(_Call(actor, actor.start.remote(self._setting)))
+            self._calls.append(_Call(actor, actor.start.remote(self._settings)))
 
-    def _hear(self, call: _Call) -> list[Done]:
-        """What an actor says next, or what follows from its death."""
+    def _next_results(self, call: _Call) -> list[Done]:
+        """Return the next results of a call; if its actor has died, requeue the files."""
         try:
             if call.shard is None:
                 self._ray.get(call.reference)
@@ -305,14 +304,14 @@ class _Cluster:
                 return done
         except StopIteration:
             pass
-        except self._ray.exceptions.RayTaskError as error:  # what it raised itself
+        except self._ray.exceptions.RayTaskError as error:  # raised by our code in the actor
             raise error.cause from error
         except self._ray.exceptions.RayError as error:
             self._calls.remove(call)
-            self._ray.kill(call.actor)  # if it is not dead, but only cannot be reached, it must not come back
-            said = " ".join(str(error).split())
-            _log.warning("An actor died: %s", said)
-            return self._requeue(call.shard, said)
+            self._ray.kill(call.actor)  # it may be unreachable instead of dead, and must not come back
+            reason = " ".join(str(error).split())
+            _log.warning("An actor died: %s", reason)
+            return self._requeue(call.shard, reason)
         self._calls.remove(call)
         self._idle.append(call.actor)
         return []
@@ -321,16 +320,16 @@ class _Cluster:
         """Requeue the files of a dead actor, in halves, so that a file that crashes its decoder is isolated."""
         if shard is None:
             self._failed_starts += 1
-            if self._failed_starts == _STARTS:
+            if self._failed_starts == _MAX_STARTS:
                 raise LibraryError(
-                    f"{_STARTS} actors died before they had loaded {self._setting.model!r}. Of the last one Ray says: "
+                    f"{_MAX_STARTS} actors died before they loaded {self._settings.model!r}. Error of the last one: "
                     f"{reason}"
                 )
             return []
         left, deaths = list(shard.left), shard.deaths + 1
-        if len(left) == 1 and deaths >= _DEATHS:
-            said = f"{left[0].path!r} was in work when {deaths} actors died. Convert it, or get another copy."
-            return [Done(left[0], Ended("failed", error=said, kind="crash"))]
+        if len(left) == 1 and deaths >= _MAX_DEATHS:
+            reason = f"{left[0].path!r} was being tagged when {deaths} actors died. Convert it, or get another copy."
+            return [Done(left[0], Ended("failed", error=reason, kind="crash"))]
         middle = (len(left) + 1) // 2
         for half in (left[middle:], left[:middle]):
             if half:

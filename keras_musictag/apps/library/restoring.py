@@ -1,4 +1,4 @@
-"""Taking tags out of files again: every file as it was, byte for byte, and its row too."""
+"""Restore files that tags were written into, byte for byte, and their rows."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from .write_back import default_undo_file, with_state
 
 
 def undo_library(out: str | os.PathLike[str], undo_file: str | os.PathLike[str] | None = None) -> Undone:
-    """Give all files that tags were written into their old content, and the rows of the table too.
+    """Restore all files that a run wrote tags into, and the rows of the table.
 
-    It can be stopped, and goes on when it is called again. A file that was changed since is left as it is.
+    If it is stopped, call it again to resume. Files that were changed since are not touched.
 
     Args:
         out: table of the run that wrote tags.
-        undo_file: its undo file; by default `OUT.undo.jsonl`. It is removed when all files are restored.
+        undo_file: undo file of that run; by default `OUT.undo.jsonl`. It is removed when all files are restored.
 
     Returns:
         `Undone`.
@@ -34,7 +34,7 @@ def undo_library(out: str | os.PathLike[str], undo_file: str | os.PathLike[str] 
     path = default_undo_file(out) if undo_file is None else Path(os.path.abspath(undo_file))
     journal_path = output.journal_path(out)
     if not journal_path.exists():
-        raise LibraryError(f"There is no {journal_path}, the rows of {out.name}. Give the table that the run wrote.")
+        raise LibraryError(f"{journal_path}, with the rows of {out.name}, does not exist. Give the table of the run.")
     with OutputLock(out), contextlib.closing(Journal(journal_path, Revision("", "", "", "", False))) as journal:
         rows = collections.defaultdict(set)
         for name, known in journal.entries.items():
@@ -57,10 +57,10 @@ def undo_library(out: str | os.PathLike[str], undo_file: str | os.PathLike[str] 
 
 
 def undo_files(undo_file: str | os.PathLike[str]) -> Undone:
-    """Give all files of an undo file their old content, without a table.
+    """Restore all files in an undo file, without a table.
 
     Args:
-        undo_file: as a run named it. It is removed when all files are restored.
+        undo_file: undo file of a run. It is removed when all files are restored.
 
     Returns:
         `Undone`.
@@ -71,8 +71,8 @@ def undo_files(undo_file: str | os.PathLike[str]) -> Undone:
     return _undo(Path(os.path.abspath(undo_file)), None)
 
 
-def _undo(path: Path, done: collections.abc.Callable[[Entry], None] | None) -> Undone:
+def _undo(path: Path, on_restored: collections.abc.Callable[[Entry], None] | None) -> Undone:
     if not path.exists():
-        raise LibraryError(f"There is no undo file {path}. Was anything written into files, or was it undone already?")
+        raise LibraryError(f"The undo file {path} does not exist. Were tags written, or already undone?")
     with OutputLock(path):
-        return undo(UndoFile(path), done)
+        return undo(UndoFile(path), on_restored)

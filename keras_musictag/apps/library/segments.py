@@ -1,6 +1,6 @@
-"""Parts of files that get rows of their own: tracks of cue sheets, chapters of audio books.
+"""Parts of files with their own rows: tracks of cue sheets, and chapters of audio books.
 
-A part is called `FILE#t=START,END` in seconds, as in W3C media fragments; the last one has no end.
+The path of a part is `FILE#t=START,END` in seconds, as in W3C media fragments; the last part has no end.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ class Segment:
 
     Attributes:
         file: absolute path.
-        start, end: seconds; an end of `None` is that of the file.
-        title: as the cue sheet or the container has it.
+        start, end: seconds; `None` is the end of the file.
+        title: title in the cue sheet or the container.
     """
 
     file: str
@@ -38,7 +38,7 @@ class Segment:
 
     @property
     def path(self) -> str:
-        """What the part is called.
+        """Path of the part, for rows.
 
         Example:
             >>> Segment("/music/a.flac", 61.5, None, "Two").path
@@ -49,11 +49,11 @@ class Segment:
 
 
 class CueError(Exception):
-    """What is wrong with a cue sheet."""
+    """A cue sheet is faulty."""
 
 
 def file_of(path: str) -> str:
-    """The file that a part is of.
+    """Return the file of a part, or a whole file as it is.
 
     Example:
         >>> file_of("/music/a.flac#t=61.5,70"), file_of("/music/a.flac")
@@ -63,7 +63,7 @@ def file_of(path: str) -> str:
 
 
 def is_segment(path: str) -> bool:
-    """Whether a path is called like a part of a file."""
+    """Return whether a path is that of a part."""
     return _SUFFIX.search(path) is not None
 
 
@@ -71,17 +71,17 @@ def is_segment(path: str) -> bool:
 
 
 def read_cue(path: str) -> tuple[list[Segment], list[str]]:
-    """Tracks of a cue sheet.
+    """Read the tracks of a cue sheet.
 
     Args:
         path: sheet, in UTF-8 or cp1252.
 
     Returns:
-        Tracks of files that have more than one, and what is wrong with other files: they are outside the sheet's
-        folder, are not there, or have times that do not ascend.
+        Tracks of files with more than one track, and faults: files that are outside the sheet's folder, do not exist,
+        or have times that do not ascend.
 
     Raises:
-        CueError: the sheet cannot be read, or is none.
+        CueError: the sheet cannot be read, or is not a cue sheet.
     """
     try:
         with open(path, "rb") as file:
@@ -92,20 +92,20 @@ def read_cue(path: str) -> tuple[list[Segment], list[str]]:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError:
         text = data.decode("cp1252", "replace")
-    tracks, wrong = list[Segment](), list[str]()
+    tracks, faults = list[Segment](), list[str]()
     files = list(_files(text))
     if not files:
         raise CueError(f"The cue sheet {path!r} names no file with tracks. Correct it, or remove it.")
     for name, found in files:
         try:
-            tracks += _of_file(path, name, found)
+            tracks += _split_file(path, name, found)
         except CueError as error:
-            wrong.append(str(error))
-    return tracks, wrong
+            faults.append(str(error))
+    return tracks, faults
 
 
 def _files(text: str) -> Iterator[tuple[str, list[tuple[str, float]]]]:
-    """Names of files, each with titles and times of its tracks."""
+    """Yield the names of files, each with the titles and start times of its tracks."""
     name, tracks, title = "", list[tuple[str, float]](), None
     for line in text.splitlines():
         command = _COMMAND.match(line)
@@ -118,7 +118,7 @@ def _files(text: str) -> Iterator[tuple[str, list[tuple[str, float]]]]:
             name, tracks = value, []
         elif word == "TRACK":
             title = f"Track {value}"
-        elif word == "TITLE" and title is not None:  # before the first track it is that of the album
+        elif word == "TITLE" and title is not None:  # before the first track, it is the title of the album
             title = value
         elif word == "INDEX" and value == "01" and (time := _TIME.fullmatch(command[3])):
             minutes, seconds, frames = map(int, time.groups())
@@ -127,9 +127,9 @@ def _files(text: str) -> Iterator[tuple[str, list[tuple[str, float]]]]:
         yield name, tracks
 
 
-def _of_file(sheet: str, name: str, tracks: Sequence[tuple[str, float]]) -> list[Segment]:
+def _split_file(sheet: str, name: str, tracks: Sequence[tuple[str, float]]) -> list[Segment]:
     if len(tracks) < 2:
-        return []  # a sheet for files of one track each
+        return []  # the sheet is for files of one track each
     starts = [start for _, start in tracks]
     folder = os.path.dirname(sheet)
     if os.path.dirname(os.path.normpath(os.path.join(folder, name.replace("\\", "/")))) != folder:
@@ -138,15 +138,15 @@ def _of_file(sheet: str, name: str, tracks: Sequence[tuple[str, float]]) -> list
         )
     if starts != sorted(set(starts)):
         raise CueError(f"Times of tracks in the cue sheet {sheet!r} do not ascend. Correct it, or remove it.")
-    file = _existing(folder, os.path.basename(name.replace("\\", "/")))
+    file = _find_file(folder, os.path.basename(name.replace("\\", "/")))
     if file is None:
-        raise CueError(f"The cue sheet {sheet!r} names {name!r}, which is not there. Correct it, or remove it.")
+        raise CueError(f"The cue sheet {sheet!r} names {name!r}, which does not exist. Correct it, or remove it.")
     ends = [*starts[1:], None]
     return [Segment(file, start, end, title) for (title, start), end in zip(tracks, ends, strict=True)]
 
 
-def _existing(folder: str, name: str) -> str | None:
-    """The file that is meant: of this name, or one that it was encoded to since."""
+def _find_file(folder: str, name: str) -> str | None:
+    """Find the file of this name, or one that it was converted to."""
     stem = os.path.splitext(name)[0]
     for other in (name, *(stem + suffix for suffix in (".flac", ".wav", ".wv", ".ape", ".tta", ".m4a", ".mp3"))):
         path = os.path.join(folder, other)
@@ -159,29 +159,29 @@ def _existing(folder: str, name: str) -> str | None:
 
 
 def chapters(path: str) -> list[Segment]:
-    """Chapters of a container: m4b, m4a, mp4 and mka.
+    """Read the chapters of a container: m4b, m4a, mp4 and mka.
 
     Returns:
-        Chapters; none if there is only one, or if the file cannot be opened, which is said when it is decoded.
+        Chapters; none if there is only one, or if the file cannot be opened, which is reported when it is decoded.
     """
     if os.path.splitext(path)[1].lower() not in _CHAPTERED or not os.path.isfile(path):
         return []
     av: Any = importlib.import_module("av")
     try:
-        with open(path, "rb") as file, _opened(av, file) as container:
+        with open(path, "rb") as file, _open_container(av, file) as container:
             found = container.chapters()
     except (av.FFmpegError, OSError, ValueError):
         return []
-    made = []
+    segments = []
     for number, chapter in enumerate(found, 1):
         start, end = (float(chapter[name] * chapter["time_base"]) for name in ("start", "end"))
         if end > start >= 0:
-            made.append(Segment(path, start, end, chapter["metadata"].get("title", f"Chapter {number}")))
-    return made if len(made) > 1 else []
+            segments.append(Segment(path, start, end, chapter["metadata"].get("title", f"Chapter {number}")))
+    return segments if len(segments) > 1 else []
 
 
-def _opened(av: Any, file: BinaryIO) -> Any:
-    """A container whose content cannot make FFmpeg open other files or addresses; its tags need not be UTF-8."""
+def _open_container(av: Any, file: BinaryIO) -> Any:
+    """Open a container, but no other files or addresses that it may refer to; its tags need not be UTF-8."""
     options = {"protocol_whitelist": "none"}
     try:
         return av.open(file, options=options)

@@ -1,8 +1,7 @@
-"""Files that are elsewhere, by fsspec: `s3://bucket/music`, `gs://bucket/music`, `file:///music`.
+"""Remote files, with fsspec: `s3://bucket/music`, `gs://bucket/music`, `file:///music`.
 
-Whatever has `://` in it is a URL. They are listed, copied to this machine a few ahead of being decoded, and written, as
-the file system of their scheme does it. That one finds its credentials itself, in its usual environment variables and
-configuration files.
+A path with `://` is a URL. The file system of its scheme lists the files, copies them to this machine a few ahead of
+being decoded, and writes them. It finds its credentials in its usual environment variables and configuration files.
 """
 
 from __future__ import annotations
@@ -32,14 +31,14 @@ from .work import Done
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
-_AHEAD = 8  # files that are copied at once and wait to be decoded
+_AHEAD = 8  # files that are being copied or wait to be decoded
 
-# What file systems call the time of the last change; an object never changes after it was created.
+# Keys of the modification time in different file systems; objects never change after their creation.
 _TIMES = ("mtime", "LastModified", "last_modified", "updated", "created")
 
 
 def is_url(path: str | os.PathLike[str]) -> bool:
-    """Whether a path is for fsspec.
+    """Return whether a path is a URL, for fsspec.
 
     Example:
         >>> is_url("s3://bucket/music"), is_url("/music")
@@ -49,19 +48,19 @@ def is_url(path: str | os.PathLike[str]) -> bool:
 
 
 def open_url(url: str) -> tuple[Any, str]:
-    """File system of a URL (or of a path of this machine), and the path in it.
+    """Return the file system of a URL or of a local path, and the path in it.
 
     Raises:
         MissingExtraError: fsspec is not installed.
-        LibraryError: nothing installed knows the URL's scheme.
+        LibraryError: no installed package supports the scheme of the URL.
     """
     try:
         fsspec: Any = importlib.import_module("fsspec")
     except ImportError as error:
-        raise MissingExtraError("fsspec", "ray", "Reading and writing elsewhere") from error
+        raise MissingExtraError("fsspec", "ray", "Reading and writing remote files") from error
     try:
         filesystem, path = fsspec.core.url_to_fs(url)
-    except (ImportError, ValueError) as error:  # its package is not installed; there is no such scheme
+    except (ImportError, ValueError) as error:  # a package is missing; the scheme does not exist
         raise LibraryError(f"{url!r} cannot be opened: {error}. Check the URL, or install what it needs.") from error
     return filesystem, path
 
@@ -70,7 +69,7 @@ def open_url(url: str) -> tuple[Any, str]:
 
 
 def find(sources: Sources, *, progress: bool = False) -> Listing:
-    """Find the files of a library, as `listing.find` does, also where sources are URLs of folders and files.
+    """Find the files of a library, like `listing.find`; sources may also be URLs of folders and files.
 
     Raises:
         LibraryError, DataError: as `listing.find`, or a URL has no files or cannot be listed.
@@ -85,30 +84,33 @@ def find(sources: Sources, *, progress: bool = False) -> Listing:
     found = [
         _find(os.fspath(source)) if is_url(source) else listing.find(source, progress=progress) for source in sources
     ]
-    files = itertools.chain.from_iterable(one.files for one in found)
-    passed_over = sum((collections.Counter(one.passed_over) for one in found), collections.Counter[str]())
-    return Listing(listing.once(files), tuple(folder for one in found for folder in one.folders), passed_over)
+    files = itertools.chain.from_iterable(part.files for part in found)
+    folders = itertools.chain.from_iterable(part.folders for part in found)
+    passed_over: collections.Counter[str] = collections.Counter()
+    for part in found:
+        passed_over.update(part.passed_over)
+    return Listing(listing.once(files), tuple(folders), passed_over)
 
 
 def _find(url: str) -> Listing:
     filesystem, root = open_url(url)
     try:
         infos: Mapping[str, Mapping[str, Any]] = filesystem.find(root, detail=True)
-    except Exception as error:  # each storage has errors of its own
+    except Exception as error:  # each file system raises its own
         raise LibraryError(
             f"{url!r} cannot be listed ({_describe(error)}). Check the URL and the credentials."
         ) from error
     if not infos:
-        raise LibraryError(f"{url!r} does not exist or has no files. Give folders or sound files.")
+        raise LibraryError(f"{url!r} does not exist or has no files. Give folders or audio files.")
     if list(infos) == [root]:
-        return Listing((_listed(filesystem, root, infos[root]),), ())
-    shown = {path: info for path, info in infos.items() if "/." not in path.removeprefix(root)}
-    files = [_listed(filesystem, path, info) for path, info in shown.items() if ending(path) in SUFFIXES]
-    passed_over = collections.Counter(ending(path) for path in shown if ending(path) not in SUFFIXES)
+        return Listing((_to_listed(filesystem, root, infos[root]),), ())
+    visible = {path: info for path, info in infos.items() if "/." not in path.removeprefix(root)}
+    files = [_to_listed(filesystem, path, info) for path, info in visible.items() if ending(path) in SUFFIXES]
+    passed_over = collections.Counter(ending(path) for path in visible if ending(path) not in SUFFIXES)
     return Listing(tuple(files), (filesystem.unstrip_protocol(root),), passed_over)
 
 
-def _listed(filesystem: Any, path: str, info: Mapping[str, Any]) -> Listed:
+def _to_listed(filesystem: Any, path: str, info: Mapping[str, Any]) -> Listed:
     url = filesystem.unstrip_protocol(path)
     if info["type"] != "file":
         return Listed(url, f"{url!r} is a {info['type']}, not a regular file.", "not a file")
@@ -116,7 +118,7 @@ def _listed(filesystem: Any, path: str, info: Mapping[str, Any]) -> Listed:
 
 
 def _modified(info: Mapping[str, Any]) -> float:
-    """Seconds since 1970; NaN, which equals nothing, if the storage does not say: then the content decides."""
+    """Return the modification time in seconds since 1970; NaN if unknown, so that the content is compared instead."""
     value = next((info[name] for name in _TIMES if name in info), math.nan)
     if isinstance(value, str):
         value = datetime.datetime.fromisoformat(value)
@@ -127,16 +129,16 @@ def _modified(info: Mapping[str, Any]) -> float:
 
 
 class Copies:
-    """Copies of files, for as long as they are needed; files of this machine are used where they are.
+    """Temporary copies of remote files; local files are used in place.
 
-    Used as a context manager; leaving it removes all copies.
+    A context manager; its exit removes all copies.
 
     Args:
         jobs: files, some of them URLs.
     """
 
     def __init__(self, jobs: Iterable[Job]) -> None:
-        """Nothing is copied yet."""
+        """Copy nothing yet."""
         self._jobs = iter(jobs)
         self._folder: str | None = None
         self._names = itertools.count()
@@ -144,7 +146,7 @@ class Copies:
         self._failed: list[Done] = []
 
     def __enter__(self) -> Self:
-        """Nothing to do before there are jobs."""
+        """Start the threads that copy."""
         self._threads = concurrent.futures.ThreadPoolExecutor(_AHEAD)
         return self
 
@@ -155,11 +157,11 @@ class Copies:
             shutil.rmtree(self._folder, ignore_errors=True)
 
     def jobs(self) -> Iterator[Job]:
-        """The same jobs, with copies in the place of URLs; without those of which none can be had."""
+        """Yield the jobs, with URLs replaced by copies; skip files that cannot be copied."""
         ahead: collections.deque[tuple[Job, Future[str] | None]] = collections.deque()
         while True:
             for job in itertools.islice(self._jobs, _AHEAD - len(ahead)):
-                ahead.append((job, self._begin(job.path) if is_url(job.path) else None))
+                ahead.append((job, self._start_copy(job.path) if is_url(job.path) else None))
             if not ahead:
                 return
             job, copying = ahead.popleft()
@@ -168,32 +170,32 @@ class Copies:
                 continue
             try:
                 copy = copying.result()
-            except Exception as error:  # each storage has errors of its own
-                said = f"{job.path!r} cannot be read ({_describe(error)}). Check that it is there, and the credentials."
-                self._failed.append(Done(job, Ended("failed", error=said, kind="unreadable")))
+            except Exception as error:  # each file system raises its own
+                reason = f"{job.path!r} cannot be read ({_describe(error)}). Check that it exists, and the credentials."
+                self._failed.append(Done(job, Ended("failed", error=reason, kind="unreadable")))
                 continue
             self._originals[copy] = job
             yield dataclasses.replace(job, path=copy)
 
-    def returned(self, some: Iterable[Done]) -> list[Done]:
-        """What came of copies, with the originals' names; and what could not be copied. The copies are removed."""
+    def returned(self, results: Iterable[Done]) -> list[Done]:
+        """Return results with the names of the originals, and those of failed copies; remove the copies."""
         done = []
-        for one in some:
-            copy, job = one.job.path, self._originals.pop(one.job.path, None)
+        for result in results:
+            copy, job = result.job.path, self._originals.pop(result.job.path, None)
             if job is not None:
                 with contextlib.suppress(OSError):
                     os.unlink(copy)
-                ended = dataclasses.replace(one.ended, error=one.ended.error.replace(copy, job.path))
-                one = dataclasses.replace(one, job=job, ended=ended)
-            done.append(one)
+                ended = dataclasses.replace(result.ended, error=result.ended.error.replace(copy, job.path))
+                result = dataclasses.replace(result, job=job, ended=ended)
+            done.append(result)
         while self._failed:  # another thread adds to it
             done.append(self._failed.pop())
         return done
 
-    def _begin(self, url: str) -> Future[str]:
-        """Copy a file in another thread; gives its name here, which says nothing but the format.
+    def _start_copy(self, url: str) -> Future[str]:
+        """Copy a file in another thread; return the path of the copy.
 
-        So decoders and messages are spared whatever a URL may hold.
+        Only the suffix is that of the URL, which may hold characters that decoders cannot handle.
         """
         self._folder = self._folder or tempfile.mkdtemp(prefix="keras_musictag-")
         suffix = ending(url)

@@ -1,4 +1,4 @@
-"""What a library run did."""
+"""Summary of a library run."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ from pathlib import Path
 
 from .write_back import WriteBack
 
-_NAMED = 12  # endings of files that were passed over, the most frequent ones
+_SUFFIXES_SHOWN = 12  # number of suffixes of passed-over files to print, the most frequent ones
 
 
 @dataclasses.dataclass(frozen=True)
 class LibrarySummary:
-    """What a run did.
+    """Summary of a run; the counts are numbers of files.
 
     Attributes:
-        out: the output; text where it is a URL.
-        files: how many were listed.
+        out: the output; a string if it is a URL.
+        files: files listed.
         tagged: files tagged by this run.
-        skipped: files that the output had rows for, whose content is the same.
-        changed: files whose content is another than that of their row, which stays: only `update` replaces it.
+        skipped: files with the same content as in their existing row.
+        changed: files with other content than in their row, which is kept: only `update` replaces it.
         noted: files tagged by this run whose row has notes.
-        imported: files whose rows were taken from other tables.
-        failures: kind of error -> files of this listing whose row is an error, by this run or an earlier one.
-        sound_seconds: duration of what this run tagged.
-        seconds: how long it took.
-        passed_over: ending of a name -> files in the folders that are not named like sounds, hidden ones apart.
-        written: what became of the files' own metadata, if tags were to be written there.
+        imported: files whose rows were copied from other tables.
+        failures: kind of error -> listed files whose row is an error, of this run or an earlier one.
+        sound_seconds: duration of the audio tagged by this run.
+        seconds: duration of the run.
+        passed_over: suffix -> files in the folders that have no suffix of audio files, except hidden ones.
+        written: result of writing tags into the files, if requested.
     """
 
     out: Path | str
@@ -45,14 +45,14 @@ class LibrarySummary:
 
     @property
     def failed(self) -> int:
-        """Files whose row is an error."""
+        """Number of files whose row is an error."""
         return sum(self.failures.values())
 
     def __str__(self) -> str:
-        """A few lines for people."""
+        """Return the summary as text."""
         rate = f", {self.tagged / self.seconds:.1f} files/s" if self.tagged else ""
         lines = [
-            f"{self.out}: {self.files:,} files, {self.tagged:,} tagged now ({self.sound_seconds / 3600:.1f} h of sound "
+            f"{self.out}: {self.files:,} files, {self.tagged:,} tagged now ({self.sound_seconds / 3600:.1f} h of audio "
             f"in {self.seconds:.0f} s{rate}), {self.skipped:,} before, {self.failed:,} failed."
         ]
         if self.failures:
@@ -60,9 +60,9 @@ class LibrarySummary:
             lines.append("Failed: " + ", ".join(f"{count:,} {kind}" for kind, count in kinds) + ".")
         if self.passed_over:
             counts = sorted(self.passed_over.items(), key=lambda item: (-item[1], item[0]))
-            named = [f"{count:,} {ending or 'without an ending'}" for ending, count in counts[:_NAMED]]
-            others = sum(count for _, count in counts[_NAMED:])
-            lines.append("Passed over: " + ", ".join(named) + (f", {others:,} others" if others else "") + ".")
+            shown = [f"{count:,} {ending or 'without a suffix'}" for ending, count in counts[:_SUFFIXES_SHOWN]]
+            others = sum(count for _, count in counts[_SUFFIXES_SHOWN:])
+            lines.append("Passed over: " + ", ".join(shown) + (f", {others:,} others" if others else "") + ".")
         if self.imported:
             lines.append(f"{self.imported:,} rows were imported from other tables.")
         if self.noted:

@@ -1,4 +1,4 @@
-"""Genre, mood, comment and `MUSICTAG` in the metadata of all formats, where players look for them.
+"""Read and write genre, mood, comment and `MUSICTAG` in the metadata of all formats, where players look for them.
 
 | field | ID3 (MP3, WAV, AIFF) | Vorbis comments (FLAC, Ogg, Opus) | MP4 | APEv2 (WavPack) | ASF (WMA) |
 | --- | --- | --- | --- | --- | --- |
@@ -7,8 +7,8 @@
 | comment | COMM, without a description | COMMENT | ©cmt | Comment | Description |
 | musictag | TXXX:MUSICTAG | MUSICTAG | ----:com.apple.iTunes:MUSICTAG | MUSICTAG | MUSICTAG |
 
-Several values are several values of one field, not one text with separators. In ID3 they are separated by null
-characters, in version 2.3 too, where the standard has no way to write them.
+Several values are stored as several values of one field, not as one text with separators. In ID3 they are separated by
+null characters, also in version 2.3, whose standard has no multiple values.
 """
 
 from __future__ import annotations
@@ -27,29 +27,29 @@ _UNDECODABLE = "\N{REPLACEMENT CHARACTER}"
 
 
 class UnwritableError(Exception):
-    """Why a file's metadata are left as they are."""
+    """The metadata of a file cannot be written safely."""
 
 
 class FileTags:
-    """The metadata of a file whose fields are lists of text under one key each.
+    """The metadata of a file, in a format where each field is a list of strings under one key.
 
     Args:
-        path: of the file.
-        opened: what mutagen made of it.
+        path: path of the file.
+        opened: the file, opened by mutagen.
         keys: field -> key.
     """
 
     def __init__(self, path: str, opened: Any, keys: Mapping[str, str]) -> None:
-        """Make room for tags where there are none."""
+        """Add an empty tag if the file has none."""
         self._path, self._opened, self._keys = path, opened, keys
         if opened.tags is None:
             opened.add_tags()
 
     def get(self, field: str) -> list[str]:
-        """Values of a field; none if it is not there."""
+        """Return the values of a field; none if the file does not have it."""
         found = self._opened.tags.get(self._keys[field]) or []
         if type(found).__name__ in ("APEBinaryValue", "APEExtValue"):
-            raise UnwritableError(f"its field {self._keys[field]} holds no text")
+            raise UnwritableError(f"its field {self._keys[field]} is not text")
         values = [found] if isinstance(found, str) else list(found)
         return [value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value) for value in values]
 
@@ -64,21 +64,21 @@ class FileTags:
         self._opened.save()
 
     def check(self) -> None:
-        """Raise `UnwritableError` if something in the metadata would be lost by writing them."""
-        if _UNDECODABLE in "".join(map(str, self._others().values())):
-            raise UnwritableError("its tags hold text that is not UTF-8, which writing would destroy")
+        """Raise `UnwritableError` if writing would lose other metadata."""
+        if _UNDECODABLE in "".join(map(str, self._other_tags().values())):
+            raise UnwritableError("its tags hold text that is not UTF-8 and would be lost")
 
     def rest(self) -> object:
-        """Everything that is not one of the fields, to compare before and after."""
+        """Return all other metadata, to compare before and after."""
         pictures = [picture.write() for picture in getattr(self._opened, "pictures", ())]
         blocks = [
             (block.code, block.write())
             for block in getattr(self._opened, "metadata_blocks", ())
             if type(block).__name__ not in ("VCFLACDict", "Padding")
         ]
-        return sorted(self._others().items()), pictures, blocks
+        return sorted(self._other_tags().items()), pictures, blocks
 
-    def _others(self) -> dict[str, str]:
+    def _other_tags(self) -> dict[str, str]:
         ours = {key.casefold() for key in self._keys.values()}
         tags = self._opened.tags
         return {
@@ -93,38 +93,38 @@ def _comparable(value: Any) -> Any:
 
 
 class ApeTags(FileTags):
-    """APEv2 tags, after which an ID3v1 tag may stand."""
+    """APEv2 tags, perhaps followed by an ID3v1 tag."""
 
     def save(self) -> None:
-        """Write the file; an ID3v1 tag at its end, which mutagen removes, stays."""
+        """Write the file; keep an ID3v1 tag at its end, which mutagen would remove."""
         tail = id3_blocks.version_1(self._path)
         super().save()
-        id3_blocks.keep_version_1(self._path, tail)
+        id3_blocks.restore_version_1(self._path, tail)
 
 
 class Id3Tags(FileTags):
-    """ID3 tags of versions 2.3 and 2.4, which stay of that version; 2.2 becomes 2.3, as nothing writes it any more."""
+    """ID3 tags. Versions 2.3 and 2.4 are kept; 2.2, which no program writes any more, becomes 2.3."""
 
     def __init__(self, path: str, opened: Any) -> None:
-        """Note what other readers find in the file."""
+        """Note the version of the tag."""
         super().__init__(path, opened, {"genre": "TCON", "mood": "TMOO", "comment": "COMM", "musictag": "TXXX"})
         self._frames: Any = importlib.import_module("mutagen.id3")
         self._old = opened.tags.version[:2] in ((2, 2), (2, 3))
 
     def get(self, field: str) -> list[str]:
-        """Values of a field; numbers of genres are given by name."""
+        """Return the values of a field; genres stored as numbers are returned by name."""
         frame = self._frame(field)
         if frame is None:
             return []
         return list(frame.genres if field == "genre" else frame.text)
 
     def set(self, field: str, values: Sequence[str]) -> None:
-        """Replace the values of a field. Existing values keep their form, such as the number of a genre."""
-        there = self.get(field)
+        """Replace the values of a field. Existing values keep their form, such as a number for a genre."""
+        existing = self.get(field)
         old, tags = self._frame(field), self._opened.tags
         texts = list(values)
-        if old is not None and texts[: len(there)] == there:
-            texts = [*old.text, *texts[len(there) :]]
+        if old is not None and texts[: len(existing)] == existing:
+            texts = [*old.text, *texts[len(existing) :]]
         frame = getattr(self._frames, self._keys[field])
         encoding = self._encoding(old, texts)
         if field == "comment":
@@ -136,22 +136,22 @@ class Id3Tags(FileTags):
             tags.setall(self._keys[field], [frame(encoding=encoding, text=texts)])
 
     def save(self) -> None:
-        """Write the file; an ID3v1 tag at its end stays as it is."""
+        """Write the file; keep an ID3v1 tag at its end."""
         tail = id3_blocks.version_1(self._path)
         options = {"v2_version": 3 if self._old else 4, "v23_sep": None}
         self._opened.save(**options)
-        id3_blocks.keep_version_1(self._path, tail)
+        id3_blocks.restore_version_1(self._path, tail)
 
     def check(self) -> None:
         """Raise `UnwritableError` if the tag has frames that mutagen cannot read, and so would not write."""
         known = [frame.FrameID for frame in self._opened.tags.values()]
         known += [frame[:4].decode("latin-1") for frame in self._opened.tags.unknown_frames]
-        lost = id3_blocks.unread(self._path, known)
+        lost = id3_blocks.unread_frames(self._path, known)
         if lost:
-            raise UnwritableError(f"its ID3 tag has frames that writing would destroy: {', '.join(lost)}")
+            raise UnwritableError(f"its ID3 tag has frames that would be lost: {', '.join(lost)}")
 
     def rest(self) -> object:
-        """Everything that is not one of the fields."""
+        """Return all other metadata, to compare before and after."""
         ours = [id(self._frame(field)) for field in FIELDS]
         frames = {
             key: sorted((name, str(value)) for name, value in vars(frame).items())
@@ -161,7 +161,7 @@ class Id3Tags(FileTags):
         return sorted(frames.items()), self._opened.tags.unknown_frames
 
     def _frame(self, field: str) -> Any:
-        """The frame of a field, `None` if there is none."""
+        """Return the frame of a field, or `None`."""
         frames = self._opened.tags.getall(self._keys[field])
         if field == "musictag":
             frames = [frame for frame in frames if frame.desc == CUSTOM]
@@ -171,7 +171,7 @@ class Id3Tags(FileTags):
         return frames[0] if frames else None
 
     def _encoding(self, old: Any, texts: Sequence[str]) -> Any:
-        """The encoding there was, if it can hold the text: it may stand for one that is not said, as cp1251."""
+        """Return the old encoding if it can hold the text: Latin-1 may stand for another encoding, such as cp1251."""
         if old is not None and old.encoding == self._frames.Encoding.LATIN1:
             try:
                 "".join(texts).encode("latin-1")
@@ -179,7 +179,7 @@ class Id3Tags(FileTags):
                 pass
             else:
                 return old.encoding
-        return self._frames.Encoding.UTF8  # mutagen writes UTF-16 into version 2.3
+        return self._frames.Encoding.UTF8  # which mutagen writes as UTF-16 in version 2.3
 
 
 _KEYS: dict[str, dict[str, str]] = {
@@ -200,13 +200,13 @@ def open_tags(path: str, name: str | None = None) -> FileTags:
 
     Args:
         path: file.
-        name: its proper name, if it is a copy with another one: endings help to tell formats apart.
+        name: original path, if the file is a copy under another name; its suffix helps to detect the format.
 
     Returns:
         `FileTags`; nothing is written before `save`.
 
     Raises:
-        UnwritableError: mutagen does not know the format, or it has no room for the fields.
+        UnwritableError: mutagen does not know the format, or the format cannot hold the fields.
         mutagen.MutagenError: the file is damaged.
     """
     mutagen: Any = importlib.import_module("mutagen")
@@ -216,7 +216,7 @@ def open_tags(path: str, name: str | None = None) -> FileTags:
     kind = type(opened)
     if kind.__name__ == "MP3" and (opened.tags is None or opened.tags.version < (2,)):
         ape: Any = importlib.import_module("mutagen.apev2")
-        if id3_blocks.has_ape(path):  # an ID3 tag beside it would hide it from players
+        if id3_blocks.has_ape(path):  # beside an ID3 tag, players would ignore it
             return ApeTags(path, ape.APEv2File(path), _KEYS["APEv2"])
     if opened.tags is None:
         opened.add_tags()
@@ -230,4 +230,4 @@ def open_tags(path: str, name: str | None = None) -> FileTags:
     for base, keys in _KEYS.items():
         if base in bases:
             return (ApeTags if base == "APEv2" else FileTags)(path, opened, keys)
-    raise UnwritableError(f"its metadata ({os.path.splitext(path)[1]}) have no room for these fields")
+    raise UnwritableError(f"its metadata ({os.path.splitext(path)[1]}) cannot hold these fields")

@@ -1,4 +1,4 @@
-"""Which values a file's fields are to have: kinds of tags decide the field, options decide how many."""
+"""Choose the values of a file's fields: the kind of a tag decides the field, options decide how many."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ if TYPE_CHECKING:
 MOST, MIN_PROB = 3, 0.5
 
 _FIELD_OF = {"genre": "genre", "mood": "mood"}  # kind -> field; all other kinds go to `musictag`
-_BETWEEN = " | "  # a comment that was there, and ours
+_BETWEEN = " | "  # between an existing comment and ours
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class WriteOptions:
-    """What is written into files.
+    """Options for writing tags into files.
 
     Attributes:
-        most: values per kind of tags at most, the most probable ones.
-        min_prob: probability from which on a tag is written.
-        kinds: kinds of tags to write; by default all. Genres go to the field for genres, moods to that for moods, all
-            others, and tags whose kind is not known, to the field `MUSICTAG`.
-        comment: template of a comment, as `"{genre} | {mood}"`: names of kinds, or `{tags}` for the most probable tags
-            of all kinds. Empty: no comment.
-        only_missing: leave fields alone that have a value.
-        replace: replace values that are there; by default they stay, and new ones are added.
+        most: maximum number of tags per kind, the most probable ones.
+        min_prob: minimum probability of a tag to write.
+        kinds: kinds of tags to write; by default all. Genres go to the field genre, moods to the field mood, all
+            others, and tags of unknown kind, to the field `MUSICTAG`.
+        comment: template of a comment, such as `"{genre} | {mood}"`: names of kinds, or `{tags}` for the most probable
+            tags of all kinds. Empty: no comment.
+        only_missing: skip fields that have a value.
+        replace: replace existing values; by default, new ones are added to them.
 
     Raises:
-        ValueError: a number that makes no sense, an unknown kind, or a template with other names.
+        ValueError: a number is out of range, a kind is unknown, or the template has other names.
 
     Example:
         >>> WriteOptions(comment="{genre} | {mood}").most
@@ -51,27 +51,27 @@ class WriteOptions:
     replace: bool = False
 
     def __post_init__(self) -> None:
-        """Check."""
+        """Check the options."""
         check_count("most", self.most)
         if not (0 <= self.min_prob <= 1) or math.isnan(self.min_prob):
             raise ValueError(f"min_prob must be a probability from 0 to 1; got {self.min_prob!r}.")
         if self.kinds is not None:
             check_kinds(self.kinds)
         if self.only_missing and self.replace:
-            raise ValueError("only_missing leaves values that are there, replace removes them: choose one.")
+            raise ValueError("only_missing keeps existing values, replace removes them: choose one.")
         _check_template(self.comment)
 
 
 @dataclasses.dataclass(frozen=True)
 class Change:
-    """A field of a file: its values before and after."""
+    """Change of a field: its values before and after."""
 
     field: str
     before: tuple[str, ...]
     after: tuple[str, ...]
 
     def __str__(self) -> str:
-        """Lines of a diff."""
+        """Return the change as lines of a diff."""
         lines = [f"  - {self.field}: {_line(self.before)}"] if self.before else []
         return "\n".join([*lines, f"  + {self.field}: {_line(self.after)}"])
 
@@ -82,7 +82,7 @@ def _line(values: tuple[str, ...]) -> str:
 
 
 def check_known(vocabulary: Vocabulary, options: WriteOptions) -> None:
-    """Raise `ValueError` if options ask for kinds, and nobody has said those of the model's tags."""
+    """Raise `ValueError` if the options need kinds, and those of the model's tags are unknown."""
     vocabulary.columns(kinds=options.kinds)
     named = [name for _, name, _, _ in string.Formatter().parse(options.comment) if name in KINDS]
     if named and vocabulary.kinds is None:
@@ -96,12 +96,12 @@ def by_kind(tags: Mapping[str, float], vocabulary: Vocabulary, options: WriteOpt
     """Select the most probable tags of each kind.
 
     Args:
-        tags: names for people -> probability.
-        vocabulary: says the kinds of the tags; a tag whose kind is not known is `other`.
+        tags: display name -> probability.
+        vocabulary: defines the kinds of the tags; a tag of unknown kind is `other`.
         options: `most`, `min_prob` and `kinds` are used.
 
     Returns:
-        Kind -> tags, the most probable first; without kinds that have none.
+        Kind -> tags, the most probable first; kinds without tags are left out.
 
     Example:
         >>> from keras_musictag.models.vocabulary import Vocabulary
@@ -121,15 +121,15 @@ def by_kind(tags: Mapping[str, float], vocabulary: Vocabulary, options: WriteOpt
 
 
 def wanted(tags: Mapping[str, float], vocabulary: Vocabulary, options: WriteOptions) -> dict[str, list[str]]:
-    """Values to write.
+    """Return the values to write.
 
     Args:
-        tags: names for people -> probability.
-        vocabulary: says the kinds of the tags.
-        options: how many.
+        tags: display name -> probability.
+        vocabulary: defines the kinds of the tags.
+        options: which tags to write.
 
     Returns:
-        Field -> values, the most probable first; without fields that get none.
+        Field -> values, the most probable first; fields without values are left out.
 
     Example:
         >>> from keras_musictag.models.vocabulary import Vocabulary
@@ -138,22 +138,24 @@ def wanted(tags: Mapping[str, float], vocabulary: Vocabulary, options: WriteOpti
         {'genre': ['dub'], 'musictag': ['flute'], 'comment': ['dub, flute']}
     """
     of_kind = by_kind(tags, vocabulary, options)
-    kind_of = {tag: kind for kind, some in of_kind.items() for tag in some}
+    kind_of = {tag: kind for kind, kind_tags in of_kind.items() for tag in kind_tags}
     probable = sorted(kind_of, key=lambda tag: -tags[tag])
     values: dict[str, list[str]] = {}
     for tag in probable:
         values.setdefault(_FIELD_OF.get(kind_of[tag], "musictag"), []).append(tag)
     comment = _comment(options, of_kind, probable)
-    return values | ({"comment": [comment]} if comment else {})
+    if comment:
+        values["comment"] = [comment]
+    return values
 
 
 def changes(found: Mapping[str, list[str]], new: Mapping[str, list[str]], options: WriteOptions) -> list[Change]:
-    """What has to be written so that fields have new values.
+    """Return the changes that give fields new values.
 
     Args:
-        found: field -> values that are there.
-        new: field -> values, as of `wanted`.
-        options: whether those that are there stay.
+        found: field -> existing values.
+        new: field -> values, from `wanted`.
+        options: whether to keep existing values.
 
     Example:
         >>> [change.after for change in changes({"genre": ["Rock"]}, {"genre": ["rock", "pop"]}, WriteOptions())]
@@ -162,10 +164,10 @@ def changes(found: Mapping[str, list[str]], new: Mapping[str, list[str]], option
     made = []
     for field in FIELDS:
         before, values = found.get(field, []), new.get(field, [])
-        there = [value for value in before if value.strip()]
-        if not values or (options.only_missing and there):
+        existing = [value for value in before if value.strip()]
+        if not values or (options.only_missing and existing):
             continue
-        if options.replace or not there:
+        if options.replace or not existing:
             after = values
         elif field == "comment":
             has = any(values[0] in value for value in before)
@@ -185,7 +187,7 @@ def _check_template(template: str) -> None:
     try:
         parts = list(string.Formatter().parse(template))
     except ValueError as error:
-        raise ValueError(f"The comment {template!r} is no template: {error}.") from error
+        raise ValueError(f"The comment {template!r} is not a template: {error}.") from error
     names = ("tags", *KINDS)
     for _, name, form, conversion in parts:
         if name is not None and (name not in names or form or conversion):
@@ -196,14 +198,14 @@ def _check_template(template: str) -> None:
 
 
 def _comment(options: WriteOptions, of_kind: Mapping[str, list[str]], probable: list[str]) -> str:
-    """The comment, empty if no tag would be in it. Where a kind has no tags, so is the separator before it."""
-    text, told, left_out = "", False, False
+    """Fill the template; empty if it would have no tags. The separator before a kind without tags is left out."""
+    text, has_tags, left_out = "", False, False
     for literal, name, _, _ in string.Formatter().parse(options.comment):
         values = probable[: options.most] if name == "tags" else of_kind.get(name or "", [])
         separates = not any(character.isalnum() for character in literal)
         missing = name is not None and not values
-        if separates and (missing or (left_out and not told)):
+        if separates and (missing or (left_out and not has_tags)):
             literal = ""
         text += literal + ", ".join(values)
-        told, left_out = told or bool(values), left_out or missing
-    return text if told else ""
+        has_tags, left_out = has_tags or bool(values), left_out or missing
+    return text if has_tags else ""

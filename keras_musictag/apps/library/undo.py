@@ -1,8 +1,8 @@
-"""The undo file: what is needed to give every file that tags were written into its old bytes again.
+"""The undo file, which restores the bytes of every file that tags were written into.
 
-It has a JSON object per line, added and synced to disk before a file changes: the path, size, modification time and
-sha256 of the old and the new content, and the edits that make the old from the new. Only bytes that differ are kept:
-tags, not sound. A line for a change that did not take place, after a kill, does no harm: its file has the old content.
+It has one JSON object per line, written to disk before the file is changed: path; size, modification time and sha256 of
+the old and the new content; and the edits that turn the new content into the old. Only bytes that differ are stored,
+which are tags, not audio. A kill may leave a line for a change that was not made; its file has the old content.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ import numpy as np
 from ...utils.files import replacing
 from .library_rows import LibraryError
 
-Edit = tuple[int, int, bytes]  # start and stop in the new content, and the old bytes for there
+Edit = tuple[int, int, bytes]  # start and stop in the new content, and the old bytes in their place
 
 _CHUNK = 2**22  # bytes compared at a time
-_GAP = 64  # equal bytes between two edits, below which they are one
+_GAP = 64  # two edits with fewer equal bytes between them are merged
 
 
 @dataclasses.dataclass(frozen=True)
 class State:
-    """A file's content: size in bytes, modification time in nanoseconds, sha256."""
+    """State of a file: size in bytes, modification time in nanoseconds, sha256 of the content."""
 
     size: int
     mtime_ns: int
@@ -41,10 +41,10 @@ class State:
 
     @classmethod
     def of(cls, path: str) -> Self:
-        """The state of a file.
+        """Return the state of a file.
 
         Raises:
-            OSError: it cannot be read.
+            OSError: the file cannot be read.
         """
         with open(path, "rb") as file:
             status = os.fstat(file.fileno())
@@ -56,10 +56,10 @@ class Entry:
     """A change of a file.
 
     Attributes:
-        path: of the file itself, no link.
-        row: path as in `LibraryRow`, empty without a table.
-        before, after: its content.
-        edits: what makes the old content from the new one, in order.
+        path: path of the file, with links resolved.
+        row: path as in `LibraryRow`; empty without a table.
+        before, after: state of the file.
+        edits: edits that turn the new content into the old, in order.
     """
 
     path: str
@@ -69,7 +69,7 @@ class Entry:
     edits: tuple[Edit, ...]
 
     def to_json(self) -> str:
-        """One line; all in ASCII, as a path may hold bytes that are no UTF-8."""
+        """Return the entry as one line of ASCII: a path may hold bytes that are not UTF-8."""
         packed = [
             (start, stop, base64.b64encode(zlib.compress(data)).decode("ascii")) for start, stop, data in self.edits
         ]
@@ -77,10 +77,10 @@ class Entry:
 
     @classmethod
     def from_json(cls, line: bytes) -> Self:
-        """The entry of a line.
+        """Read the entry in a line.
 
         Raises:
-            ValueError, TypeError, KeyError: it is none.
+            ValueError, TypeError, KeyError: the line is not an entry.
         """
         record: dict[str, Any] = json.loads(line)
         before, after = (State(**record.pop(name)) for name in ("before", "after"))
@@ -92,18 +92,18 @@ class UndoFile:
     """An undo file.
 
     Args:
-        path: made by the first `append`.
+        path: path of the file, which the first `append` creates.
     """
 
     def __init__(self, path: Path) -> None:
-        """Nothing is read or written yet."""
+        """Read and write nothing yet."""
         self.path = path
 
     def append(self, entry: Entry) -> None:
-        """Add a change that is about to take place; returns when it would survive a power cut.
+        """Add a change before it is made; return when the line would survive a power cut.
 
         Raises:
-            OSError: it cannot be written, so the change must not take place.
+            OSError: the line cannot be written, so the change must not be made.
         """
         line = entry.to_json().encode() + b"\n"
         with self.path.open("ab", buffering=0) as file:
@@ -118,10 +118,10 @@ class UndoFile:
                 raise
 
     def entries(self) -> Iterator[Entry]:
-        """The changes, in the order they were made.
+        """Yield the changes, in the order they were made.
 
         Raises:
-            LibraryError: the file is something else, or cannot be read.
+            LibraryError: the file is not an undo file, or cannot be read.
         """
         try:
             with self.path.open("rb") as file:
@@ -129,19 +129,19 @@ class UndoFile:
                     try:
                         yield Entry.from_json(line)
                     except (ValueError, TypeError, KeyError, AttributeError, zlib.error) as error:
-                        if not line.endswith(b"\n"):  # of a run that was killed; its change did not take place
+                        if not line.endswith(b"\n"):  # the run was killed; the change was not made
                             return
                         raise LibraryError(
-                            f"{self.path} is no undo file (line {number}). Give the one that a run with --write-tags "
-                            "or --write named."
+                            f"{self.path} is not an undo file (line {number}). Give the one of a run with --write-tags "
+                            "or --write."
                         ) from error
         except OSError as error:
             raise LibraryError(
-                f"The undo file {self.path} cannot be read ({error.strerror}). Was anything written into files?"
+                f"The undo file {self.path} cannot be read ({error.strerror}). Were tags written into files?"
             ) from error
 
-    def mend(self) -> None:
-        """Cut off what a killed run left of its last line."""
+    def remove_incomplete_line(self) -> None:
+        """Remove an incomplete last line of a killed run."""
         if not self.path.exists():
             return
         with self.path.open("r+b") as file:
@@ -151,8 +151,8 @@ class UndoFile:
                     end += len(line)
             file.truncate(end)
 
-    def keep(self, entries: list[Entry]) -> None:
-        """Leave only these changes in the file; without any, remove it."""
+    def rewrite(self, entries: list[Entry]) -> None:
+        """Keep only these changes in the file; without any, remove the file."""
         if not entries:
             self.path.unlink()
             return
@@ -168,12 +168,12 @@ class UndoFile:
 
 @dataclasses.dataclass(frozen=True)
 class Undone:
-    """What became of the files of an undo file.
+    """Result of restoring files.
 
     Attributes:
-        restored: files that have their old content again.
-        unchanged: files that had it already.
-        refused: path -> why a file was left as it is. Its changes stay in the undo file.
+        restored: files that were restored.
+        unchanged: number of files that had their old content already.
+        refused: path -> why a file could not be restored. Its changes stay in the undo file.
     """
 
     restored: tuple[str, ...]
@@ -181,21 +181,21 @@ class Undone:
     refused: dict[str, str]
 
     def __str__(self) -> str:
-        """One line for people."""
+        """Return the result as one line."""
         return (
             f"{len(self.restored):,} files restored; {self.unchanged:,} had their old content, "
             f"{len(self.refused):,} cannot be restored."
         )
 
 
-def undo(file: UndoFile, done: Callable[[Entry], None] | None = None) -> Undone:
-    """Restore the files of an undo file, the last change first.
+def undo(file: UndoFile, on_restored: Callable[[Entry], None] | None = None) -> Undone:
+    """Restore the files in an undo file, the last change first.
 
-    A file whose content is neither that before nor that after a change is left as it is.
+    A file whose content is neither that before nor that after a change is not touched.
 
     Args:
         file: the undo file. It is removed if all files were restored.
-        done: called with each change whose file has the old content now.
+        on_restored: called with each change that is undone.
 
     Raises:
         LibraryError: the undo file cannot be read.
@@ -210,19 +210,19 @@ def undo(file: UndoFile, done: Callable[[Entry], None] | None = None) -> Undone:
             try:
                 if _restore(entry):
                     restored[entry.path] = None
-                if done is not None:
-                    done(entry)
+                if on_restored is not None:
+                    on_restored(entry)
                 continue
             except OSError as error:
                 refused[entry.path] = f"{error.strerror or error}"
         kept.append(entry)
-    file.keep(kept[::-1])
+    file.rewrite(kept[::-1])
     complete = tuple(path for path in restored if path not in refused)
     return Undone(complete, len(seen - set(complete) - set(refused)), refused)
 
 
 def _restore(entry: Entry) -> bool:
-    """Undo a change; returns whether there was something to do."""
+    """Undo a change; return whether the file had to be restored."""
     path = Path(entry.path)
     now = State.of(entry.path)
     if now.sha256 == entry.before.sha256:
@@ -234,7 +234,7 @@ def _restore(entry: Entry) -> bool:
             _apply(source, entry.edits, new)
         new.flush()
         if State.of(new.name).sha256 != entry.before.sha256:
-            raise OSError("the undo file does not give its old content")
+            raise OSError("the undo file does not restore its old content")
         copy_attributes(entry.path, new.name)
         os.utime(new.name, ns=(entry.before.mtime_ns, entry.before.mtime_ns))
         os.fsync(new.fileno())
@@ -242,10 +242,10 @@ def _restore(entry: Entry) -> bool:
 
 
 def copy_attributes(source: str, target: str) -> None:
-    """Give a file the permissions, owner and extended attributes of another."""
+    """Copy permissions, owner and extended attributes from one file to another."""
     status = os.stat(source)
     shutil.copystat(source, target)
-    with contextlib.suppress(OSError, AttributeError):  # Windows has no owners, and not everybody may give away
+    with contextlib.suppress(OSError, AttributeError):  # not on Windows, and not everybody may change owners
         os.chown(target, status.st_uid, status.st_gid)
 
 
@@ -253,30 +253,30 @@ def copy_attributes(source: str, target: str) -> None:
 
 
 def edits(new: str, old: str) -> tuple[Edit, ...]:
-    """What makes the content of one file from that of another; small if they share most of it."""
-    a, b = _bytes(new), _bytes(old)
-    most = min(len(a), len(b))
-    first = _common(a, b, most)
-    last = _common(a[::-1], b[::-1], most - first)
-    longer = len(a) - len(b)  # negative if the new content is the shorter one
+    """Return edits that turn the content of `new` into that of `old`; small if they share most of it."""
+    a, b = _map_bytes(new), _map_bytes(old)
+    shared = min(len(a), len(b))
+    first = _common_prefix(a, b, shared)
+    last = _common_prefix(a[::-1], b[::-1], shared - first)
+    longer = len(a) - len(b)  # negative if the new content is shorter
     start, stop = first + max(longer, 0), len(a) - last
-    if not longer or _count(a, b, longer, start, stop) <= _count(a, b, 0, first, min(len(a), len(b))):
-        # Bytes were put in or taken out at `first`: the rest is the same, read from the ends.
+    if not longer or _count_different(a, b, longer, start, stop) <= _count_different(a, b, 0, first, shared):
+        # Bytes were inserted or removed at `first`: the rest is aligned at the end.
         front = [(first, start, b[first : start - longer].tobytes())] if longer else []
-        return (*front, *_differing(a, b, longer, start, stop))
-    shared = min(len(a), len(b))  # bytes were added or cut off at the end, and a size at the beginning is another
-    return (*_differing(a, b, 0, first, shared), (shared, len(a), b[shared:].tobytes()))
+        return (*front, *_find_edits(a, b, longer, start, stop))
+    # Bytes were added or removed at the end, and a size field at the beginning differs.
+    return (*_find_edits(a, b, 0, first, shared), (shared, len(a), b[shared:].tobytes()))
 
 
-def _bytes(path: str) -> np.ndarray:
+def _map_bytes(path: str) -> np.ndarray:
     with open(path, "rb") as file:
-        if not os.fstat(file.fileno()).st_size:  # cannot be mapped
+        if not os.fstat(file.fileno()).st_size:  # an empty file cannot be mapped
             return np.zeros(0, "uint8")
         return np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), "uint8")
 
 
-def _common(a: np.ndarray, b: np.ndarray, most: int) -> int:
-    """How many bytes at the beginning are the same, `most` at most."""
+def _common_prefix(a: np.ndarray, b: np.ndarray, most: int) -> int:
+    """Return the number of equal bytes at the beginning, up to `most`."""
     for start in range(0, most, _CHUNK):
         stop = min(start + _CHUNK, most)
         different = np.flatnonzero(a[start:stop] != b[start:stop])
@@ -285,16 +285,16 @@ def _common(a: np.ndarray, b: np.ndarray, most: int) -> int:
     return most
 
 
-def _count(a: np.ndarray, b: np.ndarray, longer: int, first: int, end: int) -> int:
-    """Bytes that differ between `a[first:end]` and `b`, which is read `longer` bytes before."""
-    return sum(
-        int(np.count_nonzero(a[start:stop] != b[start - longer : stop - longer]))
-        for start in range(first, end, _CHUNK)
-        for stop in (min(start + _CHUNK, end),)
-    )
+def _count_different(a: np.ndarray, b: np.ndarray, longer: int, first: int, end: int) -> int:
+    """Return the number of bytes that differ between `a[first:end]` and `b` shifted by `longer`."""
+    count = 0
+    for start in range(first, end, _CHUNK):
+        stop = min(start + _CHUNK, end)
+        count += int(np.count_nonzero(a[start:stop] != b[start - longer : stop - longer]))
+    return count
 
 
-def _differing(a: np.ndarray, b: np.ndarray, longer: int, first: int, end: int) -> Iterator[Edit]:
+def _find_edits(a: np.ndarray, b: np.ndarray, longer: int, first: int, end: int) -> Iterator[Edit]:
     for start in range(first, end, _CHUNK):
         stop = min(start + _CHUNK, end)
         at = np.flatnonzero(a[start:stop] != b[start - longer : stop - longer]) + start

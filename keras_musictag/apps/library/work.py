@@ -1,4 +1,4 @@
-"""Second and third stage together: files in, what came of each out; on this machine or in one process of many."""
+"""Second and third stage together: decode files and run the network; on this machine or in an actor."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from .pool import DecodeWorkers
 
 @dataclasses.dataclass(frozen=True)
 class Done:
-    """What came of a file.
+    """Result for a file.
 
     Attributes:
         job: the file.
-        ended: how decoding ended.
-        opened: what the content is; `None` if it could not be read.
-        outputs: of the network, float32 `(outputs,)`, the mean over windows; `None` if it was not decoded.
+        ended: outcome of decoding.
+        opened: identity of the content; `None` if it could not be read.
+        outputs: mean output of the network over windows, float32 `(outputs,)`; `None` if it was not decoded.
     """
 
     job: Job
@@ -30,15 +30,15 @@ class Done:
 
 
 def work(jobs: Iterable[Job], workers: DecodeWorkers, batcher: Batcher[Job]) -> Iterator[list[Done]]:
-    """Decode files and put them through a network.
+    """Decode files and run the network on them.
 
     Args:
-        jobs: files; the next one is taken when a process is free.
-        workers: processes that decode, not started yet.
-        batcher: holds the network.
+        jobs: files; the next one is read when a process is free.
+        workers: decoding processes, not started yet.
+        batcher: runs the network.
 
     Yields:
-        What came of some files as soon as it is known; in the end, every one has come once.
+        Results as soon as they are known; one for every file in the end.
 
     Raises:
         LibraryError: the processes cannot be started.
@@ -54,7 +54,7 @@ def work(jobs: Iterable[Job], workers: DecodeWorkers, batcher: Batcher[Job]) -> 
         for job, message in pool.run(jobs):
             done = []
             if isinstance(message, Opened):
-                batcher.drop(job)  # a second one means that the job begins anew
+                batcher.drop(job)  # a second one means that the job starts over
                 opened[job] = message
             elif isinstance(message, np.ndarray):
                 batcher.add(job, message)

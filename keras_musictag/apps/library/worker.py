@@ -1,8 +1,8 @@
-"""A process that decodes: `python -m keras_musictag.apps.library.worker`, started by `pool`.
+"""Decoding process: `python -m keras_musictag.apps.library.worker`, started by `pool`.
 
-It reads JSON lines from standard input: settings, then jobs. It writes frames to standard output: a letter, a length of
-8 bytes, and so many bytes; `J` is a message in JSON, `W` are float32 windows one after the other. When standard input
-ends, so does the process, even in the middle of a file: it never outlives the one that started it.
+It reads JSON lines from standard input: settings, then jobs. It writes frames to standard output: a letter, a length in
+8 bytes, and the body; `J` is a message in JSON, `W` are consecutive float32 windows. The process ends when standard
+input ends, even in the middle of a file, so that it never outlives its parent.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ def main() -> None:
     """Decode until standard input ends."""
     replies = os.fdopen(os.dup(1), "wb", buffering=0)
     nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 1)  # what C libraries print must not get between the frames
+    os.dup2(nowhere, 1)  # output of C libraries must not mix with the frames
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
-    _limit()
+    _limit_memory()
     settings = json.loads(sys.stdin.buffer.readline())
     spec = ModelSpec.from_dict(settings["spec"])
     module, _, name = settings["stream"].partition(":")
     stream: Stream = getattr(importlib.import_module(module), name)
     _send(replies, b"J", b"{}")
-    os.dup2(nowhere, 2)  # from here on nobody reads it
+    os.dup2(nowhere, 2)  # nobody reads it from now on
     jobs: queue.SimpleQueue[Job] = queue.SimpleQueue()
     threading.Thread(target=_receive, args=(jobs,), daemon=True).start()
     try:
@@ -68,8 +68,8 @@ def _write(replies: BinaryIO, data: bytes | memoryview) -> None:
         view = view[replies.write(view) :]
 
 
-def _limit() -> None:
-    """Bound memory, and leave no core files of gigabytes behind, where the system can do that."""
+def _limit_memory() -> None:
+    """Limit memory, and prevent core files of gigabytes, if the system supports it."""
     if not sys.platform.startswith("linux"):
         return
     import resource

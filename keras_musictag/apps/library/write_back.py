@@ -1,8 +1,7 @@
-"""Tags into the files' own metadata, in the fields that players read.
+"""Write tags into the files' metadata, in the fields that players read.
 
-A file is copied, the copy is tagged, read again and decoded. Only if it sounds the same and keeps all other metadata
-does it take the file's place, in one step, after what undoes the change is on disk. So a file is at every moment the
-old one or the new one, whatever fails.
+A file is copied, and the copy is tagged, read again and decoded. It replaces the file in one step, if it has the same
+audio and all other metadata, and after the undo file is written. So at any moment a file is the old or the new one.
 """
 
 from __future__ import annotations
@@ -31,19 +30,19 @@ if TYPE_CHECKING:
     from .journal import Journal
     from .listing import Listing
 
-_SR = 16_000  # Hz, at which two files are compared
+_SR = 16_000  # Hz; audio is compared at this rate
 
 
 @dataclasses.dataclass(frozen=True)
 class WriteBack:
-    """What became of the files' own metadata.
+    """Result of writing tags into files.
 
     Attributes:
-        dry_run: whether nothing was written, only looked at.
-        written: path -> changes that were made, or would be.
-        unchanged: files that had the values already, or that get none.
-        refused: path -> why it was left as it was.
-        undo_file: where the changes can be undone from; `None` in a dry run.
+        dry_run: whether changes were only planned.
+        written: path -> changes made or planned.
+        unchanged: number of files that need no change.
+        refused: path -> why a file could not be written.
+        undo_file: file to undo the changes from; `None` in a dry run.
     """
 
     dry_run: bool
@@ -53,20 +52,20 @@ class WriteBack:
     undo_file: Path | None = None
 
     def __str__(self) -> str:
-        """One line for people."""
+        """Return the result as one line."""
         verb = "would be written to" if self.dry_run else "written to"
-        left = f"{self.unchanged:,} need nothing, {len(self.refused):,} cannot have them"
+        left = f"{self.unchanged:,} need no change, {len(self.refused):,} cannot be written"
         return f"Tags {verb} {len(self.written):,} files; {left}."
 
 
 @dataclasses.dataclass(frozen=True)
 class FileToWrite:
-    """A file and the tags it may get.
+    """A file and its tags.
 
     Attributes:
-        path: as it was given; links are followed.
-        tags: names for people -> probability.
-        row: its row, with what is known of its content; `None` without a table.
+        path: path of the file; links are followed.
+        tags: display name -> probability.
+        row: row of the file; `None` without a table.
     """
 
     path: str
@@ -75,7 +74,7 @@ class FileToWrite:
 
 
 def check() -> None:
-    """Find out before the work that metadata cannot be written.
+    """Check before the work that metadata can be written.
 
     Raises:
         MissingExtraError: mutagen is not installed.
@@ -87,18 +86,18 @@ def check() -> None:
 
 
 def default_undo_file(out: Path) -> Path:
-    """The undo file of a table: `tags.parquet.undo.jsonl`, beside it."""
+    """Return the undo file of a table, which is beside it: `tags.parquet.undo.jsonl`."""
     return out.with_name(f"{out.name}.undo.jsonl")
 
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What became of one file.
+    """Result for one file.
 
     Attributes:
-        changes: that were made, or would be; none if it needs nothing or was left as it is.
-        refused: why it was left as it is, else empty.
-        row: its new row, if the one it had is not right any more.
+        changes: changes made or planned; none if the file needs no change or was refused.
+        refused: why the file could not be written; empty if it could.
+        row: new row of the file, if the old one is out of date.
     """
 
     changes: tuple[Change, ...] = ()
@@ -107,20 +106,20 @@ class Outcome:
 
 
 class TagWriter:
-    """Writes tags into files, one after the other; a context manager, which locks the undo file.
+    """Write tags into files, one after the other; a context manager, which locks the undo file.
 
     Args:
-        vocabulary: says the kinds of tags.
-        options: what is written.
-        undo_file: where changes are noted before they take place; `None`: write nothing, only say what would be.
+        vocabulary: defines the kinds of tags.
+        options: which tags to write.
+        undo_file: file that records each change before it is made; `None`: only plan the changes.
 
     Raises:
         MissingExtraError: mutagen is not installed.
-        ValueError: kinds are asked for, and those of the model's tags are not known.
+        ValueError: the options need kinds, and those of the model's tags are unknown.
     """
 
     def __init__(self, vocabulary: Vocabulary, options: WriteOptions, undo_file: Path | None) -> None:
-        """Nothing is written yet."""
+        """Write nothing yet."""
         check()
         check_known(vocabulary, options)
         self._vocabulary, self._options = vocabulary, options
@@ -129,7 +128,7 @@ class TagWriter:
         self._written: dict[str, tuple[Change, ...]] = {}
         self._refused: dict[str, str] = {}
         self._unchanged = 0
-        self._done: dict[str, Entry] = {}  # by this writer; another link to the file finds it here
+        self._done: dict[str, Entry] = {}  # real path -> change by this writer; a second link to the file finds it here
 
     def __enter__(self) -> Self:
         """Lock the undo file.
@@ -139,7 +138,7 @@ class TagWriter:
         """
         self._lock.__enter__()
         if self._undo is not None:
-            self._undo.mend()
+            self._undo.remove_incomplete_line()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -148,18 +147,18 @@ class TagWriter:
 
     @property
     def result(self) -> WriteBack:
-        """What was done so far."""
+        """The result so far."""
         undo_file = None if self._undo is None else self._undo.path
         return WriteBack(self._undo is None, dict(self._written), self._unchanged, dict(self._refused), undo_file)
 
     def write(self, file: FileToWrite) -> Outcome:
-        """Write tags into a file, or note why that cannot be."""
+        """Write tags into a file, or note why it cannot be written."""
         name, path = readable(file.path), os.path.realpath(file.path)
         try:
             made, entry = self._write(path, file)
         except UnwritableError as error:
             self._refused[name] = str(error)
-        except Exception as error:  # whatever mutagen or a file system comes up with
+        except Exception as error:  # of mutagen or a file system
             self._refused[name] = f"{type(error).__name__}: {error}"
         else:
             if made:
@@ -174,19 +173,19 @@ class TagWriter:
     # --- Internals ---
 
     def _write(self, path: str, file: FileToWrite) -> tuple[tuple[Change, ...], Entry | None]:
-        """Returns the changes, and what undoes them if they were made."""
+        """Write tags; return the changes, and the entry of the undo file if they were made."""
         if file.row is not None and file.row.start_s is not None:
             raise UnwritableError("it is a part of a file, which has one set of tags")
         status = os.stat(path)
         row, done = file.row, self._done.get(path)
         if row is not None and done is not None and row.sha256 == done.before.sha256:
-            return (), done  # a link to a file that is written already
+            return (), done  # a link to a file that was already written
         if row is not None and (status.st_size, status.st_mtime) != (row.size, row.mtime):
             raise UnwritableError("it has changed since it was tagged")
         if status.st_nlink > 1:
             raise UnwritableError("it has other names (hard links), which would keep the old content")
         writable = os.access(path, os.W_OK) and os.access(os.path.dirname(path), os.W_OK)
-        if not writable or not status.st_mode & 0o222:  # root may write what nobody is meant to
+        if not writable or not status.st_mode & 0o222:  # root may write read-only files
             raise UnwritableError("it or its folder is read-only")
         tags = open_tags(path)
         found = {field: tags.get(field) for field in FIELDS}
@@ -196,7 +195,7 @@ class TagWriter:
         tags.check()
         if self._undo is None:
             for change in made:
-                tags.set(change.field, change.after)  # refuses what it cannot do
+                tags.set(change.field, change.after)  # raises if the format cannot hold it
             return made, None
         entry = self._replace(path, status, row, made, tags)
         self._done[path] = entry
@@ -212,32 +211,32 @@ class TagWriter:
             file.flush()
             digest = State.of(file.name).sha256
             if row is not None and digest != row.sha256:
-                raise UnwritableError("its content is another than was tagged")
+                raise UnwritableError("its content differs from what was tagged")
             before = State(status.st_size, status.st_mtime_ns, digest)
             copy_attributes(path, file.name)
-            os.utime(file.name)  # other programs have to notice
-            _tag(file.name, path, made, old)
-            if _sound(file.name) != _sound(path):
-                raise UnwritableError("it would not sound the same")
+            os.utime(file.name)  # so that other programs notice the change
+            _tag_copy(file.name, path, made, old)
+            if _audio_digest(file.name) != _audio_digest(path):
+                raise UnwritableError("its audio would change")
             os.fsync(file.fileno())
             after = State.of(file.name)
             entry = Entry(path, "" if row is None else row.path, before, after, edits(file.name, path))
             now = os.stat(path)
             if (now.st_size, now.st_mtime, now.st_ino) != (status.st_size, status.st_mtime, status.st_ino):
-                raise UnwritableError("it was written to meanwhile")
+                raise UnwritableError("it was changed meanwhile")
             self._undo.append(entry)
         return entry
 
 
 def with_state(row: LibraryRow, state: State) -> LibraryRow:
-    """A row of a file whose content is another now, but not its sound."""
+    """Return the row of a file whose content has changed, but not its audio."""
     seconds, nanoseconds = divmod(state.mtime_ns, 10**9)
-    mtime = seconds + 1e-9 * nanoseconds  # as Python computes st_mtime, which later runs compare it with
+    mtime = seconds + 1e-9 * nanoseconds  # computed like st_mtime, which later runs compare it with
     return dataclasses.replace(row, sha256=state.sha256, size=state.size, mtime=mtime)
 
 
-def _tag(copy: str, path: str, made: Iterable[Change], old: FileTags) -> None:
-    """Write fields into the copy of a file, and find out whether they can be read, and all others too."""
+def _tag_copy(copy: str, path: str, made: Iterable[Change], old: FileTags) -> None:
+    """Write fields into the copy of a file, and check that they, and all other tags, read back correctly."""
     new = open_tags(copy, path)
     for change in made:
         new.set(change.field, change.after)
@@ -247,11 +246,11 @@ def _tag(copy: str, path: str, made: Iterable[Change], old: FileTags) -> None:
         if again.get(change.field) != list(change.after):
             raise UnwritableError(f"its {change.field} could not be read again")
     if again.rest() != old.rest():
-        raise UnwritableError("its other tags would not stay as they are")
+        raise UnwritableError("its other tags would change")
 
 
-def _sound(path: str) -> str:
-    """Digest of what a file sounds like."""
+def _audio_digest(path: str) -> str:
+    """Return a digest of the decoded audio of a file."""
     digest = hashlib.sha256()
     try:
         for block in audio.stream(path, target_sr=_SR):
@@ -273,13 +272,13 @@ def write_rows(
     *,
     progress: bool = False,
 ) -> WriteBack:
-    """Write the tags of tagged files into them. Their rows get the new digests, so that they count as done.
+    """Write the tags of files into them, and update their rows, so that they count as done.
 
     Args:
-        journal: rows.
-        found: the files; those without tags, or that have changed since, are left alone.
-        vocabulary: of the model that the rows are of.
-        options: what is written.
+        journal: rows of the files.
+        found: the files; those without tags, or that have changed since, are not touched.
+        vocabulary: vocabulary of the model in the rows.
+        options: which tags to write.
         undo_file: as in `TagWriter`.
         progress: show a progress bar on standard error.
 
@@ -288,7 +287,7 @@ def write_rows(
 
     Raises:
         LibraryError: a row cannot be written.
-        ValueError: kinds are asked for, and those of the model's tags are not known.
+        ValueError: the options need kinds, and those of the model's tags are unknown.
     """
     from tqdm.auto import tqdm
 
@@ -304,11 +303,11 @@ def write_rows(
         return writer.result
 
 
-def settle(journal: Journal, undo_file: Path) -> None:
-    """Bring rows up to date whose files a run wrote to before it was killed.
+def update_written_rows(journal: Journal, undo_file: Path) -> None:
+    """Update the rows of files that a killed run wrote to.
 
     Raises:
-        LibraryError: the undo file is something else.
+        LibraryError: the undo file is not an undo file.
     """
     if not undo_file.exists():
         return

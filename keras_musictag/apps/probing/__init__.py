@@ -1,4 +1,4 @@
-"""Probing: which base model suits some labelled data."""
+"""Probing: compare base models on labelled data."""
 
 from .base_choice import choose_base
 from .runner import probe

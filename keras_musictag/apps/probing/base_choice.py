@@ -1,9 +1,9 @@
-"""`choose_base`: which model to fine-tune on some labelled clips, found out with the first stage of fine-tuning.
+"""`choose_base`: choose the model to fine-tune on labelled clips, by trying the first stage of fine-tuning.
 
-A linear probe on embeddings undersells models that say little in the vector before their head, because fine-tuning
-looks at their stages, too (`models.taps`). So every candidate is tried with the head that the first stage of
-fine-tuning would give it, cross-validated on the clips to learn from; those to validate and test on are not looked at.
-The log-mels and embeddings of the chosen one are in the cache when it is fine-tuned.
+A linear probe on embeddings underrates models with little information in the vector before their head, since
+fine-tuning also uses their earlier stages (`models.taps`). So each candidate gets the head of the first stage of
+fine-tuning, cross-validated on the training clips; validation and test clips are not used. The log-mels and embeddings
+of the chosen model are in the cache when it is fine-tuned.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ from ...utils.tables import Block, Table, plain
 
 _log = logging.getLogger(__name__)
 
-# Tried unless others are named: the first is kept where nothing is clearly better. See docs/small-data.md.
+# Default candidates: the first is chosen unless another is clearly better. See docs/small-data.md.
 CANDIDATES = ("musicnet_crnn", "baseline_cnn", "musicnn_mtt", "won_musicnn_mtt", "won_fcn_msd", "mn04_audioset")
 
-_MOST_CLIPS = 500  # that are listened to, so that it stays quick
+_MAX_CLIPS = 500  # clips used, for speed
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -46,11 +46,11 @@ class TriedBase:
     """One candidate.
 
     Attributes:
-        model: its name.
-        log_likelihood: mean over clips held out, of a head like that of the first stage; greater is better.
-        behind: by how much less that is than the best one's, and `error`, the standard error of that.
-        score: accuracy where clips have one tag each, else the mean ROC-AUC.
-        problem: why it was not tried; then there are no numbers.
+        model: name of the model.
+        log_likelihood: mean log-likelihood of held-out clips, with a head as in the first stage; greater is better.
+        behind: difference to the best candidate; `error`: standard error of the difference.
+        score: accuracy if clips have one tag each, else the mean ROC-AUC.
+        problem: why the candidate was not tried; then the numbers are NaN.
     """
 
     model: str
@@ -63,13 +63,13 @@ class TriedBase:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BaseChoice:
-    """What came of `choose_base`.
+    """Result of `choose_base`.
 
     Attributes:
-        model: the name of the model to fine-tune.
+        model: name of the model to fine-tune.
         tried: the candidates, the best first; last, those that could not be tried.
-        metric: what `TriedBase.score` is: `"accuracy"` or `"ROC-AUC"`.
-        clips: that were listened to.
+        metric: metric of `TriedBase.score`: `"accuracy"` or `"ROC-AUC"`.
+        clips: number of clips used.
     """
 
     model: str
@@ -78,11 +78,11 @@ class BaseChoice:
     clips: int
 
     def __str__(self) -> str:
-        """Table and choice."""
+        """Return the table and the choice as text."""
         return plain(self.blocks())
 
     def blocks(self) -> list[Block]:
-        """What there is to print."""
+        """Return the table and the choice, for printing."""
         rows = [
             (row.model, f"{row.score:.3f}", f"{row.log_likelihood:.3f}", f"{row.behind:.3f} ± {row.error:.3f}")
             for row in self.tried
@@ -99,7 +99,7 @@ class BaseChoice:
         ]
 
     def to_dict(self) -> dict[str, Any]:
-        """Ready for `json.dump`."""
+        """Return the result as a dictionary for JSON."""
         return {
             "model": self.model, "metric": self.metric, "clips": self.clips,
             "tried": [
@@ -117,24 +117,24 @@ def choose_base(
     cache: str | os.PathLike[str] | None = None,
     progress: bool = True,
 ) -> BaseChoice:
-    """Choose a model to fine-tune by trying the first stage of fine-tuning with each of a few.
+    """Choose a model to fine-tune, by trying the first stage of fine-tuning with each of a few candidates.
 
-    The candidate whose head gives clips held out the greatest likelihood is chosen; but the first one is kept if it is
-    at most one standard error behind. Nothing is downloaded: candidates whose weights are not here are left out. The
+    The candidate with the greatest likelihood of held-out clips is chosen; but the first one, if it is at most one
+    standard error behind. Nothing is downloaded: candidates whose weights are not on this machine are left out. The
     same data, candidates and settings give the same choice.
 
     Args:
         data: labelled clips, as for `fine_tune`, or already prepared.
         candidates: names or folders; by default a few of the zoo.
-        settings: of the fine-tuning to come; folds, seed and balance count.
+        settings: settings of the fine-tuning to come; only folds, seed and balance are used.
         cache: folder of log-mels and embeddings, as for `fine_tune`.
-        progress: show bars.
+        progress: show progress bars.
 
     Returns:
         `BaseChoice`.
 
     Raises:
-        FineTuneError: none of the candidates can be tried, or as `fine_tune`.
+        FineTuneError: no candidate can be tried, or as `fine_tune`.
         DataError: the data cannot be read.
 
     Example:
@@ -162,15 +162,15 @@ def choose_base(
         raise FineTuneError(f"None of {len(names)} models can be tried: {problems}")
     usable = np.all([np.isfinite(vectors).all(axis=1) for vectors in found.values()], axis=0)
     data = dataclasses.replace(data, train=_rows(clips, np.flatnonzero(usable)))
-    said = {name: _held_out(vectors[usable], data, settings) for name, vectors in found.items()}
-    return _choice(said, data, problems)
+    predictions = {name: _held_out(vectors[usable], data, settings) for name, vectors in found.items()}
+    return _choice(predictions, data, problems)
 
 
 def _sample(clips: Manifest, seed: int) -> Manifest:
-    """At most `_MOST_CLIPS`, in their order."""
-    if len(clips) <= _MOST_CLIPS:
+    """Sample at most `_MAX_CLIPS` clips, in their order."""
+    if len(clips) <= _MAX_CLIPS:
         return clips
-    return _rows(clips, np.sort(np.random.default_rng(seed).permutation(len(clips))[:_MOST_CLIPS]))
+    return _rows(clips, np.sort(np.random.default_rng(seed).permutation(len(clips))[:_MAX_CLIPS]))
 
 
 def _rows(manifest: Manifest, numbers: np.ndarray) -> Manifest:
@@ -178,21 +178,21 @@ def _rows(manifest: Manifest, numbers: np.ndarray) -> Manifest:
 
 
 def _embeddings(name: str, data: FineTuneData, folder: Path, progress: bool) -> np.ndarray:
-    """float32 `(clips, features)`, what the head of the new tagger will get; NaN where a clip cannot be used."""
+    """Return the inputs of the new head, float32 `(clips, features)`; NaN for clips that cannot be used."""
     cache = EmbeddingCache(folder, new_tagger(load(name), data))
     return cache.get_many(data.train, progress=progress)[0]
 
 
 def _held_out(embeddings: np.ndarray, data: FineTuneData, settings: FineTuneSpec) -> np.ndarray:
-    """Probabilities `(clips, tags)` from heads that were not fitted to the clip."""
+    """Return out-of-fold probabilities `(clips, tags)`."""
     parts = folds(data.train, settings.folds, seed=settings.seed)
     targets = data.train.targets()
     return fit_head(embeddings, targets, parts, exclusive=data.exclusive, balance=settings.balance).held_out
 
 
-def _choice(said: dict[str, np.ndarray], data: FineTuneData, problems: dict[str, str]) -> BaseChoice:
+def _choice(predictions: dict[str, np.ndarray], data: FineTuneData, problems: dict[str, str]) -> BaseChoice:
     targets = data.train.targets()
-    each = {name: log_likelihoods(p, targets, data.exclusive) for name, p in said.items()}
+    each = {name: log_likelihoods(p, targets, data.exclusive) for name, p in predictions.items()}
     order = sorted(each, key=lambda name: -each[name].mean())
     rows = []
     for name in order:
@@ -200,10 +200,10 @@ def _choice(said: dict[str, np.ndarray], data: FineTuneData, problems: dict[str,
         rows.append(
             TriedBase(
                 model=name, log_likelihood=float(each[name].mean()), behind=float(gap.mean()),
-                error=float(gap.std() / math.sqrt(len(gap))), score=_score(said[name], targets, data.exclusive),
+                error=float(gap.std() / math.sqrt(len(gap))), score=_score(predictions[name], targets, data.exclusive),
             )
         )  # fmt: skip
-    first = next(row for row in rows if row.model == next(iter(said)))
+    first = next(row for row in rows if row.model == next(iter(predictions)))
     return BaseChoice(
         model=first.model if first.behind <= first.error else order[0],
         tried=(*rows, *(TriedBase(model=name, problem=problem) for name, problem in problems.items())),

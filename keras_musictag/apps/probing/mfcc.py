@@ -1,8 +1,7 @@
-"""What everybody would try first: statistics of MFCCs, as a vector per sound.
+"""MFCC statistics, one vector per clip: the baseline for embeddings.
 
 Mean and standard deviation over time of 20 MFCCs and of their first differences (librosa's defaults at 22,050 Hz), the
-timbre features of Tzanetakis & Cook, "Musical genre classification of audio signals" (2002), in the form in which they
-are taught today.
+timbre features of Tzanetakis & Cook, "Musical genre classification of audio signals" (2002), in today's usual form.
 """
 
 from __future__ import annotations
@@ -24,22 +23,22 @@ if TYPE_CHECKING:
     from ...datasets import Manifest, Row
 
 NAME = "mfcc"
-_KIND = "mfcc-1"  # part of the key: another number when values change
+_KIND = "mfcc-1"  # part of the cache key; to be changed with the values
 _RATE = 22_050  # Hz, librosa's default
 _COEFFICIENTS = 20
 _N_FFT = 2048  # librosa's default, 93 ms
-_WIDTH = 9  # frames that a difference is taken over, librosa's default
+_WIDTH = 9  # frames per difference, librosa's default
 
 
 class MfccCache:
-    """MFCC statistics of sounds on disk, with the interface of `embeddings.EmbeddingCache`.
+    """Cache MFCC statistics on disk, with the interface of `embeddings.EmbeddingCache`.
 
     Args:
-        folder: made when needed.
-        workers: sounds decoded at once.
+        folder: folder, created when needed.
+        workers: number of files decoded at once.
 
     Attributes:
-        width: features of a vector, 80.
+        width: length of a vector, 80.
 
     Example:
         >>> import tempfile, keras_musictag as kmt
@@ -52,11 +51,11 @@ class MfccCache:
     width = 4 * _COEFFICIENTS
 
     def __init__(self, folder: str | os.PathLike[str], *, workers: int = 2) -> None:
-        """Nothing is read or written yet."""
+        """Read and write nothing yet."""
         self.folder, self.workers = Path(folder), workers
 
     def get_many(self, manifest: Manifest, *, progress: bool = False) -> tuple[np.ndarray, dict[int, AudioError]]:
-        """As `EmbeddingCache.get_many`."""
+        """Return vectors and failures, as `EmbeddingCache.get_many`."""
         compute = functools.partial(self._compute, progress=progress)
         return cached_vectors(manifest, self.folder, _KIND, self.width, compute, self.workers, progress=progress)
 
@@ -77,7 +76,7 @@ class MfccCache:
 
 
 def _statistics(row: Row) -> np.ndarray | AudioError:
-    """Float32 `(80,)`: means, deviations, and those of the differences."""
+    """Return means and standard deviations of MFCCs and of their differences, float32 `(80,)`."""
     import librosa
 
     try:
@@ -87,7 +86,7 @@ def _statistics(row: Row) -> np.ndarray | AudioError:
         return error
     y = np.pad(y, (0, max(0, _N_FFT - len(y))))
     mfcc = librosa.feature.mfcc(y=y, sr=_RATE, n_mfcc=_COEFFICIENTS, n_fft=_N_FFT)
-    # The default, a polynomial at the edges, needs as many frames as a difference is taken over.
+    # The default mode needs at least _WIDTH frames.
     mode = "interp" if mfcc.shape[1] >= _WIDTH else "nearest"
     delta = librosa.feature.delta(mfcc, width=_WIDTH, mode=mode)
     return np.concatenate([mfcc.mean(1), mfcc.std(1), delta.mean(1), delta.std(1)]).astype("float32")

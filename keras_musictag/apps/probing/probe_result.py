@@ -1,7 +1,7 @@
-"""What `probing.probe` found: a table of models, the best first.
+"""Result of `probing.probe`: a table of models, the best first.
 
-Conventions: every number is of predictions for clips that the classifier was not fitted to; differences are a model
-minus the best, on the same resamples of whole groups, so their intervals are narrower than the two suggest.
+Conventions: all numbers are from out-of-fold predictions. Differences are a model minus the best, on the same resamples
+of whole groups, so their intervals are narrower than those of the two models suggest.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 ProbeMetric = Literal["accuracy", "roc_auc", "pr_auc"]
 
-CONFIDENCE = 0.95  # of the intervals
+CONFIDENCE = 0.95  # level of the intervals
 
 
 # === Results ===
@@ -36,14 +36,14 @@ class ProbedModel:
     """One row of the table.
 
     Attributes:
-        model: what it is called.
-        weights_sha256: of the file of its weights, empty where there is none.
+        model: name of the model.
+        weights_sha256: sha256 of the file of its weights; empty if there is none.
         features: length of its embeddings.
-        strengths: the C of each fold, chosen on the other folds: 1 / strength of the penalty.
-        accuracy: share of the clips whose most probable tag is right; `None` where clips have any number of tags.
+        strengths: the C of each fold (inverse strength of the penalty), chosen on the other folds.
+        accuracy: share of clips whose most probable tag is correct; `None` if clips may have several tags.
         roc_auc, pr_auc: means over tags.
-        difference: of `Probing.metric`, this model minus the best; `None` for the best.
-        error: why it could not be probed; then there are no numbers.
+        difference: this model minus the best, in `Probing.metric`; `None` for the best.
+        error: why the model could not be probed; then there are no numbers.
     """
 
     model: str
@@ -57,7 +57,7 @@ class ProbedModel:
     error: str = ""
 
     def to_dict(self) -> dict[str, Any]:
-        """One flat row."""
+        """Return the row as a flat dictionary."""
         row: dict[str, Any] = {name: getattr(self, name) for name in ("model", "weights_sha256", "features")}
         for name in (*TITLES, "difference"):
             row |= flat(name, getattr(self, name))
@@ -66,17 +66,17 @@ class ProbedModel:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Probing:
-    """What linear probes of several models can do. Made by `probe`.
+    """Comparison of models by linear probes. Made by `probe`.
 
     Attributes:
-        models: a `ProbedModel` each, the best first, those that could not be probed last.
-        scores: out-of-fold probabilities of the probes, clip by clip: `Scores`, to save,
-            and to look at tag by tag with `scores.evaluate(model)` and `scores.compare(a, b)`.
-        folds: int array `(rows,)`: the fold each row of `scores` was held out in.
-        metric: what models are ordered by: `"accuracy"` where every clip has exactly one tag, else `"roc_auc"`.
+        models: a `ProbedModel` each, the best first; last, those that could not be probed.
+        scores: out-of-fold probabilities of all clips, as `Scores`, which can be saved, and evaluated tag by tag with
+            `scores.evaluate(model)` and `scores.compare(a, b)`.
+        folds: int array `(rows,)`: the fold that each row of `scores` was held out in.
+        metric: metric that orders the models: `"accuracy"` if every clip has exactly one tag, else `"roc_auc"`.
         n_bootstrap, seed: number of resamples for 95 % intervals (0: none), random seed.
         excluded: tag -> why it could not be probed.
-        untagged: rows without any tag.
+        untagged: number of rows without any tag.
     """
 
     models: tuple[ProbedModel, ...]
@@ -90,12 +90,12 @@ class Probing:
 
     @property
     def best(self) -> ProbedModel:
-        """The first of the models."""
+        """The best model."""
         return self.models[0]
 
     @property
     def chance(self) -> float:
-        """What guessing comes to in `metric`: the share of the most frequent tag, or one half."""
+        """Value of `metric` for guessing: the share of the most frequent tag, or one half."""
         return float(self.scores.targets.mean(axis=0).max()) if self.metric == "accuracy" else 0.5
 
     @property
@@ -104,13 +104,13 @@ class Probing:
         return len({row.group for row in self.scores.rows})
 
     def __getitem__(self, model: str) -> ProbedModel:
-        """One model by its name."""
+        """Return a model by its name."""
         names = [row.model for row in self.models]
         require(model in names, f"{model!r} was not probed, only {', '.join(names)}.")
         return self.models[names.index(model)]
 
     def to_dict(self) -> dict[str, Any]:
-        """Flat and ready for `json.dump`, but for `models`, a list of rows, and `failed`."""
+        """Return a dictionary for JSON; flat, except for the lists `models` and `failed`."""
         scores = self.scores
         return {
             "dataset": scores.dataset,
@@ -132,23 +132,23 @@ class Probing:
         }
 
     def to_json(self, path: str | os.PathLike[str]) -> Path:
-        """Write `to_dict` to a file; returns its path."""
+        """Write `to_dict` to a file; return its path."""
         return write_json(path, self.to_dict())
 
     def to_csv(self, path: str | os.PathLike[str]) -> Path:
-        """Write a row per model to a file, each with data set, split and number of clips; returns its path."""
+        """Write a row per model to a file, each with data set, split and number of clips; return its path."""
         scores = self.scores
         measured = {"dataset": scores.dataset, "split": scores.split, "n_clips": len(scores.rows)}
         return write_csv(path, [{**measured, **row.to_dict()} for row in self.models])
 
     def plot(self, ax: Axes | None = None, *, metric: ProbeMetric | None = None) -> Axes:
-        """Draw a bar per model with its interval, see `plots.plot_probing`."""
+        """Plot a bar per model with its interval, see `plots.plot_probing`."""
         from ...plots import plot_probing
 
         return plot_probing(self, ax, metric=metric)
 
     def blocks(self) -> list[Block]:
-        """What was measured, a table with the best model first, notes."""
+        """Return title, table and notes, for printing."""
         metrics = self._metrics()[:2]
         several = any(row.difference for row in self.models)
         titles = ("model", "features", *(TITLES[name] for name in metrics), *(["minus the best"] if several else []))
@@ -161,15 +161,15 @@ class Probing:
         return [self.title(), Table(titles, lines, "<><"), *self._notes()]
 
     def __str__(self) -> str:
-        """The same in plain text."""
+        """Return title, table and notes as plain text."""
         return plain(self.blocks())
 
     def _metrics(self) -> list[ProbeMetric]:
-        """Those that there are, the one that orders first."""
+        """Return the available metrics, the one that orders the models first."""
         return ["accuracy", "roc_auc", "pr_auc"] if self.metric == "accuracy" else ["roc_auc", "pr_auc"]
 
     def title(self) -> str:
-        """One line: what was measured, and on how many clips."""
+        """Return a line with the data and the number of clips."""
         scores = self.scores
         each = "one each" if self.metric == "accuracy" else "any number each"
         return (
@@ -199,13 +199,13 @@ class Probing:
 def measure(
     scores: Scores, metric: ProbeMetric, n_bootstrap: int, seed: int, *, against: str | None = None
 ) -> list[ProbedModel]:
-    """Everything that scores say of models, the best first.
+    """Measure models from their scores; the best comes first.
 
     Args:
         scores: predictions.
-        metric: what orders the models; `"accuracy"` only where every row has exactly one tag.
+        metric: metric that orders the models; `"accuracy"` only if every row has exactly one tag.
         n_bootstrap, seed: as in `metrics.evaluate_scores`, which gives the same areas.
-        against: the model that differences are to; by default, the best.
+        against: reference model of the differences; by default, the best.
 
     Returns:
         A `ProbedModel` each, with names and estimates only.
@@ -238,6 +238,6 @@ def measure(
 
 
 def _accuracies(scores: Scores, groups: Sequence[str], n_bootstrap: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Of each model `(models,)`, and how far those of the resamples are from it `(models, resamples)`."""
-    right = scores.probabilities.argmax(axis=2) == scores.targets.argmax(axis=1)
-    return right.mean(axis=1), share_deviations(right, group_ids(groups, len(scores.rows)), n_bootstrap, seed)
+    """Return accuracies `(models,)`, and the deviations of the resamples from them `(models, resamples)`."""
+    correct = scores.probabilities.argmax(axis=2) == scores.targets.argmax(axis=1)
+    return correct.mean(axis=1), share_deviations(correct, group_ids(groups, len(scores.rows)), n_bootstrap, seed)

@@ -1,9 +1,9 @@
-"""`probe`: which model to start from, found out with a linear classifier on the embeddings of each.
+"""`probe`: compare base models by a linear classifier on their embeddings.
 
-For each model, logistic regression (scikit-learn) on standardised embeddings is fitted to all folds of the clips but
-one and predicts that one; the strength of its penalty is chosen by cross-validation within the folds it is fitted to.
-Folds keep groups (artist or album, else the file) and copies of a file together, share out tags evenly, and are the
-same for all models. A linear probe measures what a model hears, not what it could be trained to hear: Alain & Bengio,
+For each model, logistic regression (scikit-learn) on standardised embeddings is fitted to all folds but one and
+predicts that one; the strength of its penalty is chosen by cross-validation within the folds it is fitted to. Folds
+keep groups (artist or album, else the file) and copies of a file together, balance the tags, and are the same for all
+models. A linear probe measures the information in the embeddings, not what fine-tuning could add: Alain & Bengio,
 "Understanding intermediate layers using linear classifier probes" (2016).
 """
 
@@ -37,7 +37,7 @@ from .probe_result import Probing as Probing
 
 Model: TypeAlias = "Tagger | str | os.PathLike[str]"
 
-_INNER_FOLDS = 4  # by which C is chosen
+_INNER_FOLDS = 4  # folds for choosing C
 
 
 # === Public ===
@@ -57,36 +57,36 @@ def probe(
     workers: int = 2,
     progress: bool = True,
 ) -> Probing:
-    """Compare models by what a linear classifier makes of their embeddings.
+    """Compare models by cross-validating a linear classifier on their embeddings.
 
-    Where every clip has exactly one tag, one classifier chooses among all tags (softmax), and models are ordered by
-    accuracy. Else there is one for each tag, which weighs clips with and without it alike, and models are ordered by
-    the mean ROC-AUC.
+    If every clip has exactly one tag, one classifier predicts the tag (softmax), and models are ordered by accuracy.
+    Otherwise there is a classifier per tag, which gives clips with and without the tag the same total weight, and
+    models are ordered by the mean ROC-AUC.
 
-    Clips that one of the models cannot use, and tags in fewer than two groups, are left out for all. A model that
-    cannot be loaded is a row with its error.
+    Clips that one of the models cannot use, and tags in fewer than two groups, are left out for all models. A model
+    that cannot be loaded gets a row with its error.
 
     Args:
-        models: taggers, or what `load` takes; each named as it is given, a tagger as its spec is.
-        manifest: rows with tags, or with targets of 0 and 1; splits do not count.
-        dataset: what the data is called; no number goes without it.
-        folds: parts that are predicted in turn.
-        mfcc: probe MFCC statistics too, which everybody would try first.
+        models: taggers, or arguments for `load`, which are the names of the rows; a tagger has the name in its spec.
+        manifest: rows with tags, or with targets of 0 and 1; splits are ignored.
+        dataset: name of the data.
+        folds: number of cross-validation folds.
+        mfcc: also probe MFCC statistics, as a baseline.
         cache: folder for log-mels and embeddings, which makes a second run fast; `None` for a temporary one.
         n_bootstrap: number of resamples of groups, for 95 % intervals; 0 for none.
-        seed: of folds and resamples.
+        seed: random seed of folds and resamples.
         grouped_by: what the manifest's groups are, in one word, e.g. `"artist"`.
-        workers: sounds decoded at once.
-        progress: show bars on standard error.
+        workers: number of files decoded at once.
+        progress: show progress bars on standard error.
 
     Returns:
         `Probing`.
 
     Raises:
-        EvaluationError: no model, one given twice, or none that can be probed; targets between 0 and 1; too few tags
-            or groups.
-        UnknownModelError: no such model or folder.
-        DataError: a row has a tag that the manifest does not.
+        EvaluationError: there is no model, a model is given twice, or none can be probed; targets are between 0 and 1;
+            there are too few tags or groups.
+        UnknownModelError: a model or folder does not exist.
+        DataError: a row has a tag that the manifest does not have.
         CacheError: the cache cannot be written.
 
     Example:
@@ -114,37 +114,39 @@ def probe(
     with contextlib.ExitStack() as stack:
         folder = Path(cache or stack.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True)))
         content = content_digests(manifest, folder, workers, progress=progress)
-        _choose(manifest, _Heard(), content, dataset, folds, seed, grouped_by)  # what is wrong is said before the work
-        heard = _listen(given, manifest, folder, workers, progress)
-    data = _choose(manifest, heard, content, dataset, folds, seed, grouped_by)
-    scores, strengths = _predict(heard, data, progress)
-    return _result(heard, data, scores, strengths, n_bootstrap, seed)
+        _choose(manifest, _Vectors(), content, dataset, folds, seed, grouped_by)  # raise errors before the work
+        embeddings = _embed(given, manifest, folder, workers, progress)
+    data = _choose(manifest, embeddings, content, dataset, folds, seed, grouped_by)
+    scores, strengths = _predict(embeddings, data, progress)
+    return _result(embeddings, data, scores, strengths, n_bootstrap, seed)
 
 
-# === What the models hear ===
+# === Embeddings ===
 
 
 def _named(models: Model | Sequence[Model], mfcc: bool) -> dict[str, Model | None]:
-    """Name -> model, `None` for MFCC; all of them before anything is loaded."""
+    """Return name -> model, `None` for MFCC; check the names before anything is loaded."""
     given = [models] if isinstance(models, (Tagger, str, os.PathLike)) else list(models)
     names = [model.spec.name if isinstance(model, Tagger) else os.fspath(model) for model in given]
     named: dict[str, Model | None] = dict(zip(names, given, strict=True))
     require(bool(named) or mfcc, "There is no model to probe.")
-    twice = sorted({name for name in names if names.count(name) > 1})
-    require(not twice, f"Each model must be given once, under a name of its own; more than once: {', '.join(twice)}.")
-    require(not (mfcc and MFCC in named), f"{MFCC!r} is what MFCC statistics are called. Give the model another name.")
-    return named | ({MFCC: None} if mfcc else {})
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    require(not repeated, f"Each model must be given once, under its own name; repeated: {', '.join(repeated)}.")
+    require(not (mfcc and MFCC in named), f"{MFCC!r} is the name of the MFCC statistics. Give the model another name.")
+    if mfcc:
+        named[MFCC] = None
+    return named
 
 
 @dataclasses.dataclass(frozen=True)
-class _Heard:
-    """Embeddings of every model that has some.
+class _Vectors:
+    """Embeddings of all models.
 
     Attributes:
         vectors: name -> float32 `(rows of the manifest, features)`, NaN in rows that failed.
         weights: name -> sha256 of the weights.
         errors: name -> why a model has no embeddings.
-        failures: number of a row -> the model that could not use it, and why.
+        failures: row number -> the model that could not use the row, and the error.
     """
 
     vectors: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
@@ -153,59 +155,59 @@ class _Heard:
     failures: dict[int, tuple[str, AudioError]] = dataclasses.field(default_factory=dict)
 
 
-def _listen(
+def _embed(
     given: Mapping[str, Model | None], manifest: Manifest, folder: Path, workers: int, progress: bool
-) -> _Heard:
-    """One model after the other; a row that one of them cannot use is not given to the next."""
-    heard, opened = _Heard(), {}
-    for name, model in given.items():  # all of them first: the last may be misspelt
+) -> _Vectors:
+    """Compute the embeddings of each model; skip rows that an earlier model could not use."""
+    embeddings, opened = _Vectors(), {}
+    for name, model in given.items():  # load all first: a later name may be misspelt
         try:
             opened[name] = _open(model, folder, workers)
-        except UnknownModelError:  # a mistake, not a misfortune
+        except UnknownModelError:  # a mistake of the user
             raise
         except MusicTagError as error:
-            heard.errors[name] = error
+            embeddings.errors[name] = error
     for name, (cache, sha256) in opened.items():
-        usable = [number for number in range(len(manifest)) if number not in heard.failures]
+        usable = [number for number in range(len(manifest)) if number not in embeddings.failures]
         rows = Manifest(tuple(manifest[number] for number in usable), manifest.tags)
         found, failures = cache.get_many(rows, progress=progress)
-        heard.failures.update({usable[number]: (name, error) for number, error in failures.items()})
+        embeddings.failures.update({usable[number]: (name, error) for number, error in failures.items()})
         if not np.isfinite(np.delete(found, list(failures), axis=0)).all():
-            heard.errors[name] = EvaluationError(
+            embeddings.errors[name] = EvaluationError(
                 f"The embeddings of {name} are not finite: its training diverged, or its weights are damaged."
             )
             continue
-        heard.vectors[name] = np.full((len(manifest), cache.width), np.nan, "float32")
-        heard.vectors[name][usable] = found
-        heard.weights[name] = sha256
-    if not heard.vectors:
-        first = next(iter(heard.errors.values()))
+        embeddings.vectors[name] = np.full((len(manifest), cache.width), np.nan, "float32")
+        embeddings.vectors[name][usable] = found
+        embeddings.weights[name] = sha256
+    if not embeddings.vectors:
+        first = next(iter(embeddings.errors.values()))
         raise EvaluationError(f"None of {len(given)} models can be probed. The first error: {first}") from first
-    return heard
+    return embeddings
 
 
 def _open(model: Model | None, folder: Path, workers: int) -> tuple[EmbeddingCache | MfccCache, str]:
-    """What gives embeddings, and the sha256 of the weights."""
+    """Return the embedding cache of a model, and the sha256 of its weights."""
     if model is None:
         return MfccCache(folder, workers=workers), ""
     tagger = model if isinstance(model, Tagger) else load(model)
     return EmbeddingCache(folder, tagger, workers=workers), tagger.weights_sha256
 
 
-# === What they are asked ===
+# === Rows, tags and folds ===
 
 
 @dataclasses.dataclass(frozen=True)
 class _Data:
-    """What is probed.
+    """Rows, tags and folds to probe.
 
     Attributes:
-        numbers: of the rows of the manifest, int `(rows,)`.
-        folds: int `(rows,)`.
-        inner: for each fold, folds of the rows outside of it.
-        blank: `Scores` of no model.
+        numbers: numbers of the rows in the manifest, int `(rows,)`.
+        folds: fold of each row, int `(rows,)`.
+        inner: for each fold, folds of the rows outside it.
+        blank: `Scores` without models.
         excluded: tag -> why it is left out.
-        exclusive: every row has exactly one tag.
+        exclusive: whether every row has exactly one tag.
     """
 
     numbers: np.ndarray
@@ -218,19 +220,19 @@ class _Data:
 
 def _choose(
     manifest: Manifest,
-    heard: _Heard,
+    embeddings: _Vectors,
     content: Sequence[str | AudioError],
     dataset: str,
     folds: int,
     seed: int,
     grouped_by: str,
 ) -> _Data:
-    """Rows that every model heard, tags that can be told apart, and folds."""
-    numbers = np.array([number for number in range(len(manifest)) if number not in heard.failures], int)
+    """Select the rows that every model can use and the tags that can be probed, and make folds."""
+    numbers = np.array([number for number in range(len(manifest)) if number not in embeddings.failures], int)
     if not len(numbers):
-        raise EvaluationError(f"None of {len(manifest)} clips can be used. The first: {heard.failures[0][1]}")
+        raise EvaluationError(f"None of {len(manifest)} clips can be used. The first: {embeddings.failures[0][1]}")
     files = relative_names([row.path for row in manifest])
-    copies: dict[str, str] = {}  # content -> the first file that has it: a group, where none is named
+    copies: dict[str, str] = {}  # content -> first file with it, the group of rows without a group
     groups = np.array([row.group or copies.setdefault(str(content[n]), files[n]) for n, row in enumerate(manifest)])
     targets = manifest.targets()[numbers]
     exclusive = len(manifest.tags) > 1 and bool((targets.sum(axis=1) == 1).all())
@@ -238,10 +240,10 @@ def _choose(
     tags = [tag for tag in manifest.tags if tag not in excluded]
     require(
         len(tags) >= (2 if exclusive else 1),
-        f"There is nothing to tell apart in {dataset}: {len(tags)} of {len(manifest.tags)} tags can be probed. Left "
+        f"There are too few tags to probe in {dataset}: {len(tags)} of {len(manifest.tags)} tags can be probed. Left "
         f"out: {', '.join(f'{tag} ({why})' for tag, why in excluded.items()) or 'none'}.",
     )
-    if exclusive:  # not a clip whose only tag is left out
+    if exclusive:  # leave out clips whose only tag is left out
         numbers = numbers[targets[:, [tag in tags for tag in manifest.tags]].any(axis=1)]
     chosen = Manifest(tuple(manifest[number] for number in numbers.tolist()), manifest.tags).with_tags(tags)
     blank = Scores(
@@ -253,18 +255,18 @@ def _choose(
         ),
         failed=tuple(
             Failure(model, files[n], manifest[n].start, str(error))
-            for n, (model, error) in sorted(heard.failures.items())
+            for n, (model, error) in sorted(embeddings.failures.items())
         ),
         targets=chosen.targets().astype("int8"), probabilities=np.zeros((0, len(chosen), len(tags)), "float32"),
     )  # fmt: skip
-    # Copies of a file are one file to folds.
-    alike = [dataclasses.replace(row, path=Path(str(content[n]))) for n, row in zip(numbers, chosen, strict=True)]
-    fold, inner = _folds(Manifest(tuple(alike), chosen.tags), folds, seed)
+    # Folds treat copies of a file as one file.
+    by_content = [dataclasses.replace(row, path=Path(str(content[n]))) for n, row in zip(numbers, chosen, strict=True)]
+    fold, inner = _folds(Manifest(tuple(by_content), chosen.tags), folds, seed)
     return _Data(numbers, fold, inner, blank, excluded, exclusive)
 
 
 def _folds(manifest: Manifest, count: int, seed: int) -> tuple[np.ndarray, list[np.ndarray]]:
-    """The fold of each row, and for each fold, folds of the rows outside of it."""
+    """Return the fold of each row, and for each fold, folds of the rows outside it."""
     fold = splitting.folds(manifest, count, seed=seed)
     found = int(fold.max()) + 1
     require(
@@ -280,7 +282,7 @@ def _folds(manifest: Manifest, count: int, seed: int) -> tuple[np.ndarray, list[
 
 
 def _excluded(targets: np.ndarray, groups: np.ndarray, tags: Sequence[str]) -> dict[str, str]:
-    """Tags that one fold would have all clips of, or all clips without."""
+    """Return the tags with fewer than two groups of clips that have them, or that do not."""
     excluded = {}
     for tag, has in zip(tags, targets.T > 0, strict=True):
         inside, outside = len(np.unique(groups[has])), len(np.unique(groups[~has]))
@@ -291,17 +293,17 @@ def _excluded(targets: np.ndarray, groups: np.ndarray, tags: Sequence[str]) -> d
     return excluded
 
 
-# === What they answer ===
+# === Predictions ===
 
 
-def _predict(heard: _Heard, data: _Data, progress: bool) -> tuple[Scores, dict[str, tuple[float, ...]]]:
-    """Predictions of all models for rows that their classifiers were not fitted to, and the C of each fold."""
+def _predict(embeddings: _Vectors, data: _Data, progress: bool) -> tuple[Scores, dict[str, tuple[float, ...]]]:
+    """Return the out-of-fold predictions of all models, and the C of each fold."""
     from tqdm.auto import tqdm
 
     probabilities, strengths = [], {}
-    total = len(heard.vectors) * len(data.inner)
+    total = len(embeddings.vectors) * len(data.inner)
     with tqdm(desc="probing", total=total, unit="fold", delay=2, disable=not progress) as bar:
-        for name, vectors in heard.vectors.items():
+        for name, vectors in embeddings.vectors.items():
             predicted, strengths[name] = out_of_fold(
                 vectors[data.numbers],
                 data.blank.targets,
@@ -313,28 +315,28 @@ def _predict(heard: _Heard, data: _Data, progress: bool) -> tuple[Scores, dict[s
             probabilities.append(predicted)
     scores = dataclasses.replace(
         data.blank,
-        models=tuple(heard.vectors),
-        weights_sha256=tuple(heard.weights.values()),
+        models=tuple(embeddings.vectors),
+        weights_sha256=tuple(embeddings.weights.values()),
         probabilities=np.stack(probabilities),
     )
     return scores, strengths
 
 
 def _result(
-    heard: _Heard, data: _Data, scores: Scores, strengths: dict[str, tuple[float, ...]], n_bootstrap: int, seed: int
+    found: _Vectors, data: _Data, scores: Scores, strengths: dict[str, tuple[float, ...]], n_bootstrap: int, seed: int
 ) -> Probing:
-    """Everything measured, the best model first."""
+    """Measure all models; the best comes first."""
     metric: ProbeMetric = "accuracy" if data.exclusive else "roc_auc"
     rows = [
         dataclasses.replace(
             row,
-            weights_sha256=heard.weights[row.model],
-            features=heard.vectors[row.model].shape[1],
+            weights_sha256=found.weights[row.model],
+            features=found.vectors[row.model].shape[1],
             strengths=strengths[row.model],
         )
         for row in measure(scores, metric, n_bootstrap, seed)
     ]
-    failed = [ProbedModel(model=name, error=str(error)) for name, error in heard.errors.items()]
+    failed = [ProbedModel(model=name, error=str(error)) for name, error in found.errors.items()]
     return Probing(
         models=(*rows, *failed),
         scores=scores,

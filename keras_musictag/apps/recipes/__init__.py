@@ -1,4 +1,4 @@
-"""Recipes: a tagger from a file of settings and a folder of recordings, reproducibly.
+"""Recipes: train a tagger reproducibly, from a file of settings and a folder of audio.
 
 `run_recipe("recipe.toml", "music/", "out")` trains, evaluates and saves; `recipe` documents the file format.
 """

@@ -1,9 +1,9 @@
-"""Recipes carried out: sound is decoded, a network trained, measured and saved.
+"""Run recipes: decode the audio, then train, evaluate and save a network.
 
-A run's folder becomes a tagger's: `spec.json`, `weights.safetensors` and `README.md` appear in it when training is
-done, `evaluation.json` when it is evaluated. `run/` in it is the run of `training.fit`, with `run.json`, which says of
-which recipe and data it is, `log.png`, where Matplotlib is installed, and `problems.txt`, everything that was wrong
-with the data. The same recipe on the same data goes on in the same folder; any other is refused there.
+The folder of a run becomes that of a tagger: `spec.json`, `weights.safetensors` and `README.md` are written after
+training, `evaluation.json` after evaluation. Its subfolder `run/` holds the run of `training.fit`, `run.json` with the
+recipe and digests of the data, `log.png` if Matplotlib is installed, and `problems.txt` with all problems of the data.
+A folder resumes the same recipe on the same data, and rejects any other.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ RUN_FILE, EVALUATION = "run.json", "evaluation.json"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Result(TrainingResult["Tagger", RunState]):
-    """Result of `run_recipe`: a `TrainingResult` whose folder `load` reads, unless a stop came before any validation.
+    """Result of `run_recipe`: a `TrainingResult` whose folder `load` reads, unless it stopped before any validation.
 
     Attributes:
-        evaluation: on the labels of the test split, if it has any.
-        agreement: with the teacher on the test split, to distil.
-        dropped: clips whose sound could not be decoded.
+        evaluation: evaluation on the labels of the test split, if it has labels.
+        agreement: agreement with the teacher on the test split, for distillation.
+        dropped: number of files that could not be decoded.
     """
 
     folder: Path
@@ -66,12 +66,12 @@ def run_recipe(
     strict: bool = False,
     progress: bool = True,
 ) -> Result:
-    """Carry out a recipe: check, train or distil, evaluate on the test split, save.
+    """Run a recipe: check the data, train or distil, evaluate on the test split, and save.
 
     Args:
-        recipe: a `Recipe`, or what `Recipe.load` reads.
+        recipe: a `Recipe`, or an argument for `Recipe.load`.
         data, strict: as in `plan_recipe`.
-        folder: becomes a tagger that `load` reads; `folder/run` is the run, which resumes if it was interrupted.
+        folder: folder of the tagger, for `load`; `folder/run` holds the run, which resumes if it was interrupted.
         cache: folder of log-mels, shared between runs; by default in this package's cache.
         progress: show progress bars.
 
@@ -79,8 +79,8 @@ def run_recipe(
         `Result`.
 
     Raises:
-        RecipeError, DataError, TrainingError: why it cannot be carried out.
-        CacheError: the folder is something else, or cannot be written.
+        RecipeError, DataError, TrainingError: the recipe cannot be run.
+        CacheError: the cache folder holds something else, or cannot be written.
     """
     return carry_out(plan_recipe(recipe, data, strict=strict), folder, cache=cache, strict=strict, progress=progress)
 
@@ -93,12 +93,12 @@ def carry_out(
     strict: bool = False,
     progress: bool = True,
 ) -> Result:
-    """Carry out a plan of `plan_recipe`; arguments and errors as in `run_recipe`."""
-    return _Run(plan, Path(folder), cache, progress).do(strict)
+    """Run a plan of `plan_recipe`; arguments and errors as in `run_recipe`."""
+    return _Run(plan, Path(folder), cache, progress).run(strict)
 
 
 class _Run:
-    """A plan, being carried out."""
+    """Runs a plan."""
 
     def __init__(
         self, plan: Plan, folder: Path, cache: FeatureCache | str | os.PathLike[str] | None, progress: bool
@@ -109,11 +109,11 @@ class _Run:
         self.problems = [str(problem) for problem in plan.data.report.problems]
         self.dropped = 0
 
-    def do(self, strict: bool) -> Result:
+    def run(self, strict: bool) -> Result:
         with run_folder(self.folder, self._about(), file=RUN_FILE, error=RecipeError) as self.run_folder:
-            return self._do(strict)
+            return self._run_locked(strict)
 
-    def _do(self, strict: bool) -> Result:
+    def _run_locked(self, strict: bool) -> Result:
         from ...loading import load, untrained
         from ...plots import save_training
 
@@ -121,8 +121,8 @@ class _Run:
         tags = self.parts["train"].tags if self.teacher is None else self.teacher.tags
         self.tagger = untrained(self.recipe.model, tags, seed=self.recipe.seed)
         self.cache = self._cache()
-        self.teacher_folder = self.cache.folder.parent / "teachers"  # shared between runs, as log-mels are
-        self._listen(strict)
+        self.teacher_folder = self.cache.folder.parent / "teachers"  # shared between runs, like log-mels
+        self._fill_caches(strict)
         tagger, state = self._train()
         save_training(self.run_folder, score=self.plan.training.monitor)
         result = Result(
@@ -131,10 +131,10 @@ class _Run:
         )  # fmt: skip
         if not state.best_step:
             return result
-        result = dataclasses.replace(result, tagger=self._save(self._described(tagger, state)))
-        return self._tested(result) if result.finished and "test" in self.parts else result
+        result = dataclasses.replace(result, tagger=self._save(self._new_spec(tagger, state)))
+        return self._evaluate(result) if result.finished and "test" in self.parts else result
 
-    # --- Before ---
+    # --- Preparation ---
 
     def _cache(self) -> FeatureCache:
         from ...datasets.features import FeatureCache
@@ -144,35 +144,36 @@ class _Run:
             return self.given_cache
         return FeatureCache(self.given_cache or cache_folder() / "log-mels", self.tagger.spec)
 
-    def _listen(self, strict: bool) -> None:
-        """Decode every file, and let the teacher hear it; leave out what cannot be decoded."""
-        every = Manifest(tuple(row for part in self.parts.values() for row in part), self.parts["train"].tags)
-        bad = dict(self.cache.fill([row.path for row in every], progress=self.progress))
+    def _fill_caches(self, strict: bool) -> None:
+        """Decode all files and compute the teacher's outputs; leave out files that cannot be decoded."""
+        clips = Manifest(tuple(row for part in self.parts.values() for row in part), self.parts["train"].tags)
+        bad = dict(self.cache.fill([row.path for row in clips], progress=self.progress))
         if self.teacher is not None:
-            heard = every.filter(lambda row: row.path not in bad)
-            bad |= self._targets(heard).fill(self.progress) if len(heard) else {}
+            decoded = clips.filter(lambda row: row.path not in bad)
+            if len(decoded):
+                bad |= self._targets(decoded).fill(self.progress)
         self.problems += [f"{path}: {error}" for path, error in bad.items()]
         write_problems(self.run_folder, self.problems)
         if not bad:
             return
         for error in bad.values():
-            if not isinstance(error, AudioError):  # a full disk, say: no fault of the file
+            if not isinstance(error, AudioError):  # e.g. a full disk: not an error of the file
                 raise error
         first = next(iter(bad.values()))
-        told = f"{len(bad)} of {len({row.path for row in every})} files cannot be used, the first one: {first}"
+        message = f"{len(bad)} of {len({row.path for row in clips})} files cannot be used, the first one: {first}"
         if strict:
-            raise RecipeError(f"{told} All are in {self.run_folder / PROBLEMS}.")
-        _log.warning("%s They are left out; all are in %s.", told, self.run_folder / PROBLEMS)
+            raise RecipeError(f"{message} All are in {self.run_folder / PROBLEMS}.")
+        _log.warning("%s They are left out; all are in %s.", message, self.run_folder / PROBLEMS)
         parts = {name: part.filter(lambda row: row.path not in bad) for name, part in self.parts.items()}
         self.parts = {name: part for name, part in parts.items() if len(part)}
         self.dropped = len(bad)
         if self.teacher is not None and len(self.parts.get("valid", ())) < 3:
             raise RecipeError(
-                f"Fewer than three clips of the split valid can be used: too few to tell agreement. {told}"
+                f"Fewer than three clips of the split valid can be used: too few to measure agreement. {message}"
             )
         missing = [name for name in ("train", "valid") if name not in self.parts]
         if missing:
-            raise RecipeError(f"No clip of the split {missing[0]} can be used. {told}")
+            raise RecipeError(f"No clip of the split {missing[0]} can be used. {message}")
 
     def _targets(self, manifest: Manifest) -> Any:
         from ...training.distillation import TeacherTargets
@@ -185,7 +186,7 @@ class _Run:
         )  # fmt: skip
 
     def _about(self) -> dict[str, Any]:
-        """The recipe and the data that determine the result, wherever the data are."""
+        """Return the recipe and digests of the data, which determine the result; paths are left out."""
         recipe = self.recipe.to_dict()
         for name in ("source", "validation", "name"):
             del recipe["data"][name]
@@ -210,7 +211,7 @@ class _Run:
         }
         parts = (self.parts["train"], self.parts["valid"], self.run_folder)
         if self.teacher is None:
-            return train(self.tagger, *parts, shared_groups=True, **options)  # where it is not allowed, the plan failed
+            return train(self.tagger, *parts, shared_groups=True, **options)  # checked by the plan
         options |= {
             "teacher_folder": self.teacher_folder,
             "shared_groups": True,
@@ -218,10 +219,10 @@ class _Run:
         }
         return distil(self.tagger, self.teacher, *parts, **options)
 
-    # --- After ---
+    # --- Results ---
 
-    def _described(self, tagger: Tagger, state: RunState) -> ModelSpec:
-        """The spec of what was trained, on what and how."""
+    def _new_spec(self, tagger: Tagger, state: RunState) -> ModelSpec:
+        """Return the spec of the trained tagger, with its training data."""
         recipe, origin, clips = self.recipe, self.plan.data.origin, self.parts["train"]
         teacher = self.teacher.spec if self.teacher is not None else None
         used = [
@@ -245,32 +246,32 @@ class _Run:
         )
 
     def _save(self, spec: ModelSpec) -> Tagger:
-        """Write the tagger's files into the folder, the spec last, so that it is complete or none."""
+        """Write the tagger's files into the folder, the spec last, so that a tagger is complete or absent."""
         from ...loading import load
 
         saving.save_into(self.tagger.core, spec, self.folder)
         return load(self.folder.resolve())
 
-    def _tested(self, result: Result) -> Result:
-        """Measure on the test split, and add what comes out to spec and card."""
+    def _evaluate(self, result: Result) -> Result:
+        """Evaluate on the test split, and add the metrics to spec and card."""
         from ... import __version__
 
         test, origin = self.parts["test"], self.plan.data.origin
         evaluation, agreement = self._evaluation(result.tagger), None
-        where = {"dataset": origin.name, "split": ", ".join(filter(None, ("test", origin.version)))}
-        made = {"source": f"measured by keras_musictag {__version__}", "date": datetime.date.today().isoformat()}
+        data = {"dataset": origin.name, "split": ", ".join(filter(None, ("test", origin.version)))}
+        provenance = {"source": f"measured by keras_musictag {__version__}", "date": datetime.date.today().isoformat()}
         metrics: list[dict[str, Any]] = []
         if evaluation is not None:
             scores = {name: value for name, value in evaluation.to_dict().items() if name.startswith(("roc_", "pr_"))}
             rounded = {name: round(value, 4) for name, value in scores.items() if value is not None}
-            metrics.append({**where, "n": evaluation.n_clips, **rounded, **made})
+            metrics.append({**data, "n": evaluation.n_clips, **rounded, **provenance})
             evaluation.to_json(self.folder / EVALUATION)
         if self.teacher is not None and len(test) > 1:
             agreement = self._agreement(test)
             correlation, area = round(agreement.correlation, 4), round(agreement.roc_auc, 4)
             scores = {"correlation": correlation, "teacher_roc_auc": area}
             note = f"agreement with {self.teacher.spec.name}"
-            metrics.append({**where, "n": agreement.n_clips, **scores, "note": note, **made})
+            metrics.append({**data, "n": agreement.n_clips, **scores, "note": note, **provenance})
         spec = dataclasses.replace(result.tagger.spec, metrics=tuple(metrics))
         return dataclasses.replace(result, tagger=self._save(spec), evaluation=evaluation, agreement=agreement)
 

@@ -1,4 +1,4 @@
-"""What a recipe will do, with every check that can be made before anything is computed."""
+"""Plan a recipe: make all checks that need no computation."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from .recipe import Recipe
 from .recipe_data import RecipeData
 from .recipe_tables import RecipeError
 
-_SHOWN = 10  # tags that are named
+_SHOWN = 10  # number of tags to print
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What will be done. Made by `plan_recipe`.
+    """A recipe with its data, ready to run. Made by `plan_recipe`.
 
     Attributes:
         recipe: the recipe.
-        data: clips to train, to validate and to test on.
-        training: settings of the loop.
+        data: clips for training, validation and test.
+        training: settings of the training loop.
     """
 
     recipe: Recipe
@@ -32,7 +32,7 @@ class Plan:
     training: TrainingSpec
 
     def __str__(self) -> str:
-        """What a person wants to know before it starts."""
+        """Return a summary of the plan."""
         recipe, data, training = self.recipe, self.data, self.training
         sizes = ", ".join(f"{len(part):,} {name}" for name, part in data.parts.items())
         passes = training.steps * recipe.batches.batch_size / len(data.train)
@@ -62,19 +62,19 @@ def plan_recipe(
     strict: bool = False,
     workers: int = 2,
 ) -> Plan:
-    """Load and check the data of a recipe: everything that can be checked before anything is computed.
+    """Load and check a recipe and its data, before anything is computed.
 
     Args:
-        recipe: a `Recipe`, or what `Recipe.load` reads.
-        data: replaces `data.source`: a manifest, or what `datasets.opening.open_data` reads.
-        strict: refuse data with any problem, instead of leaving bad clips out.
+        recipe: a `Recipe`, or an argument for `Recipe.load`.
+        data: replaces `data.source`: a manifest, or an argument for `datasets.opening.open_data`.
+        strict: reject data with any problem, instead of leaving bad clips out.
         workers: number of files checked at once.
 
     Returns:
-        `Plan`, which `str` describes and `execution.carry_out` runs.
+        `Plan`: `str` describes it, and `execution.carry_out` runs it.
 
     Raises:
-        RecipeError, DataError, TrainingError: why it cannot be carried out.
+        RecipeError, DataError, TrainingError: the recipe cannot be run.
     """
     if not isinstance(recipe, Recipe):
         recipe = Recipe.load(recipe)
@@ -87,7 +87,7 @@ def plan_recipe(
     )
     if distil and len(clips.valid) < 3:
         raise RecipeError(
-            f"Agreement with the teacher is a correlation over clips; {len(clips.valid)} to validate on are too few."
+            f"Distillation needs at least 3 clips in the split valid, to measure agreement; got {len(clips.valid)}."
         )
     if not distil:
         check_labels(clips.train.tags, clips.train, clips.valid, recipe.batches.batch_size)
@@ -95,7 +95,7 @@ def plan_recipe(
 
 
 def _require_model(name: str, weights: bool = False) -> None:
-    """Raise if a name is no model's; folders and Hub addresses are looked at when they are loaded."""
+    """Raise if a model does not exist; folders and Hub addresses are checked when they are loaded."""
     from ...models.registry import list_models, model_info
 
     if name not in list_models() and (name.startswith("hf://") or os.sep in name or Path(name).is_dir()):

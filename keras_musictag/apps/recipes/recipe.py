@@ -1,9 +1,9 @@
-"""Recipes: all that it takes to make a tagger again, as a TOML file that is checked before anything is computed.
+"""Recipes: TOML files with all settings for training a tagger, checked before anything is computed.
 
-    # What it makes, with which command, how long it takes and what comes out.
+    # A comment: the tagger, the command, the training time and the scores.
     task = "train"                # or "distil"
     model = "musicnet_crnn"
-    teacher = "musicnn_mtt"       # to distil only
+    teacher = "musicnn_mtt"       # for "distil" only
     seed = 0
     [data]
     source = "clips.csv"          # `DataSettings`
@@ -16,10 +16,10 @@
     [network]
     dropout = 0.5                 # `NetworkSettings`
     [distillation]
-    hop_seconds = 1.0             # `DistillationSettings`, to distil only
+    hop_seconds = 1.0             # `DistillationSettings`, for "distil" only
 
-A key that nobody knows is an error, not a setting that quietly does nothing. What a recipe leaves out has the default
-of its class. `plan_recipe` checks a recipe and `run_recipe` carries it out.
+An unknown key is an error. Missing keys have the default of their class. `plan_recipe` checks a recipe, `run_recipe`
+runs it.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ from .recipe_tables import (
 )
 from .recipe_tables import RecipeError as RecipeError
 
-# Where a recipe states no steps: passes through the training clips, and steps at least.
-PASSES, LEAST_STEPS = 16, 1000
+# Default number of steps: passes through the training clips, and minimum number of steps.
+PASSES, MIN_STEPS = 16, 1000
 
 _MONITORS = {"train": ("pr_auc", "roc_auc"), "distil": ("score", "roc_auc_top_tenth")}
 
@@ -61,16 +61,16 @@ _MONITORS = {"train": ("pr_auc", "roc_auc"), "distil": ("score", "roc_auc_top_te
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """What is trained on what, and how.
+    """Settings for training a tagger.
 
     Attributes:
         task: `"train"` on labels, or `"distil"` from a teacher.
-        model: whose network is trained: a name, folder or Hub address.
-        teacher: whose probabilities are learned, to distil.
-        seed: of everything random.
+        model: model whose network is trained: a name, folder or Hub address.
+        teacher: model whose probabilities are the targets, for distillation.
+        seed: random seed.
         data, batches, network, distillation: the tables.
-        training, augment: what is stated of the fields of `TrainingSpec` and `Augmentation`.
-        root: folder that relative paths start at.
+        training, augment: the given fields of `TrainingSpec` and `Augmentation`.
+        root: folder that relative paths are relative to.
 
     Raises:
         RecipeError: settings that contradict each other.
@@ -101,7 +101,7 @@ class Recipe:
         """Read a TOML file; `"musicnet_crnn/magnatagatune"` is one that comes with the zoo.
 
         Raises:
-            RecipeError: there is none, it is not TOML, or its first wrong key.
+            RecipeError: the file does not exist or is not TOML; or the first invalid key.
         """
         path = _find(path)
         try:
@@ -109,7 +109,7 @@ class Recipe:
         except OSError as error:
             raise RecipeError(f"The recipe {path} cannot be read: {error.strerror or error}.") from error
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise RecipeError(f"The recipe {path} is not TOML: {error}. See docs/train.md for one that is.") from error
+            raise RecipeError(f"The recipe {path} is not TOML: {error}. See docs/train.md for an example.") from error
         try:
             return cls.from_dict(table, root=path.absolute().parent)
         except RecipeError as error:
@@ -117,10 +117,10 @@ class Recipe:
 
     @classmethod
     def from_dict(cls, table: Mapping[str, Any], *, root: Path | None = None) -> Recipe:
-        """What `load` does with the content of a file.
+        """Make a recipe from the content of a TOML file.
 
         Raises:
-            RecipeError: a key is unknown, missing or of the wrong type, or a value is impossible.
+            RecipeError: a key is unknown, missing or of the wrong type, or a value is out of range.
         """
         require_known(table, (*TOP, *TABLES), "")
         top = {name: table[name] for name in TOP if name in table}
@@ -144,7 +144,7 @@ class Recipe:
         return recipe
 
     def to_dict(self) -> dict[str, Any]:
-        """What `from_dict` reads, with every default of the tables but `training` and `augment`."""
+        """Return the recipe for `from_dict`, with all defaults except those of `training` and `augment`."""
         settings = dataclasses.asdict(self)
         for name in ("root", *(("teacher", "distillation") if self.task == "train" else ())):
             del settings[name]
@@ -152,27 +152,27 @@ class Recipe:
         return settings
 
     def changed(self, changes: Mapping[str, Any]) -> Recipe:
-        """The recipe with other values; keys are `"seed"` or `"training.steps"`.
+        """Return the recipe with some values changed; keys are `"seed"` or `"training.steps"`.
 
         Raises:
             RecipeError: as `from_dict`.
         """
         return Recipe.from_dict(merged(self.to_dict(), changes), root=self.root)
 
-    # --- Settings derived from it ---
+    # --- Derived settings ---
 
     def training_spec(self, clips: int) -> TrainingSpec:
-        """Settings of the loop for so many training clips; short runs warm up and validate in proportion.
+        """Return the settings of the training loop; warm-up and validation of short runs are shortened in proportion.
 
         Raises:
-            RecipeError: impossible values.
+            RecipeError: a value is out of range.
         """
         given = dict(self.training)
-        steps = given.setdefault("steps", max(LEAST_STEPS, math.ceil(PASSES * clips / self.batches.batch_size)))
+        steps = given.setdefault("steps", max(MIN_STEPS, math.ceil(PASSES * clips / self.batches.batch_size)))
         given.setdefault("monitor", _MONITORS[self.task][0])
         if given["monitor"] not in _MONITORS[self.task]:
             known = ", ".join(_MONITORS[self.task])
-            raise RecipeError(f"training.monitor must be one of {known} to {self.task}; got {given['monitor']!r}.")
+            raise RecipeError(f"training.monitor must be one of {known} for {self.task}; got {given['monitor']!r}.")
         if isinstance(steps, int):
             given.setdefault("warmup_steps", min(100, steps // 10))
             given.setdefault("validate_every", min(200, max(1, steps // 10)))
@@ -184,12 +184,12 @@ class Recipe:
         return spec
 
     def augmentation(self, mel: MelSpec) -> Augmentation | None:
-        """Augmentation for a model's log-mels; `None` if there is none."""
+        """Return the augmentation for a model's log-mels, or `None`."""
         return Augmentation(mel=mel, **self.augment) if any(self.augment.values()) else None
 
 
 def merged(table: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """A recipe's table with some values set; keys are `"seed"` or `"training.steps"`.
+    """Return the table of a recipe with some values set; keys are `"seed"` or `"training.steps"`.
 
     Example:
         >>> merged({"seed": 0, "training": {"steps": 5}}, {"training.average": 0.9})
@@ -200,7 +200,7 @@ def merged(table: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, An
         section, _, name = key.rpartition(".")
         target = result.setdefault(section, {}) if section else result
         if not isinstance(target, dict):
-            raise RecipeError(f"{section!r} is no table of a recipe; tables are {', '.join(TABLES)}.")
+            raise RecipeError(f"{section!r} is not a table of a recipe; tables are {', '.join(TABLES)}.")
         target[name] = value
     return result
 
@@ -209,13 +209,13 @@ def _find(path: str | os.PathLike[str]) -> Path:
     from ...models.registry import zoo_folder
 
     given = Path(path)
-    known = zoo_folder() / f"{given}.toml"
-    if given.exists() or not known.is_file():
-        if not given.exists():
-            names = (found.relative_to(zoo_folder()).with_suffix("") for found in zoo_folder().glob("*/*.toml"))
-            raise RecipeError(
-                f"There is no recipe {str(given)!r}. Give a TOML file, or one of the zoo's: "
-                f"{', '.join(sorted(map(str, names))) or 'none'}."
-            )
+    if given.exists():
         return given
-    return known
+    in_zoo = zoo_folder() / f"{given}.toml"
+    if in_zoo.is_file():
+        return in_zoo
+    names = (found.relative_to(zoo_folder()).with_suffix("") for found in zoo_folder().glob("*/*.toml"))
+    raise RecipeError(
+        f"The recipe {str(given)!r} does not exist. Give a TOML file, or one of the zoo's: "
+        f"{', '.join(sorted(map(str, names))) or 'none'}."
+    )

@@ -1,4 +1,4 @@
-"""The data of a recipe: from what a recipe or a command names to clips to train, to validate and to test on."""
+"""Load the data of a recipe: clips for training, validation and test."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from ...training.loop import TrainingError
 from ...training.supervised import check_disjoint
 from .recipe_tables import RecipeError
 
-FRACTIONS = {"train": 0.8, "valid": 0.1, "test": 0.1}  # of data that have no splits
+FRACTIONS = {"train": 0.8, "valid": 0.1, "test": 0.1}  # for data without splits
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RecipeData:
-    """Clips without a problem, in parts that share nothing.
+    """Valid clips, in disjoint parts.
 
     Attributes:
-        origin: what the data are called.
+        origin: name and version of the data.
         train, valid, test: the parts; `test` may be empty.
-        report: on all clips.
-        notes: decisions that were made for the user.
+        report: validation report on all clips.
+        notes: decisions made for the user.
     """
 
     origin: Origin
@@ -34,7 +34,7 @@ class RecipeData:
 
     @property
     def parts(self) -> dict[str, Manifest]:
-        """The parts that have clips."""
+        """Parts that are not empty, by name."""
         return {name: getattr(self, name) for name in SPLITS if len(getattr(self, name))}
 
 
@@ -50,31 +50,31 @@ def load(
 ) -> RecipeData:
     """Read, split and validate the data.
 
-    Clips that have splits keep them. Where no clip has one, groups are shared out, 80 % to train, 10 % to validate and
-    10 % to test on; where only clips to validate on are missing, they are taken from 10 % of the training groups.
+    Given splits are kept. If there are none, groups are split at random: 80 % training, 10 % validation, 10 % test.
+    If only validation clips are missing, 10 % of the training groups are used.
 
     Args:
-        source: instead of `settings.source`: a manifest; a table or folder as for `Manifest.load`; a data set of
-            `datasets.catalogue` as `"gtzan:FOLDER"`, `"jamendo-3:FOLDER"`; MagnaTagATune also as a folder that has its
+        source: replaces `settings.source`: a manifest; a table or folder as for `Manifest.load`; a data set of
+            `datasets.catalogue` as `"gtzan:FOLDER"`, `"jamendo-3:FOLDER"`; MagnaTagATune also as the folder with its
             tables.
         settings: the table `[data]`.
-        untagged: tags are neither needed nor read, and folders are those of `Manifest.from_files`.
-        seed: of the split.
-        root: folder that the paths in `settings` start at.
-        strict: refuse data with any problem, instead of leaving bad clips out.
-        workers: files looked at at once.
+        untagged: do not read tags; folders are read by `Manifest.from_files`.
+        seed: random seed of the split.
+        root: folder that paths in `settings` are relative to.
+        strict: reject data with any problem, instead of leaving bad clips out.
+        workers: number of files checked at once.
 
     Raises:
-        RecipeError: nothing names the data, they cannot be split, or their splits share groups.
-        DataError: they cannot be read; with `strict`, everything that is wrong with them.
+        RecipeError: no data are named, they cannot be split, or their splits share groups.
+        DataError: the data cannot be read; with `strict`, they have problems.
     """
     manifest, origin = read(source, settings, untagged=untagged, root=root)
     if settings.validation:
         same = settings if untagged else dataclasses.replace(settings, tags=manifest.tags)
         other, _ = read(None, dataclasses.replace(same, source=settings.validation), untagged=untagged, root=root)
-        manifest = _validated_on(manifest, other)
+        manifest = _with_validation_clips(manifest, other)
     manifest, notes = _split(manifest, seed, untagged)
-    published = bool(origin.version)  # its split, and its clips without tags, are as they are
+    published = bool(origin.version)  # keep its split, and its clips without tags
     allow_untagged = untagged or published or settings.allow_untagged
     report = manifest.validate(strict=strict, workers=workers, allow_untagged=allow_untagged)
     for name in ("train", "valid"):
@@ -95,19 +95,19 @@ def load(
 def read(
     source: Source | None, settings: DataSettings, *, untagged: bool = False, root: Path | None = None
 ) -> tuple[Manifest, Origin]:
-    """Read data as they are, without a check of their splits: arguments and errors of `load`."""
+    """Read data without checking their splits; arguments and errors as in `load`."""
     if source is None and settings.source == MAGNATAGATUNE:
-        raise RecipeError("The recipe is for MagnaTagATune. Say which folder it is in: --data FOLDER, or run(FOLDER).")
+        raise RecipeError("The recipe is for MagnaTagATune. Give its folder (--data, or the argument data).")
     if source is None and not settings.source:
-        raise RecipeError("The recipe names no data. Set data.source, or give some: --data, or run(data).")
+        raise RecipeError("The recipe names no data. Set data.source, or give them (--data, or the argument data).")
     try:
         if source is not None:
             return open_data(source, settings, untagged=untagged)
         _, path = locate(settings.source, root)
         if not path.exists():
             raise RecipeError(
-                f"The recipe's data are not there: {path}. Say where they are (--data, or run(data)); the recipe's "
-                "first lines may say how they were made."
+                f"The recipe's data do not exist: {path}. Give their path (--data, or the argument data); the "
+                "first lines of the recipe may say how to make them."
             )
         return open_data(settings.source, settings, untagged=untagged, root=root)
     except SourceError as error:
@@ -118,7 +118,7 @@ def read(
 
 
 def _split(manifest: Manifest, seed: int, untagged: bool) -> tuple[Manifest, list[str]]:
-    """Every row in a split, and what was decided."""
+    """Give every row a split; return notes on the decisions."""
     sizes = manifest.split_sizes()
     if "" in sizes and len(sizes) > 1:
         raise RecipeError(
@@ -126,33 +126,33 @@ def _split(manifest: Manifest, seed: int, untagged: bool) -> tuple[Manifest, lis
             f"({', '.join(SPLITS)}), or none."
         )
     if "" in sizes:
-        manifest = _shared_out(manifest, FRACTIONS, seed, untagged)
+        manifest = _grouped_split(manifest, FRACTIONS, seed, untagged)
         shares = ", ".join(f"{size:,} {name}" for name, size in manifest.split_sizes().items())
-        return manifest, [f"the data have no splits: groups (artists), or else files, were shared out, {shares}"]
+        return manifest, [f"the data have no splits: groups (artists), or else files, were split at random: {shares}"]
     notes = []
     if "train" not in sizes:
-        raise RecipeError(f"No clip is in the split train; clips are: {sizes or 'none'}. Say which ones to learn from.")
+        raise RecipeError(f"No clip is in the split train; clips are: {sizes or 'none'}. Give some the split train.")
     if "valid" not in sizes:
-        learned = _shared_out(manifest.split("train"), {"train": 0.9, "valid": 0.1}, seed, untagged)
+        learned = _grouped_split(manifest.split("train"), {"train": 0.9, "valid": 0.1}, seed, untagged)
         manifest = learned.concat(manifest.filter(lambda row: row.split != "train"))
         notes.append(f"no clip is in the split valid: {learned.split_sizes()['valid']:,} were taken from train")
     if "test" not in sizes:
-        notes.append("no clip is in the split test, so no score will be stated")
+        notes.append("no clip is in the split test, so no score is measured")
     return manifest, notes
 
 
-def _shared_out(manifest: Manifest, fractions: dict[str, float], seed: int, untagged: bool) -> Manifest:
+def _grouped_split(manifest: Manifest, fractions: dict[str, float], seed: int, untagged: bool) -> Manifest:
     try:
         return manifest.grouped_split(fractions, seed=seed)
     except DataError as error:
-        advice = " data.group_folders = 0 makes each file a group of its own." if untagged else ""
+        advice = " data.group_folders = 0 makes each file its own group." if untagged else ""
         raise RecipeError(
             f"The data could not be split: {error} Or name the splits in a column 'split'.{advice}"
         ) from error
 
 
-def _validated_on(manifest: Manifest, other: Manifest) -> Manifest:
-    """`other`, or its split valid if it has splits, becomes the split valid; what has no split is to train on."""
+def _with_validation_clips(manifest: Manifest, other: Manifest) -> Manifest:
+    """Replace the split valid by `other`, or by its split valid if it has splits; rows without split become train."""
     if other.split_sizes().keys() - {""}:
         other = other.split("valid")
     rows = [dataclasses.replace(row, split=row.split or "train") for row in manifest if row.split != "valid"]

@@ -1,4 +1,4 @@
-"""The tables of a recipe: what each may hold, and checks that name the key which is to blame."""
+"""The tables of a recipe: their settings, and checks whose errors name the invalid key."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ...training.loop import TrainingSpec
 
 
 class RecipeError(MusicTagError, ValueError):
-    """A recipe that cannot be carried out, with the key that is to blame."""
+    """A recipe cannot be run; the message names the invalid key."""
 
 
 # === Tables ===
@@ -28,14 +28,14 @@ class BatchSettings:
 
     Attributes:
         batch_size: windows per step.
-        mixup: probability of a window being mixed with another.
+        mixup: probability that a window is mixed with another.
     """
 
     batch_size: int = 16
     mixup: float = 0.0
 
     def __post_init__(self) -> None:
-        """Reject what no batch can have."""
+        """Validate the settings."""
         if self.batch_size < 1:
             raise ValueError(f"batch_size must be at least 1; got {self.batch_size!r}.")
         check_mixup(self.mixup, "power")
@@ -43,7 +43,7 @@ class BatchSettings:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class NetworkSettings:
-    """The table `[network]`: what training changes in the network.
+    """The table `[network]`: changes to the network for training.
 
     Attributes:
         dropout: factor on the network's dropout rates.
@@ -54,8 +54,8 @@ class NetworkSettings:
     bn_momentum: float = 0.95
 
     def __post_init__(self) -> None:
-        """Reject what no network can have."""
-        if not self.dropout >= 0:  # neither is NaN
+        """Validate the settings."""
+        if not self.dropout >= 0:  # also rejects NaN
             raise ValueError(f"dropout must be 0 or more; got {self.dropout!r}.")
         if not 0 <= self.bn_momentum < 1:
             raise ValueError(f"bn_momentum must be at least 0 and below 1; got {self.bn_momentum!r}.")
@@ -66,9 +66,9 @@ class DistillationSettings:
     """The table `[distillation]`: see `distillation.distil`.
 
     Attributes:
-        hop_seconds: from one of the teacher's windows to the next.
-        segment_weight: share in the loss of tagging each stretch of a window by itself.
-        balance: how far rare tags count as much as frequent ones, 0 to 1.
+        hop_seconds: step between the teacher's windows.
+        segment_weight: weight of the loss on segments of a window.
+        balance: weighting of rare tags, from 0 (none) to 1 (all tags count the same).
     """
 
     hop_seconds: float = 1.0
@@ -76,7 +76,7 @@ class DistillationSettings:
     balance: float = 0.5
 
     def __post_init__(self) -> None:
-        """Reject what cannot be."""
+        """Validate the settings."""
         if not self.hop_seconds > 0:
             raise ValueError(f"hop_seconds must be above 0; got {self.hop_seconds!r}.")
         for name in ("segment_weight", "balance"):
@@ -100,7 +100,7 @@ TOP = ("task", "model", "teacher", "seed")
 
 
 def read_table(name: str, values: Any) -> Any:
-    """A table as its class; those of `training` and `augment` as they are, since defaults depend on the data."""
+    """Check a table and convert it to its class, except `training` and `augment`, whose defaults depend on the data."""
     kind, elsewhere = TABLES[name]
     if not isinstance(values, Mapping):
         raise RecipeError(f"[{name}] must be a table; got {values!r}.")
@@ -116,12 +116,12 @@ def read_table(name: str, values: Any) -> Any:
 
 
 def _names(kind: type, elsewhere: Iterable[str]) -> list[str]:
-    """Keys of a table: the fields of its class that are not set elsewhere."""
+    """Return the keys of a table: the fields of its class that are not set elsewhere."""
     return [field.name for field in dataclasses.fields(kind) if field.name not in elsewhere]
 
 
 def require_known(table: Mapping[str, Any], known: Iterable[str], section: str) -> None:
-    """Raise at the first key that is not known, and say what may be meant."""
+    """Raise at the first unknown key, with a suggestion."""
     names = list(known)
     for key in table:
         if key in names:
@@ -130,13 +130,17 @@ def require_known(table: Mapping[str, Any], known: Iterable[str], section: str) 
         homes = [f"[{other}]" for other, (kind, not_here) in TABLES.items() if key in _names(kind, not_here)]
         if key in TOP:
             homes = ["the lines before the tables"]
-        hint = f" It belongs in {homes[0]}." if homes else f" Did you mean {near[0]!r}?" if near else ""
+        hint = ""
+        if homes:
+            hint = f" It belongs in {homes[0]}."
+        elif near:
+            hint = f" Did you mean {near[0]!r}?"
         where = f"{section}.{key}" if section else key
         raise RecipeError(f"The recipe has an unknown key {where}.{hint} Known here: {', '.join(names)}.")
 
 
 def require_type(what: str, value: Any, hint: Any) -> None:
-    """Raise unless a value of TOML is of an annotated type."""
+    """Raise unless a TOML value has the annotated type."""
     if not _fits(value, hint):
         kinds = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
         choices = typing.get_args(hint)
@@ -163,7 +167,7 @@ def _fits(value: Any, hint: Any) -> bool:
 
 
 def attempt(table: str, make: Callable[[], Any]) -> Any:
-    """What `make` gives; its complaints, with the name of the table."""
+    """Return the result of `make`; add the name of the table to its errors."""
     try:
         return make()
     except (ValueError, TypeError, ZeroDivisionError) as error:

@@ -1,7 +1,7 @@
-"""A web page that tags audio dropped onto it or recorded (extra `demo`).
+"""A web page that tags uploaded and recorded audio (extra `demo`).
 
-`tagging_service.py` tags uploaded files with the models asked for. `server.py` is the page (Gradio) and the server;
-`page.js` draws the answer and follows the player.
+`tagging_service.py` tags files with several models; `live_tagging.py` tags live recordings. `server.py` is the page and
+the server (Gradio); `page.js` draws the results and follows the player.
 """
 
 from .server import ServeError as ServeError

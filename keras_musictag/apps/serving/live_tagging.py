@@ -1,4 +1,4 @@
-"""Tags while a microphone records: each user's pieces of sound go through `stream` in a thread of their own."""
+"""Tag recordings live: a thread per session feeds pieces of audio to `stream`."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from .tagging_service import TaggingService
 if TYPE_CHECKING:
     from ...tagging.base import BaseTagger
 
-WINDOW_SECONDS = 3.0  # that a row hears, or the model's own if they are shorter: a page should answer soon
-_IDLE_SECONDS = 60.0  # without sound, after which a session ends
-_WAITING = 20  # pieces; with more, the sound comes faster than it is tagged
+WINDOW_SECONDS = 3.0  # maximum window, so that the page responds soon
+_IDLE_SECONDS = 60.0  # without audio, after which a session ends
+_MAX_QUEUED = 20  # pieces; if more wait, audio comes faster than it is tagged
 _ROWS = 10  # tags shown
-_RATE = 48_000  # that pieces are decoded to; what browsers record at
+_RATE = 48_000  # Hz; pieces are decoded to it, and browsers record at it
 
 
 class LiveSession:
-    """One recording: pieces of sound in, the newest row out.
+    """One recording: takes pieces of audio, and keeps the newest result.
 
     Attributes:
         model: name of the model.
-        error: why it ended, or empty.
+        error: why the session ended; empty if it did not fail.
     """
 
     def __init__(self, model: str, tagger: BaseTagger) -> None:
@@ -37,27 +37,27 @@ class LiveSession:
         self.model = model
         self.error = ""
         self._tagger = tagger
-        self._pieces: queue.Queue[np.ndarray | None] = queue.Queue(_WAITING)
+        self._pieces: queue.Queue[np.ndarray | None] = queue.Queue(_MAX_QUEUED)
         self._newest: tuple[float, np.ndarray] | None = None
-        self._heard = 0  # samples
+        self._n_samples = 0  # samples
         self._thread = threading.Thread(target=self._run, daemon=True, name="keras_musictag-live")
         self._thread.start()
 
     @property
     def alive(self) -> bool:
-        """Whether it takes more sound."""
+        """Whether the session accepts more audio."""
         return self._thread.is_alive()
 
     def push(self, piece: np.ndarray) -> None:
-        """Add the next samples `(samples,)` at `_RATE`; they are dropped if too many wait."""
+        """Add the next samples `(samples,)` at `_RATE`; drop them if too many pieces wait."""
         try:
             self._pieces.put_nowait(piece)
-            self._heard += len(piece)
+            self._n_samples += len(piece)
         except queue.Full:
-            self.error = "The sound comes faster than this machine tags it; parts were left out."
+            self.error = "The audio comes faster than this machine can tag it; parts were left out."
 
     def close(self) -> None:
-        """End it; what waits is not tagged any more."""
+        """End the session; pieces that wait are dropped."""
         while True:
             try:
                 self._pieces.put_nowait(None)
@@ -66,10 +66,10 @@ class LiveSession:
                 self._pieces.get_nowait()
 
     def as_html(self) -> str:
-        """The newest row as a table, or what there is to say until there is one. Names are escaped."""
+        """Return the newest result as an HTML table, or a message until there is one; names are escaped."""
         note = f'<p class="problem">{html.escape(self.error)}</p>' if self.error else ""
         if self._newest is None:
-            return note or f'<p class="hint">Listening: {self._heard / _RATE:.0f} s heard.</p>'
+            return note or f'<p class="hint">Listening: {self._n_samples / _RATE:.0f} s recorded.</p>'
         time, row = self._newest
         cells = []
         for column in np.argsort(-row, kind="stable")[:_ROWS]:
@@ -104,15 +104,15 @@ class LiveTagging:
     """The recordings of all users, by session."""
 
     def __init__(self, service: TaggingService) -> None:
-        """Nothing is loaded yet."""
+        """Load nothing yet."""
         self._service = service
         self._sessions: dict[str | None, LiveSession] = {}
         self._lock = threading.Lock()
 
     def add(self, session: str | None, path: str, model: str) -> str:
-        """Take a piece of a recording, as a file; returns what the page is to show.
+        """Add a piece of a recording, in a file; return the HTML to show.
 
-        A new session begins with the first piece, and with another model.
+        A session starts with the first piece, and with a change of the model.
         """
         try:
             tagger = self._service.tagger(model)
@@ -129,13 +129,13 @@ class LiveTagging:
         return live.as_html()
 
     def end(self, session: str | None) -> None:
-        """The recording stopped, or its page was closed."""
+        """End a session, when its recording stops or its page is closed."""
         with self._lock:
             live = self._sessions.pop(session, None)
         if live is not None:
             live.close()
 
     def end_all(self) -> None:
-        """The server stops."""
+        """End all sessions, when the server stops."""
         for session in list(self._sessions):
             self.end(session)

@@ -1,22 +1,22 @@
-// Draws what Desk.answer returned, and follows the player. Runs once, when the page is loaded; Gradio gives it
-// `element`, `props` and `watch`. Every text from outside goes through textContent.
+// Draws the result of TaggingService.answer, and follows the player. Runs once, when the page is loaded; Gradio defines
+// `element`, `props` and `watch`. All text from outside is set by textContent.
 
 const ROWS = 10;
 const KINDS = ["genre", "instrument", "mood", "voice", "era", "tempo", "other"];
 const SVG = "http://www.w3.org/2000/svg";
-let wanted = ""; // kind of tags to show; all if empty
-let shown = []; // of each result: edges of the windows, cursors, and ticks with their probabilities
+let wanted = ""; // kind of tags to show; empty for all
+let shown = []; // per result: edges of the windows, cursors, and ticks with their probabilities
 
 function make(kind, name, text) {
-  const made = document.createElement(kind);
-  if (name) made.className = name;
-  if (text !== undefined) made.textContent = text;
-  return made;
+  const node = document.createElement(kind);
+  if (name) node.className = name;
+  if (text !== undefined) node.textContent = text;
+  return node;
 }
 
 const player = () => document.querySelector("#sound audio");
 
-// Windows tile the track: each reaches halfway to its neighbours' middles.
+// The track is divided halfway between the centers of neighbouring windows.
 function edgesOf(times, seconds) {
   const inner = times.slice(1).map((time, i) => (times[i] + time) / 2);
   return [0, ...inner, seconds];
@@ -65,7 +65,7 @@ function axis(seconds) {
   return line;
 }
 
-// One button per kind of tags, and one for all; the choice holds for all models, and for the next sound.
+// One button per kind of tags, and one for all; the choice applies to all models, and is kept for the next file.
 function filters(kinds) {
   const line = make("p", "kinds");
   for (const kind of ["", ...kinds]) {
@@ -103,7 +103,7 @@ function card(result, seconds) {
   table.append(axis(seconds));
   const windows = `${gram.window_seconds.toFixed(1)} s`;
   const what = gram.times.length > 1 ? `; ticks: at the player's position. Windows of ${windows}.` : `. One window of ${windows}.`;
-  box.append(make("p", "hint", `Bars: mean over the sound${what}`));
+  box.append(make("p", "hint", `Bars: mean over the audio${what}`));
   shown.push(view);
   return box;
 }
@@ -116,7 +116,7 @@ function download(name, type, text) {
 }
 
 function csv(answer) {
-  // A leading = + - @ would be a formula to a spreadsheet.
+  // Spreadsheets would read a leading = + - @ as a formula.
   const cell = (value) => `"${String(value).replace(/^(?=[=+\-@\t\r])/, "'").replaceAll('"', '""')}"`;
   const lines = ["file,model,tag,probability"];
   for (const result of answer.results)

@@ -1,8 +1,8 @@
-"""The page and its server, with Gradio.
+"""The web page and its server, with Gradio.
 
-What a user uploads is theirs: it lies in a private temporary folder under a name that cannot be guessed, is deleted
-when they close the page, after a quarter of an hour in any case, and the folder goes when the server stops. Nothing is
-sent or loaded from anywhere: no analytics, no fonts or scripts of other servers.
+Uploads are private: they are stored in a private temporary folder under names that cannot be guessed, and deleted when
+the user closes the page, at the latest after 15 minutes, and when the server stops. Nothing is sent to or loaded from
+other servers: no analytics, no fonts, no scripts.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ from .tagging_service import TaggingService
 if TYPE_CHECKING:
     import gradio
 
-_SWEEP, _AGE = 60, 900  # seconds: how often old uploads are looked for, and when they are old
-_AT_ONCE = 2  # requests: one is decoded while another is in the network
+_CLEAN_EVERY, _MAX_AGE = 60, 900  # seconds: how often old uploads are deleted, and from what age
+_MAX_CONCURRENT = 2  # requests: one is decoded while the network runs on another
 _NONE = "none"
-_PIECE_SECONDS = 0.5  # of a microphone's sound, sent at a time
-_LONGEST_SECONDS = 3600  # that the page listens to a microphone
-_PORTS = range(7860, 7960)  # tried in order unless told otherwise; Gradio's own
+_PIECE_SECONDS = 0.5  # of audio that the microphone sends at a time
+_MAX_SECONDS = 3600  # of a recording
+_PORTS = range(7860, 7960)  # tried in order by default; the same as Gradio's
 
-# What the page may load: itself. Gradio 6.10, for one, fetched a script from another server.
+# The page may load nothing from other servers: Gradio 6.10 fetched a script from one.
 _POLICY = b"default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:"
 
 
 class ServeError(MusicTagError, OSError):
-    """The server cannot listen where it was told to."""
+    """The server cannot listen on the address or port."""
 
 
 class _Uploads:
-    """Which files belong to which sessions, so that they can be deleted when a session ends."""
+    """The files of each session, to delete them when the session ends."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -48,7 +48,7 @@ class _Uploads:
 
     def keep(self, session: str | None, path: Path) -> None:
         with self._lock:
-            # Programs that use the page's API never say that they leave; their files grow old and are gone.
+            # Programs that use the page's API never end their session; Gradio deletes their old files.
             left = {name: {path for path in paths if path.exists()} for name, paths in self._sessions.items()}
             self._sessions = {name: paths for name, paths in left.items() if paths}
             self._sessions.setdefault(session, set()).add(path)
@@ -62,15 +62,15 @@ class _Uploads:
 
     def delete(self, session: str | None) -> None:
         with self._lock:
-            # The same file from two users is the same path.
+            # Gradio stores the same file of two users under one path.
             paths = self._sessions.pop(session, set()).difference(*self._sessions.values())
         for path in paths:
             path.unlink(missing_ok=True)
-            with contextlib.suppress(OSError):  # another file of the same content lies there too
+            with contextlib.suppress(OSError):  # the folder has another file of the same content
                 path.parent.rmdir()
 
 
-class _WithPolicy:
+class _PolicyMiddleware:
     """ASGI middleware that sends the policy with every response."""
 
     def __init__(self, app: Any) -> None:
@@ -87,18 +87,18 @@ class _WithPolicy:
 
 @contextlib.contextmanager
 def serving(service: TaggingService, *, host: str = "127.0.0.1", port: int | None = None) -> Iterator[str]:
-    """Serve the page as long as the block runs.
+    """Serve the page while the block runs.
 
     Args:
-        service: answers what the page asks.
-        host: address to listen on. Others than the default let other machines in: there are no passwords.
-        port: to listen on; by default the first one from 7860 on that is free.
+        service: answers the requests of the page.
+        host: address to listen on. Addresses other than the default admit other machines, without a password.
+        port: port to listen on; by default the first free one from 7860.
 
     Yields:
-        The page's address.
+        Address of the page.
 
     Raises:
-        ServeError: the address or the port cannot be had.
+        ServeError: the address or the port is not available.
         MissingExtraError: Gradio is not installed.
         MusicTagError: the first model cannot be loaded.
     """
@@ -110,14 +110,14 @@ def serving(service: TaggingService, *, host: str = "127.0.0.1", port: int | Non
     service.warm_up()
     with tempfile.TemporaryDirectory(prefix="keras_musictag-serve-", ignore_cleanup_errors=True) as folder:
         before = os.environ.get("GRADIO_TEMP_DIR")
-        os.environ["GRADIO_TEMP_DIR"] = folder  # where uploads go; only this user may read it
+        os.environ["GRADIO_TEMP_DIR"] = folder  # folder of uploads, which only this user may read
         page = build(service)
         try:
             _, url, _ = page.launch(
                 server_name=host,
                 server_port=port,
                 max_file_size=round(service.limits.megabytes * 1e6),
-                app_kwargs={"middleware": [Middleware(_WithPolicy)]},
+                app_kwargs={"middleware": [Middleware(_PolicyMiddleware)]},
                 allowed_paths=[str(demo_clip())],
                 prevent_thread_lock=True,
                 quiet=True,
@@ -129,7 +129,7 @@ def serving(service: TaggingService, *, host: str = "127.0.0.1", port: int | Non
                 pwa=False,
                 footer_links=[],
                 theme=gradio.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
-                css=_text("page.css"),
+                css=_read_text("page.css"),
             )
             yield url
         finally:
@@ -140,7 +140,7 @@ def serving(service: TaggingService, *, host: str = "127.0.0.1", port: int | Non
 
 
 def build(service: TaggingService) -> gradio.Blocks:
-    """The page, not served yet.
+    """Build the page, without serving it.
 
     Raises:
         MissingExtraError: Gradio is not installed.
@@ -149,11 +149,11 @@ def build(service: TaggingService) -> gradio.Blocks:
     uploads = _Uploads()
     live = LiveTagging(service)
 
-    def tag(sound: str | None, model: str, second: str, request: Any) -> dict[str, Any] | None:
-        if sound is None:
+    def tag(path: str | None, model: str, second: str, request: Any) -> dict[str, Any] | None:
+        if path is None:
             return None
-        uploads.keep(request.session_hash, Path(sound))
-        return service.answer(sound, [model, second] if second != _NONE else [model])
+        uploads.keep(request.session_hash, Path(path))
+        return service.answer(path, [model, second] if second != _NONE else [model])
 
     def listen(piece: str | None, model: str, request: Any) -> str:
         if piece is None:
@@ -170,12 +170,12 @@ def build(service: TaggingService) -> gradio.Blocks:
         live.end(request.session_hash)
         uploads.delete(request.session_hash)
 
-    # Gradio looks at annotations to see which functions want the request.
+    # Gradio passes the request to functions with this annotation.
     for function in (tag, listen, stop, forget):
         function.__annotations__["request"] = gradio.Request
 
     with gradio.Blocks(
-        title="keras_musictag", analytics_enabled=False, fill_width=True, delete_cache=(_SWEEP, _AGE)
+        title="keras_musictag", analytics_enabled=False, fill_width=True, delete_cache=(_CLEAN_EVERY, _MAX_AGE)
     ) as page:
         gradio.Markdown(
             f"# keras_musictag\nDrop a song, up to {service.limits.megabytes:g} MB. The first "
@@ -184,10 +184,10 @@ def build(service: TaggingService) -> gradio.Blocks:
         )
         with gradio.Row():
             with gradio.Column(scale=3, min_width=320):
-                sound = gradio.Audio(
+                audio = gradio.Audio(
                     sources=["upload", "microphone"],
                     type="filepath",
-                    label="Sound",
+                    label="Audio",
                     elem_id="sound",
                     editable=False,
                     buttons=[],
@@ -200,7 +200,7 @@ def build(service: TaggingService) -> gradio.Blocks:
                 second = gradio.Dropdown(
                     [(_NONE, _NONE), *choices], value=_NONE, label="Compare with", elem_id="second"
                 )
-        answer = gradio.HTML(html_template="<div></div>", js_on_load=_text("page.js"), elem_id="answer")
+        answer = gradio.HTML(html_template="<div></div>", js_on_load=_read_text("page.js"), elem_id="answer")
         with gradio.Accordion("Live: tags while the microphone records", open=False, elem_id="live-part"):
             microphone = gradio.Audio(
                 sources=["microphone"],
@@ -210,37 +210,37 @@ def build(service: TaggingService) -> gradio.Blocks:
                 elem_id="microphone",
                 waveform_options=gradio.WaveformOptions(show_recording_waveform=False),
             )
-            heard = gradio.HTML(elem_id="live")
+            live_answer = gradio.HTML(elem_id="live")
         microphone.start_recording(stop, api_visibility="private")
         microphone.stop_recording(stop, api_visibility="private")
         microphone.stream(
             listen,
             [microphone, model],
-            heard,
+            live_answer,
             stream_every=_PIECE_SECONDS,
-            time_limit=_LONGEST_SECONDS,
-            concurrency_limit=_AT_ONCE,
+            time_limit=_MAX_SECONDS,
+            concurrency_limit=_MAX_CONCURRENT,
             show_progress="hidden",
             api_visibility="private",
         )
-        clip.click(lambda: str(demo_clip()), outputs=sound, api_visibility="private")
+        clip.click(lambda: str(demo_clip()), outputs=audio, api_visibility="private")
         gradio.on(
-            [sound.change, model.change, second.change],
+            [audio.change, model.change, second.change],
             tag,
-            [sound, model, second],
+            [audio, model, second],
             answer,
             api_name="tag",
             trigger_mode="always_last",
-            concurrency_limit=_AT_ONCE,
+            concurrency_limit=_MAX_CONCURRENT,
         )
         page.unload(forget)
     return page.queue(max_size=service.limits.waiting)
 
 
 def _choices(service: TaggingService) -> list[tuple[str, str]]:
-    """What the menus show, and the model it means: those of a vocabulary together, with its name where there are more.
+    """Return the entries of the menus, grouped by vocabulary, as text and model.
 
-    Gradio's menus have no headings, but find what is typed in any part of a line.
+    Gradio's menus have no headings, so each entry names its vocabulary if there are several.
     """
     groups = service.groups
     return [
@@ -258,15 +258,15 @@ def _import_gradio() -> Any:
     return gradio
 
 
-def _text(name: str) -> str:
+def _read_text(name: str) -> str:
     return Path(__file__).with_name(name).read_text(encoding="utf-8")
 
 
 def _free_port(host: str, port: int | None) -> int:
-    """`port`, or the first free one.
+    """Return `port`, or the first free port by default.
 
     Raises:
-        ServeError: it is taken, or not allowed, or the host is not this machine.
+        ServeError: the port is in use or not allowed, or the host is not this machine.
     """
     problem: OSError | None = None
     for candidate in _PORTS if port is None else [port]:

@@ -1,7 +1,7 @@
-"""What the page asks for: a sound file and names of models in, tags and taggrams out, as plain JSON.
+"""Tag audio files for the page: takes a file and names of models, and returns tags and taggrams as plain JSON.
 
-Knows nothing of the page. Sound is decoded once per model's sample rate, and never more of it than the limit; taggers
-are loaded when they are first asked for, and kept.
+Independent of the page. A file is decoded once per sample rate, up to the limit; taggers are loaded at first use, and
+kept.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ if TYPE_CHECKING:
 
     from ...tagging.base import BaseTagger
 
-    _Decoded = dict[tuple[int, str], tuple[np.ndarray, list[str]]]  # rate and resampler -> sound, and notes on it
+    _Decoded = dict[tuple[int, str], tuple[np.ndarray, list[str]]]  # rate and resampler -> samples and notes
 
-_FOR_TESTS = "tiny"  # offered only when it is asked for
-_MOST_WINDOWS = 60  # of a taggram: about one per 8 pixels, and 1.2 s of musicnet_crnn on 2 cores
+_TEST_MODEL = "tiny"  # offered only if named
+_MAX_WINDOWS = 60  # of a taggram: about one per 8 pixels; takes musicnet_crnn 1.2 s on 2 cores
 
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """What one user can ask of the server.
+    """Limits for requests.
 
     Attributes:
-        megabytes: size of a file.
-        minutes: of a sound that are used; the rest is left out, and the page says so.
-        waiting: requests in the queue; more are refused.
+        megabytes: maximum size of a file.
+        minutes: maximum length of the audio; the rest is ignored, with a note on the page.
+        waiting: maximum number of requests in the queue; more are rejected.
 
     Raises:
         ValueError: one of them is not positive.
@@ -54,7 +54,7 @@ class Limits:
     waiting: int = 32
 
     def __post_init__(self) -> None:
-        """Check the numbers."""
+        """Validate the limits."""
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if not 0 < value < math.inf:
@@ -62,21 +62,21 @@ class Limits:
 
 
 class TaggingService:
-    """Tags uploaded files with several models, loading each model when it is first used.
+    """Tag uploaded files with several models, each loaded at first use.
 
     Attributes:
-        models: names that can be asked for; the first is the default.
+        models: names of the models; the first is the default.
         limits: see `Limits`.
     """
 
     def __init__(self, models: Sequence[str] = (), *, runtime: str | None = None, limits: Limits | None = None) -> None:
-        """Nothing is loaded yet.
+        """Load nothing yet.
 
         Args:
-            models: names, folders or Hub addresses, as `keras_musictag.load` takes them; by default all of the zoo
-                that have weights.
+            models: names, folders or Hub addresses, for `keras_musictag.load`; by default all models of the zoo that
+                have weights.
             runtime: as in `keras_musictag.load`.
-            limits: the defaults of `Limits` unless told otherwise.
+            limits: by default those of `Limits`.
         """
         self.models = tuple(dict.fromkeys(models)) or offered()
         self.limits = limits or Limits()
@@ -86,7 +86,7 @@ class TaggingService:
 
     @functools.cached_property
     def groups(self) -> dict[str, tuple[str, ...]]:
-        """The data set whose tags models have -> those models; `"own tags"` last. Loads no model.
+        """Data set of the tags -> models with these tags; `"own tags"` last. Loads no model.
 
         Example:
             >>> TaggingService(["tiny", "vgg_mtt", "vgg_msd", "musicnn_mtt"]).groups["MagnaTagATune"]
@@ -98,22 +98,23 @@ class TaggingService:
         for model in self.models:
             try:
                 title = find_spec(model).vocabulary.title
-            except MusicTagError:  # said when it is asked for
+            except MusicTagError:  # reported when the model is used
                 title = OWN_TAGS
             found.setdefault(title, []).append(model)
-        own = found.pop(OWN_TAGS, None)
-        return {title: tuple(names) for title, names in found.items()} | ({OWN_TAGS: tuple(own)} if own else {})
+        if OWN_TAGS in found:
+            found[OWN_TAGS] = found.pop(OWN_TAGS)  # move to the end
+        return {title: tuple(names) for title, names in found.items()}
 
     def tagger(self, model: str) -> BaseTagger:
-        """The tagger of that name, loaded when it is first asked for.
+        """Return the tagger of a name; load it at first use.
 
         Raises:
-            UnknownModelError: it is none of `models`.
-            MusicTagError: it cannot be loaded; see `keras_musictag.load`.
+            UnknownModelError: the name is not in `models`.
+            MusicTagError: the model cannot be loaded; see `keras_musictag.load`.
         """
         if model not in self.models:
             raise UnknownModelError(f"This server has no model {model!r}. It has: {', '.join(self.models)}.")
-        if model not in self._taggers:  # those that are there need not wait for one that is downloaded
+        if model not in self._taggers:  # loaded taggers need not wait for a download
             from ...loading import load
 
             with self._loading:
@@ -122,7 +123,7 @@ class TaggingService:
         return self._taggers[model]
 
     def warm_up(self) -> None:
-        """Load the first model and tag the bundled clip, so that the first user need not wait for it.
+        """Load the first model and tag the bundled clip, so that the first request is fast.
 
         Raises:
             MusicTagError: the model cannot be loaded.
@@ -130,17 +131,16 @@ class TaggingService:
         self.tagger(self.models[0]).tag(demo_clip())
 
     def answer(self, path: str | os.PathLike[str], models: Sequence[str]) -> dict[str, Any]:
-        """What the models say of a file. What is wrong with the file or a model is said in the answer.
+        """Tag a file with some models. Errors of the file or of a model are part of the result.
 
         Args:
-            path: of the file; the answer has its name only.
-            models: names, each once.
+            path: path of the file; the result has only its name.
+            models: names of models.
 
         Returns:
             Plain JSON: `file`, and either `error` or `seconds`, `note` (empty, or what was left out) and `results`. A
             result has `model`, and either `error` or `tags` (tag to probability, most probable first), `kinds` (tag to
-            its kind; empty where kinds are not known), `notes` (what to know of the sound) and `taggram` (as
-            `Taggram.to_dict`).
+            kind; empty if unknown), `notes` (remarks on the audio) and `taggram` (as in `Taggram.to_dict`).
         """
         path = Path(path)
         answer: dict[str, Any] = {"file": path.name}
@@ -149,8 +149,8 @@ class TaggingService:
                 return {**answer, "error": f"{path.name} is larger than {self.limits.megabytes:g} MB. Cut it."}
             decoded: _Decoded = {}
             results = [self._result(path, model, decoded) for model in dict.fromkeys(models)]
-        except FileNotFoundError:  # it was deleted, being old; AudioNotFoundError is one too
-            return {**answer, "error": f"{path.name} is no longer here. Drop it again."}
+        except FileNotFoundError:  # deleted because of its age; includes AudioNotFoundError
+            return {**answer, "error": f"{path.name} was deleted. Upload it again."}
         except AudioError as error:
             return {**answer, "error": str(error).replace(str(path), path.name)}
         seconds = max((len(y) / sr for (sr, _), (y, _) in decoded.items()), default=0.0)
@@ -166,29 +166,29 @@ class TaggingService:
         settings = tagger.spec.audio
         limit = self.limits.minutes * 60
         key = settings.sr, settings.resampler
-        if key not in decoded:  # a second more than the limit tells whether there is more
+        if key not in decoded:  # one second more shows whether the file exceeds the limit
             notes: list[str] = []
             y = audio.load(path, target_sr=settings.sr, resampler=settings.resampler, duration=limit + 1, notes=notes)
             decoded[key] = y, notes
         y, notes = decoded[key]
         y = y[: round(limit * settings.sr)]
-        tags, words = tagger.tag(y, settings.sr), tagger.spec.vocabulary
-        taggram = tagger.taggram(y, settings.sr, hop_seconds=max(1.0, len(y) / settings.sr / _MOST_WINDOWS))
+        tags, vocabulary = tagger.tag(y, settings.sr), tagger.spec.vocabulary
+        taggram = tagger.taggram(y, settings.sr, hop_seconds=max(1.0, len(y) / settings.sr / _MAX_WINDOWS))
         return {
             "model": model,
             "tags": {tag: round(probability, 6) for tag, probability in tags.items()},
-            "kinds": dict(zip(words.names, words.kinds or (), strict=False)),
+            "kinds": dict(zip(vocabulary.names, vocabulary.kinds or (), strict=False)),
             "notes": notes,
             "taggram": taggram.to_dict(),
         }
 
 
 def offered() -> tuple[str, ...]:
-    """Models of the registry that have weights, the default one first, without the one for tests.
+    """Return the models of the registry that have weights, the default first, without the one for tests.
 
     Example:
         >>> offered()[0]
         'musicnet_crnn'
     """
-    names = [name for name in list_models(pretrained=True) if name not in (DEFAULT_MODEL, _FOR_TESTS)]
+    names = [name for name in list_models(pretrained=True) if name not in (DEFAULT_MODEL, _TEST_MODEL)]
     return (DEFAULT_MODEL, *names)
