@@ -246,7 +246,10 @@ def test_tag_write(tmp_path, monkeypatch):
     assert "1 files restored" in result.stdout and song.read_bytes() == before
     assert sorted(path.name for path in tmp_path.iterdir() if path.suffix != ".lock") == ["broken.flac", "song.flac"]
     assert "The undo file" in run("--undo").stderr and "Leave FILES out" in run("--undo", "song.flac").stderr
-    assert "Add --write." in run("song.flac", "--most", "2").stderr and "Missing FILES" in run().stderr
+    assert (
+        "can only be used with --write. Add it." in run("song.flac", "--most", "2").stderr
+        and "Missing FILES" in run().stderr
+    )
     assert "cannot be printed as CSV" in run("song.flac", "--write", "--csv").stderr
 
 

@@ -66,7 +66,11 @@ def _fetch(spec: ModelSpec, folder: Path | None) -> dict[str, str | int | None]:
         return {"state": "comes with the model", "file": None, "bytes": path.stat().st_size}
     found = find_weights(spec)
     path = keep_in_cache(spec, found or fetch_weights(spec))
-    state = "downloaded" if found is None else "already here" if found == path else "copied from the mirror"
+    state = "copied from the mirror"
+    if found is None:
+        state = "downloaded"
+    elif found == path:
+        state = "already here"
     if folder is not None:
         path = add_to_mirror(spec, path, folder)
     return {"state": state, "file": printable(path), "bytes": path.stat().st_size}

@@ -208,7 +208,9 @@ def _size(precision: str) -> Callable[[Row], str]:
 def auc(row: Row) -> str:
     """Return the first ROC-AUC of a model; one not measured in this run is marked as recorded."""
     scores = [score for score in row.get("scores", ()) if "roc_auc" in score]
-    return f"{scores[0]['roc_auc']:.3f}{'' if scores[0].get('measured') else ' (recorded)'}" if scores else ""
+    if not scores:
+        return ""
+    return f"{scores[0]['roc_auc']:.3f}" + ("" if scores[0].get("measured") else " (recorded)")
 
 
 MODEL_COLUMNS: tuple[Column, ...] = (

@@ -299,8 +299,8 @@ class _Cluster:
                 self._failed_starts = 0
             else:
                 done: list[Done] = self._ray.get(next(call.reference))
-                for one in done:
-                    del call.shard.left[one.job]
+                for result in done:
+                    del call.shard.left[result.job]
                 return done
         except StopIteration:
             pass
