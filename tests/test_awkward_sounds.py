@@ -261,7 +261,7 @@ def test_a_folder_of_all_sorts(tmp_path):
         "a.dsf": "", "a.dff": "", "a.ac3": "", "a.tta": "", "a.MKA": "", "a.mod": "unsupported",
     }  # fmt: skip
     assert summary.passed_over == {".jpg": 2, ".log": 1, "": 1}
-    assert "Passed over: 2 .jpg, 1 without an ending, 1 .log." in str(summary)
+    assert "Passed over: 2 .jpg, 1 without a suffix, 1 .log." in str(summary)
 
 
 # === Notes ===

@@ -294,7 +294,7 @@ def test_numbers_and_missing_packages(model, tmp_path, monkeypatch):
 
 def test_actors_that_cannot_be(cluster, model, tmp_path):
     sounds(tmp_path / "music", 1)
-    with pytest.raises(LibraryError, match=r"takes 3 processors \(workers\) and 0 GPUs \(gpus\): it has 2 and 0"):
+    with pytest.raises(LibraryError, match=r"takes 3 CPUs \(workers\) and 0 GPUs \(gpus\): it has 2 and 0"):
         tag(tmp_path / "music", tmp_path / "tags", model, actors=None, workers=3)
     with pytest.raises(LibraryError, match=r"and 0\.5 GPUs"):
         tag(tmp_path / "music", tmp_path / "tags", model, actors=None, gpus=0.5)

@@ -275,7 +275,7 @@ def test_tags_of_one_group_are_left_out(tiny, one_each, any_number, cache):
         ({"n_bootstrap": 1.5}, "n_bootstrap must be a whole number"),
         ({"dataset": " "}, "A result must name its dataset"),
         ({"models": []}, "There is no model to probe"),
-        ({"models": ["tiny", "tiny"]}, "Each model must be given once, .*; more than once: tiny"),
+        ({"models": ["tiny", "tiny"]}, "Each model must be given once, .*; repeated: tiny"),
         ({"models": ["mfcc"], "mfcc": True}, "'mfcc' is the name of the MFCC statistics"),
     ],
 )

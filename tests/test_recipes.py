@@ -87,7 +87,7 @@ def basic(**tables):
         (basic(task="distil", teacher="tiny", data={"tags": ["x"]}), r"the tags are those of the teacher\. Remove"),
         (basic(training={"steps": 0}), r"\[training\] steps must be a whole number of at least 1; got 0"),
         (basic(training={"learning_rate": 0.0}), r"training\.learning_rate must be above 0; got 0\.0"),
-        (basic(training={"monitor": "score"}), r"monitor must be one of pr_auc, roc_auc to train; got 'score'"),
+        (basic(training={"monitor": "score"}), r"monitor must be one of pr_auc, roc_auc for train; got 'score'"),
         (basic(augment={"gain_db": -1}), r"\[augment\] gain_db must be a number of dB, 0 or more; got -1"),
         (basic(batches={"mixup": 2.0}), r"\[batches\] mixup must be a probability from 0 to 1; got 2\.0"),
         (basic(batches={"batch_size": 0}), r"\[batches\] batch_size must be at least 1; got 0"),
@@ -251,7 +251,7 @@ def test_plans_that_cannot_be(folder, monkeypatch):
     manifest = Manifest.load(folder / "clips.csv")
     without = dataclasses.replace(kmt.model_info("musicnet_crnn"), weights=None)
     monkeypatch.setitem(registry._specs, "musicnet_crnn", without)
-    with pytest.raises(RecipeError, match=r"The recipe names no data\. Set data\.source, or give some: --data"):
+    with pytest.raises(RecipeError, match=r"The recipe names no data\. Set data\.source, or give them \(--data"):
         plan_recipe(Recipe.from_dict(basic()))
     with pytest.raises(RecipeError, match=r"'magnatagatune:' names no folder\. Write magnatagatune:FOLDER"):
         plan_recipe(Recipe.from_dict(basic()), "magnatagatune:")
