@@ -134,6 +134,8 @@ def test_a_model_in_a_model_and_one_that_is_no_graph():
     assert folded(own) is own
 
 
+@pytest.mark.filterwarnings("ignore:The structure of `inputs` doesn't match")  # Keras 3.10, of a model read back
+@pytest.mark.filterwarnings("ignore:Exception encountered when calling Functional.call")
 def test_variables_are_shared_and_nothing_of_the_model_changes(tmp_path):
     model = randomise(build_model("tiny"))
     model.compile("sgd", "mse")

@@ -120,7 +120,7 @@ def test_a_token_of_ones_own(hub, tagger, monkeypatch):
         ("a/b/c", None, r"repo_id must be org/repo.* got 'a/b/c'"),
         (REPO, "../x", r"branch a name, e.g. 'v2'; got 'ann/my-tagger' and '\.\./x'"),
         ("ann/my--tagger", None, r"hf://ann/my--tagger is not a valid name of a repository on the Hub .*-- or"),
-        ("ann/täg", None, r"hf://ann/täg is not a valid name of a repository on the Hub .*alphanumeric"),
+        ("ann/tagger.git", None, r"hf://ann/tagger.git is not a valid name of a repository on the Hub .*\.git"),
     ],
 )
 def test_a_name_that_cannot_be(hub, tagger, repo, branch, message):
@@ -203,7 +203,7 @@ def test_a_repository_of_something_else_is_left_alone(hub, tagger):
     hub.repos[REPO] = Repo()
     names = ("README.md", "config.json", "model.safetensors", "tokenizer.json", "vocab.txt")
     before = hub.repos[REPO].commit(dict.fromkeys(names, b"x"))
-    with pytest.raises(UploadError, match=r"than a tagger \(config.json, model.safetensors, tokenizer.json, ...\)"):
+    with pytest.raises(UploadError, match=r"than a tagger \(config.json, model.safetensors, tokenizer.json.*\)"):
         tagger.push_to_hub(REPO)
     assert hub.repos[REPO].refs == {"main": before}
     hub.repos[REPO].commit({"README.md": b"# To come", "LICENSE": b"x"})
