@@ -112,7 +112,7 @@ def test_models_that_nobody_named_may_be_missing(sounds, monkeypatch):
     ("arguments", "message"),
     [
         (("tiny",), "Missing option '--data'"),
-        (("tiny", "tiny", *DATA), "more than once: tiny"),
+        (("tiny", "tiny", *DATA), "repeated: tiny"),
         (("nonsense", *DATA), "Unknown model 'nonsense'"),
         (("tiny", "--data", "gone.csv"), "gone.csv cannot be read"),
         (("tiny", *DATA, "--folds", "7"), "7 folds need at least 7 groups"),
