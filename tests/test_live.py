@@ -224,7 +224,7 @@ def test_samples_may_be_split_anywhere():
 
 
 def test_mistakes_on_the_command_line():
-    assert "--sr is needed" in listen(b"", exit_code=2).stderr
+    assert "--sr is missing" in listen(b"", exit_code=2).stderr
     assert "The stream has no samples" in listen(b"", "--sr", "16000", exit_code=1).stderr
     integers = (noise(1, 16_000) * 32_767).astype("<i2").tobytes()
     wrong = listen(integers, "--sr", "16000", exit_code=1).stderr
