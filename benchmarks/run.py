@@ -34,6 +34,7 @@ def main() -> int:
     parser.add_argument("--data", default="", help="labelled sounds to measure the AUC on")
     parser.add_argument("--dataset", default="", help="what they are called")
     parser.add_argument("--split", default="test")
+    parser.add_argument("--threads", type=int, nargs="*", help="numbers of CPU threads; default: one, and all cores")
     parser.add_argument("--quick", action="store_true", help="a few calls of each, to see whether it works")
     parser.add_argument("--page", action="store_true", help="write the page from the results that are there")
     given = parser.parse_args()
@@ -45,6 +46,7 @@ def main() -> int:
             data=given.data or None,
             dataset=given.dataset,
             split=given.split,
+            threads=given.threads,
             calibration=sounds,
             quick=given.quick,
             command=shlex.join(["python", "benchmarks/run.py", *words]),
