@@ -39,6 +39,7 @@ from keras_musictag.apps.benchmarking.machine import keep_to, processor
 from keras_musictag.apps.benchmarking.suite import CLIP_SECONDS, matmul_gflops
 from keras_musictag.models.folding import folded
 from keras_musictag.models.mel import LogMel
+from keras_musictag.models.windows import cut
 from keras_musictag.tagging.exported import MODEL_FILES
 from keras_musictag.tagging.runtimes import import_openvino, onnxruntime_options, openvino_options
 from keras_musictag.utils.cores import available_cores
@@ -160,18 +161,17 @@ def profile(model: str, runtime: str, precision: str, threads: int, calls: int) 
     tagger = kmt.load(model, threads=threads if runtime == "keras" else None)
     rate = tagger.spec.audio.sr
     sound = np.resize(kmt.audio.load(kmt.demo_clip(), target_sr=rate), round(CLIP_SECONDS * rate))
-    windows = [batch.samples for batch in tagger._windows((sound, rate), None, 0.0, None)]
-    log_mel = LogMel(tagger.spec)(np.concatenate(windows))
+    log_mel = LogMel(tagger.spec)(np.concatenate([batch.samples for batch in cut([sound], tagger.spec)]))
     layers = {name: 2e-9 * len(log_mel) * count for name, count in multiply_adds_by_layer(tagger.core).items() if count}
     if runtime == "keras":
-        plain = timed(lambda: tagger._log_mel_runtime.predict(log_mel), 0.0, calls, WARM_UP)
+        plain = timed(lambda: tagger.predict_log_mels(log_mel), 0.0, calls, WARM_UP)
         nodes, spent = keras(folded(tagger.core), log_mel, calls)
     else:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "export")
             tagger.export(path, format="onnx", precision=precision, input="log_mel")
             other = kmt.load(path, runtime=runtime, threads=threads)
-            plain = timed(lambda: other._log_mel_runtime.predict(log_mel), 0.0, calls, WARM_UP)
+            plain = timed(lambda: other.predict_log_mels(log_mel), 0.0, calls, WARM_UP)
             content = (path / MODEL_FILES["onnx"][0]).read_bytes()
         measure = {"openvino": openvino, "onnxruntime": onnxruntime}[runtime]
         nodes, spent = measure(content, log_mel, threads, precision != "float16", calls)

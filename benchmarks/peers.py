@@ -39,7 +39,7 @@ from tqdm import tqdm
 import keras_musictag as kmt
 from keras_musictag.apps.benchmarking.benchmark_results import stages
 from keras_musictag.apps.benchmarking.complexity import multiply_adds
-from keras_musictag.apps.benchmarking.job import Job
+from keras_musictag.apps.benchmarking.job import Job, windows_of
 from keras_musictag.apps.benchmarking.machine import describe
 from keras_musictag.apps.benchmarking.suite import run_job
 from keras_musictag.models.mel import LogMel
@@ -125,7 +125,7 @@ def summary(times: dict[str, list[float]], reference: str) -> dict[str, dict[str
 
 def log_mels(tagger: kmt.Tagger, clip: Path) -> np.ndarray:
     """Of the clip's windows, `(windows, mels, frames)`."""
-    return LogMel(tagger.spec)(np.concatenate([batch.samples for batch in tagger._windows(clip, None, 0.0, None)]))
+    return LogMel(tagger.spec)(windows_of(clip, tagger.spec))
 
 
 def from_log_mel(
@@ -136,16 +136,16 @@ def from_log_mel(
     calls: Calls = {
         PREDICT: lambda: core.predict(log_mel, verbose=0),
         "model(x)": lambda: np.asarray(core(log_mel, training=False)),
-        OURS: lambda: tagger._log_mel_runtime.predict(log_mel),
+        OURS: lambda: tagger.predict_log_mels(log_mel),
     }
     if importlib.util.find_spec("torch"):
         calls |= torch_calls(core, log_mel)
     for name, (export, _) in exports.items():
-        calls[name] = lambda export=export: export._log_mel_runtime.predict(log_mel)  # type: ignore[misc]
+        calls[name] = lambda export=export: export.predict_log_mels(log_mel)  # type: ignore[misc]
     changes = largest_changes(calls)
     calls |= {
         MUSICNN_PREDICT: lambda: other.core.predict(patches, verbose=0),
-        MUSICNN_OURS: lambda: other._log_mel_runtime.predict(patches),
+        MUSICNN_OURS: lambda: other.predict_log_mels(patches),
     }
     rows = summary(in_turns(calls, rounds, "log-mel to tags"), PREDICT)
     gflop, others_gflop = 2 * multiply_adds(core) / 1e9, 2 * len(patches) * multiply_adds(other.core) / 1e9

@@ -5,6 +5,7 @@ Every import is read, those inside functions too; imports for type checkers alon
 
 import ast
 import importlib.util
+import re
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -74,6 +75,12 @@ def test_imports_go_down_and_private_names_stay_in_their_room(module):
         if name.startswith("_") and room(target) != room(module):
             faults.append(f"line {line}: {name} is private to {room(target)}")
     assert not faults, "\n".join([module, *faults])
+
+
+def test_other_rooms_use_the_public_attributes_of_a_tagger():
+    users = {module: path.read_text(encoding="utf-8") for module, path in MODULES.items() if room(module) != "tagging"}
+    private = {module: re.findall(r"\btagger\._\w+", text) for module, text in users.items()}
+    assert not {module: found for module, found in private.items() if found}
 
 
 def test_files_form_no_circle():

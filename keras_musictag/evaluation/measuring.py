@@ -272,7 +272,7 @@ def _from_audio(
 
     if not numbers:
         return {}
-    tagger._waveform_runtime  # noqa: B018 (compile once, before the threads start)
+    tagger.prepare()
     errors = {}
     pool = ThreadPoolExecutor(workers)  # decoding and inference overlap
     try:
@@ -326,8 +326,7 @@ def _from_cache(
             cache,
             batch_size=batch_size,
         )
-        run = tagger._log_mel_runtime
         batches = TimedBatches(windows, workers=1)
         bar = tqdm(batches, desc=tagger.spec.name, total=len(windows), unit="batch", delay=2, disable=not progress)
-        outputs[done] = windows.mean_per_row(np.concatenate([run.predict(x) for x, _ in bar]))
+        outputs[done] = windows.mean_per_row(np.concatenate([tagger.predict_log_mels(x) for x, _ in bar]))
     return sorted(set(range(len(manifest))) - set(done))

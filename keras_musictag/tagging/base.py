@@ -26,6 +26,7 @@ from .choosing import Threshold, check_threshold, chosen_columns
 from .runtimes import Runtime
 from .tag_result import TagResult
 from .taggram import Taggram, TaggramRow
+from .window_predictor import WindowPredictor
 
 _log = logging.getLogger(__name__)
 
@@ -63,7 +64,7 @@ def _map_in_threads(function: Callable[[_T], _R], items: Iterable[_T], workers: 
                 future.cancel()
 
 
-class BaseTagger(abc.ABC):
+class BaseTagger(WindowPredictor):
     """A spec and a network that maps windows of audio to probabilities.
 
     Attributes:
@@ -90,21 +91,6 @@ class BaseTagger(abc.ABC):
     @abc.abstractmethod
     def weights_sha256(self) -> str:
         """sha256 of the weight file; empty if the weights are random or were trained in memory."""
-
-    @property
-    @abc.abstractmethod
-    def _waveform_runtime(self) -> Runtime:
-        """Waveforms `(batch, window_samples)` to probabilities `(batch, tags)`."""
-
-    @property
-    @abc.abstractmethod
-    def _log_mel_runtime(self) -> Runtime:
-        """Log-mels `(batch, mels, frames)` to probabilities `(batch, tags)`."""
-
-    @property
-    @abc.abstractmethod
-    def _embedding_runtime(self) -> Runtime:
-        """Waveforms `(batch, window_samples)` to embeddings `(batch, features)`, the input of the classifier."""
 
     # --- Tagging ---
 
@@ -211,7 +197,7 @@ class BaseTagger(abc.ABC):
                 _log.info("%s", error)
                 return TagResult(source, error=error)
 
-        _ = self._waveform_runtime  # cached before the threads start, or each would make one
+        self.prepare()
         results = _map_in_threads(tag_one, sources, workers)
         if not progress:
             return results

@@ -226,6 +226,11 @@ class ExportedTagger(BaseTagger):
             )
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
+    @property
+    def runtime_version(self) -> str:
+        """Name and version of the runtime, such as `"onnxruntime 1.24.1"`."""
+        return self._network.version
+
     @functools.cached_property
     def _waveform_runtime(self) -> _Output:
         return _Output(self._network, self._front_end, PROBABILITIES, self.spec)

@@ -179,7 +179,7 @@ class NetworkTagger(BaseTagger):
         return KerasRuntime(self.core)
 
     @property
-    def _embedding_tensor(self) -> Any:
+    def embedding_tensor(self) -> Any:
         """The symbolic tensor `(batch, features)` that enters the classifier.
 
         Raises:

@@ -84,7 +84,7 @@ class EmbeddingCache:
         self.tagger, self.workers = tagger, workers
         self.features = FeatureCache(folder, tagger.spec)
         self._folder = Path(folder)
-        vector = tagger._embedding_tensor
+        vector = tagger.embedding_tensor
         self.width = int(vector.shape[1])
         self._network: keras.Model = keras.Model(tagger.core.inputs, vector)
 

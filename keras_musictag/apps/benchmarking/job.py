@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 if TYPE_CHECKING:
     import numpy as np
 
+    from ...audio.reading import Source
+    from ...models.spec import ModelSpec
     from ...tagging.base import BaseTagger
 
 _SECONDS = 120.0  # of audio in the largest batch
@@ -101,7 +103,7 @@ def measure(job: Job) -> dict[str, Any]:
     load(job.source, **options)
     warm = time.perf_counter() - started
     return {
-        "windows": len(_windows(tagger, job)),
+        "windows": len(windows_of(job.clip, tagger.spec)),
         "load_cold_s": round(cold, 3),
         "load_warm_s": round(warm, 3),
         "first_tags_s": round(first_tags, 3),
@@ -113,11 +115,15 @@ def measure(job: Job) -> dict[str, Any]:
     }
 
 
-def _windows(tagger: BaseTagger, job: Job) -> np.ndarray:
-    """Return the windows of the clip, `(windows, samples)`."""
+def windows_of(source: Source, spec: ModelSpec) -> np.ndarray:
+    """Return the windows that a model cuts from audio, float32 `(windows, window_samples)`."""
     import numpy as np
 
-    return np.concatenate([batch.samples for batch in tagger._windows(job.clip, None, 0.0, None)])
+    from ...audio import reading as audio
+    from ...models import windows
+
+    blocks = audio.stream(source, target_sr=spec.audio.sr, resampler=spec.audio.resampler)
+    return np.concatenate([batch.samples for batch in windows.cut(blocks, spec)])
 
 
 def _latency(tagger: BaseTagger, job: Job) -> dict[str, Any]:
@@ -131,10 +137,10 @@ def _latency(tagger: BaseTagger, job: Job) -> dict[str, Any]:
     clip = audio.load(job.clip, target_sr=rate, resampler=tagger.spec.audio.resampler)
     native = soundfile.info(job.clip).samplerate
     decoded = audio.load(job.clip, target_sr=native)
-    windows = _windows(tagger, job)
+    windows = windows_of(job.clip, tagger.spec)
     log_mel, front_end = LogMel(tagger.spec)(windows), _front_end(tagger)
     calls: dict[str, Callable[[], object]] = {
-        "log_mel": lambda: tagger._log_mel_runtime.predict(log_mel),
+        "log_mel": lambda: tagger.predict_log_mels(log_mel),
         "waveform": lambda: tagger.tag(clip, rate),
         "file": lambda: tagger.tag(job.clip),
         "decode": lambda: audio.load(job.clip, target_sr=native),
@@ -165,12 +171,12 @@ def _throughput(tagger: BaseTagger, job: Job) -> dict[str, Any]:
     """Measure clips per second from waveforms in memory, one at a time and with the best batch size."""
     import numpy as np
 
-    one, rates = _windows(tagger, job), {}
+    one, rates = windows_of(job.clip, tagger.spec), {}
     for batch in _BATCHES:
         if batch > 1 and batch * job.clip_seconds > _SECONDS:
             break
         windows = np.concatenate([one] * batch)
-        spent = timed(lambda windows=windows: tagger._waveform_runtime.predict(windows), job.budget / 2, 3, 1)  # type: ignore[misc]
+        spent = timed(lambda windows=windows: tagger.predict_waveforms(windows), job.budget / 2, 3, 1)  # type: ignore[misc]
         rates[batch] = 1000 * batch / spent["median_ms"]
     best = max(rates, key=lambda batch: rates[batch])
     return {"clips_per_s": round(rates[1], 3), "best_batch": best, "best_clips_per_s": round(rates[best], 3)}
@@ -189,7 +195,7 @@ def _version(tagger: BaseTagger) -> str:
     from ...tagging.exported import ExportedTagger
 
     if isinstance(tagger, ExportedTagger):
-        return tagger._network.version
+        return tagger.runtime_version
     import keras
 
     return f"Keras {keras.__version__} on {keras.backend.backend()}"

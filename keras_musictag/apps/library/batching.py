@@ -39,20 +39,20 @@ def network(tagger: BaseTagger, embeddings: bool) -> Predict:
         ExportError: `embeddings` is set, and the exported file has no features.
     """
     if not embeddings:
-        return tagger._waveform_runtime.predict
+        return tagger.predict_waveforms
     from ...tagger import Tagger
 
     if isinstance(tagger, Tagger):
         return _with_features(tagger)
-    tags, features = tagger._waveform_runtime, tagger._embedding_runtime
-    return lambda windows: np.concatenate([tags.predict(windows), features.predict(windows)], axis=1)
+    parts = tagger.predict_waveforms, tagger.predict_embeddings
+    return lambda windows: np.concatenate([predict(windows) for predict in parts], axis=1)
 
 
 def _with_features(tagger: Tagger) -> Predict:
     """Return a function that computes tags and features in one pass."""
     import keras
 
-    both = keras.layers.Concatenate(name="tags_and_features")([tagger.core.output, tagger._embedding_tensor])
+    both = keras.layers.Concatenate(name="tags_and_features")([tagger.core.output, tagger.embedding_tensor])
     waveform = keras.Input(tagger.model.input_shape[1:], name="waveform")
     front_end = tagger.model.get_layer("log_mel_spectrogram")
     return KerasRuntime(keras.Model(waveform, keras.Model(tagger.core.inputs, both)(front_end(waveform)))).predict
