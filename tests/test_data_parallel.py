@@ -9,13 +9,15 @@ import keras
 import pytest
 from two_tags import two_tags
 
-from keras_musictag.training.loop import TrainingError, data_parallel
+from keras_musictag.training.loop import data_parallel
+from keras_musictag.training.training_spec import TrainingError
 
 RUN = """
 import sys
 import keras
 from keras_musictag.cli import main
-from keras_musictag.training import TrainingError, data_parallel
+from keras_musictag.training.loop import data_parallel
+from keras_musictag.training.training_spec import TrainingError
 main(sys.argv[1:], standalone_mode=False)
 try:
     print("devices", data_parallel(7))
