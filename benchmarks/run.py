@@ -35,6 +35,7 @@ def main() -> int:
     parser.add_argument("--dataset", default="", help="what they are called")
     parser.add_argument("--split", default="test")
     parser.add_argument("--threads", type=int, nargs="*", help="numbers of CPU threads; default: one, and all cores")
+    parser.add_argument("--work", type=Path, help="folder that keeps finished models; the same command resumes")
     parser.add_argument("--quick", action="store_true", help="a few calls of each, to see whether it works")
     parser.add_argument("--page", action="store_true", help="write the page from the results that are there")
     given = parser.parse_args()
@@ -49,6 +50,7 @@ def main() -> int:
             threads=given.threads,
             calibration=sounds,
             quick=given.quick,
+            work=given.work,
             command=shlex.join(["python", "benchmarks/run.py", *words]),
         )
         print(run)

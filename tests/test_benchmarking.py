@@ -14,7 +14,7 @@ from labelled_sounds import labelled_sounds
 from own_tags import own_tags
 
 import keras_musictag as kmt
-from keras_musictag.apps.benchmarking import BenchmarkError, BenchmarkRun, benchmark, compare_runs
+from keras_musictag.apps.benchmarking import BenchmarkError, BenchmarkRun, benchmark, compare_runs, suite
 from keras_musictag.apps.benchmarking.complexity import multiply_adds, parameters
 from keras_musictag.apps.benchmarking.job import timed
 from keras_musictag.apps.benchmarking.score_plot import plot_scores
@@ -116,6 +116,38 @@ def test_a_run(tmp_path):
     again = BenchmarkRun.from_json(run.to_json(tmp_path / "run.json"))
     assert again.rows == run.rows and again.machine == run.machine
     assert "tiny" in str(again) and "keras" in str(again.profile())
+
+
+def test_an_interrupted_run_resumes(tmp_path, monkeypatch):
+    measured, interrupted = [], []
+
+    def measure(self, name, step):
+        if name == "musicnet_crnn" and not interrupted:
+            interrupted.append(name)
+            raise KeyboardInterrupt
+        measured.append(name)
+        return {"model": name, "sizes": {}, "scores": []}, [{"model": name, "runtime": "keras"}]
+
+    monkeypatch.setattr(suite._Suite, "measure", measure)
+    monkeypatch.setattr(suite, "matmul_gflops", lambda count: 1.0)
+
+    def run(**options):
+        options = {"runtimes": ["keras"], "threads": [1], "work": tmp_path / "work"} | options
+        return benchmark(["tiny", "musicnet_crnn"], progress=False, **options)
+
+    with pytest.raises(KeyboardInterrupt):
+        run()
+    assert [row["model"] for row in run().rows] == ["tiny", "musicnet_crnn"]
+    assert measured == ["tiny", "musicnet_crnn"]
+    run()
+    assert len(measured) == 2
+    (tmp_path / "work" / "tiny.json").write_text("damaged")
+    run()
+    assert measured[2:] == ["tiny"]
+    run(precisions=["float32"])  # other settings
+    assert measured[3:] == ["tiny", "musicnet_crnn"]
+    run(work=None)
+    assert measured[5:] == ["tiny", "musicnet_crnn"]
 
 
 def test_exports_are_measured_without_keras(sounds):

@@ -83,6 +83,11 @@ def _split(_ctx: click.Context, _option: click.Parameter, text: str | None) -> t
     type=click.Path(path_type=Path, exists=True, file_okay=False),
     help="Folder of audio files for calibrating int8.",
 )
+@click.option(
+    "--work",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder that keeps the results of finished models, so that the same command resumes.",
+)
 @click.option("--quick", is_flag=True, help="Measure briefly: a few calls per model.")
 @click.option("--profile", is_flag=True, help="Show where the time goes: decoding, resampling, features, network.")
 @json_file_option
@@ -114,6 +119,7 @@ def run(models: tuple[str, ...], threads: tuple[str, ...] | None, **given: Any) 
             split=given["split"],
             calibration=sorted(path for path in folder.rglob("*") if path.is_file()) if folder else (),
             quick=given["quick"],
+            work=given["work"],
             command=shlex.join(["keras-musictag", *sys.argv[1:]]),
             progress=sys.stderr.isatty(),
         )

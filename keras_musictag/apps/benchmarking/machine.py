@@ -26,6 +26,15 @@ def describe(threads: int) -> dict[str, Any]:
         threads: for the matrix product; the process is kept to as many cores.
     """
     return {
+        **conditions(threads),
+        "date": datetime.date.today().isoformat(),
+        "matmul_gflops": round(matmul_gflops(), 1),
+    }
+
+
+def conditions(threads: int) -> dict[str, Any]:
+    """Return processor, cores, memory, system and versions: what two runs must share for their times to compare."""
+    return {
         "processor": processor(),
         "cores": available_cores(),
         "threads": threads,
@@ -34,8 +43,6 @@ def describe(threads: int) -> dict[str, Any]:
         "python": platform.python_version(),
         "keras_musictag": __version__,
         "commit": _commit(),
-        "date": datetime.date.today().isoformat(),
-        "matmul_gflops": round(matmul_gflops(), 1),
     }
 
 

@@ -24,10 +24,12 @@ from ...audio.demo import demo_clip
 from ...models import registry
 from ...tagging.runtimes import FILE_RUNTIMES, is_installed, require_installed
 from ...tagging.runtimes import runtimes as all_runtimes
+from ...utils.backend import installed_version
 from ...utils.cores import available_cores
 from .benchmark_results import BenchmarkError, BenchmarkRun
 from .job import Job
-from .machine import describe
+from .kept_results import KeptResults
+from .machine import conditions, describe
 
 CLIP_SECONDS = 29.12  # a window of musicnet_crnn; ten of musicnn
 _RATE = 44_100
@@ -47,6 +49,7 @@ def benchmark(
     split: str = "test",
     calibration: Sequence[str | os.PathLike[str]] = (),
     quick: bool = False,
+    work: str | os.PathLike[str] | None = None,
     command: str = "",
     progress: bool = True,
 ) -> BenchmarkRun:
@@ -63,6 +66,8 @@ def benchmark(
         split: split of the data.
         calibration: audio files similar to those that will be tagged, for int8.
         quick: make only a few calls each, as a test.
+        work: folder that keeps the results of finished models of the registry. A later call with the same folder and
+            settings, on the same machine, versions and commit, measures only the others.
         command: command that was run, for the record.
         progress: show a progress bar.
 
@@ -90,15 +95,28 @@ def benchmark(
     if counts[0] < 1 or counts[-1] > available_cores():
         raise BenchmarkError(f"threads must be from 1 to {available_cores()}, the number of cores; got {counts}.")
     labelled = ("", "", split) if data is None else _labelled(data, dataset, split)
+    sources = [os.fspath(source) for source in calibration]
+    settings = {
+        "runtimes": {name: _version(name) for name in wanted}, "precisions": list(precisions), "threads": counts,
+        "data": list(labelled), "calibration": sources, "quick": quick, "machine": conditions(counts[-1]),
+    }  # fmt: skip
+    kept = KeptResults(None if work is None else Path(work), settings)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         suite = _Suite(Path(folder), wanted, tuple(precisions), counts, quick)
         suite.data = labelled
-        suite.calibration = tuple(os.fspath(source) for source in calibration)
+        suite.calibration = tuple(sources)
         done: list[tuple[dict[str, Any], list[dict[str, Any]]]] = []
         with tqdm(total=suite.steps * len(names), unit="job", delay=2, disable=not progress) as bar:
             for name in names:
                 bar.set_description(name)
-                done.append(suite.measure(name, bar.update))
+                weights = _weights_of(name)
+                result = kept.get(name, weights)
+                if result is None:
+                    result = suite.measure(name, bar.update)
+                    kept.put(name, weights, result)
+                else:
+                    bar.update(suite.steps)
+                done.append(result)
     machine = describe(counts[-1])
     machine["matmul_gflops"] = {str(count): matmul_gflops(count) for count in counts}
     return BenchmarkRun(
@@ -108,6 +126,16 @@ def benchmark(
         models=tuple(model for model, _ in done),
         rows=tuple(row for _, rows in done for row in rows),
     )
+
+
+def _weights_of(name: str) -> str:
+    """Return the sha256 of the weights of a registered model, empty for others."""
+    source = registry.model_info(name).weights if name in registry.list_models() else None
+    return source.sha256 if source else ""
+
+
+def _version(runtime: str) -> str | None:
+    return installed_version("keras") if runtime == "keras" else FILE_RUNTIMES[runtime].version()
 
 
 def _runtimes(runtimes: Sequence[str] | None) -> tuple[str, ...]:
