@@ -34,12 +34,11 @@ from tqdm import tqdm
 
 import keras_musictag as kmt
 from keras_musictag.apps.benchmarking.complexity import multiply_adds_by_layer
-from keras_musictag.apps.benchmarking.job import timed
+from keras_musictag.apps.benchmarking.job import timed, windows_of
 from keras_musictag.apps.benchmarking.machine import keep_to, processor
 from keras_musictag.apps.benchmarking.suite import CLIP_SECONDS, matmul_gflops
 from keras_musictag.models.folding import folded
 from keras_musictag.models.mel import LogMel
-from keras_musictag.models.windows import cut
 from keras_musictag.tagging.exported import MODEL_FILES
 from keras_musictag.tagging.runtimes import import_openvino, onnxruntime_options, openvino_options
 from keras_musictag.utils.cores import available_cores
@@ -161,7 +160,7 @@ def profile(model: str, runtime: str, precision: str, threads: int, calls: int) 
     tagger = kmt.load(model, threads=threads if runtime == "keras" else None)
     rate = tagger.spec.audio.sr
     sound = np.resize(kmt.audio.load(kmt.demo_clip(), target_sr=rate), round(CLIP_SECONDS * rate))
-    log_mel = LogMel(tagger.spec)(np.concatenate([batch.samples for batch in cut([sound], tagger.spec)]))
+    log_mel = LogMel(tagger.spec)(windows_of((sound, rate), tagger.spec))
     layers = {name: 2e-9 * len(log_mel) * count for name, count in multiply_adds_by_layer(tagger.core).items() if count}
     if runtime == "keras":
         plain = timed(lambda: tagger.predict_log_mels(log_mel), 0.0, calls, WARM_UP)

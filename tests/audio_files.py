@@ -1,5 +1,6 @@
 """Sound files made in the tests: signals, encoders, and WAV headers as one likes them."""
 
+import functools
 import io
 import os
 import shutil
@@ -10,7 +11,18 @@ import numpy as np
 import pytest
 import soundfile
 
+from keras_musictag.audio import reading as audio
+
 posix = pytest.mark.skipif(os.name != "posix", reason="POSIX file names, pipes, permissions and programs")
+
+
+load = functools.partial(audio.load, target_sr=16_000)
+
+
+def noted(source, **options):
+    """A sound, and the notes on it."""
+    notes = []
+    return load(source, notes=notes, **options), notes
 
 
 def save(path, data):

@@ -8,7 +8,7 @@ import re
 import numpy as np
 import pytest
 import soundfile
-from audio_files import av_encode, dff, dsd, dsf, encode, ffmpeg, save, signal
+from audio_files import av_encode, dff, dsd, dsf, encode, ffmpeg, load, noted, save, signal
 from click.testing import CliRunner
 
 import keras_musictag as kmt
@@ -17,8 +17,6 @@ from keras_musictag.audio import containers, decoding, pyav_decoder
 from keras_musictag.audio import reading as audio
 from keras_musictag.cli import main
 from keras_musictag.errors import AudioError, TruncatedAudioError
-
-load = functools.partial(audio.load, target_sr=16_000)
 
 
 def tone(path, seconds, *options, rate=44_100, pitch=440):
@@ -29,12 +27,6 @@ def tone(path, seconds, *options, rate=44_100, pitch=440):
 def pitch_of(y, rate=16_000):
     """Frequency of the strongest partial, in Hz."""
     return np.argmax(np.abs(np.fft.rfft(y * np.hanning(len(y))))) * rate / len(y)
-
-
-def noted(source, **options):
-    """A sound, and the notes on it."""
-    notes = []
-    return load(source, notes=notes, **options), notes
 
 
 # === MP3 without a header ===

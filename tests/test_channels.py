@@ -1,25 +1,15 @@
 """Channels become mono: their mean, but for those that cancel each other out; any number of them, in any layout."""
 
-import functools
 import re
 
 import numpy as np
 import pytest
-from audio_files import encode, ffmpeg, save, signal
+from audio_files import encode, ffmpeg, load, noted, save, signal
 
 import keras_musictag as kmt
 from keras_musictag.audio import mixing
 from keras_musictag.audio import reading as audio
 from keras_musictag.errors import SilentAudioError
-
-load = functools.partial(audio.load, target_sr=16_000)
-
-
-def noted(source, **options):
-    """A sound, and the notes on it."""
-    notes = []
-    return load(source, notes=notes, **options), notes
-
 
 # === Channels that cancel each other out ===
 

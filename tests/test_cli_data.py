@@ -4,12 +4,11 @@ import dataclasses
 import json
 import sys
 
+import command_line
 import pytest
-from click.testing import CliRunner
 from published_miniatures import gtzan_folder, jamendo_folder
 
 import keras_musictag.datasets  # noqa: F401 (registers the modules that the next lines look up)
-from keras_musictag.cli import main
 from keras_musictag.cli.data_options import load_data
 from keras_musictag.datasets import DataError, Manifest, catalogue
 from keras_musictag.errors import MusicTagError
@@ -28,7 +27,7 @@ def gtzan(tmp_path, monkeypatch):
 
 
 def run(*args):
-    return CliRunner().invoke(main, ["data", *(str(arg) for arg in args)], catch_exceptions=False)
+    return command_line.run("data", *args)
 
 
 # === list and info ===

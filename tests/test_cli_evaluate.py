@@ -6,12 +6,11 @@ import shutil
 import subprocess
 import sys
 
+import command_line
 import pytest
-from click.testing import CliRunner
 from labelled_sounds import labelled_sounds
 
 import keras_musictag as kmt
-from keras_musictag.cli import main
 from keras_musictag.cli.data_options import load_data
 from keras_musictag.datasets import DataError, catalogue
 from keras_musictag.errors import MusicTagError
@@ -31,7 +30,7 @@ def sounds(made, tmp_path, monkeypatch):
 
 
 def run(*args):
-    return CliRunner().invoke(main, ["evaluate", *(str(arg) for arg in args)], catch_exceptions=False)
+    return command_line.run("evaluate", *args)
 
 
 DATA = ("--data", "sounds/manifest.csv", "--bootstrap", 20)

@@ -6,13 +6,12 @@ import shutil
 import subprocess
 import sys
 
+import command_line
 import pytest
-from click.testing import CliRunner
 from labelled_sounds import labelled_sounds
 
 import keras_musictag as kmt
 from keras_musictag.apps.probing import runner as probing
-from keras_musictag.cli import main
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +31,7 @@ DATA = ("--data", "sounds/manifest.csv", "--folds", 3, "--bootstrap", 20)
 
 
 def run(*args):
-    return CliRunner().invoke(main, ["probe", *(str(arg) for arg in args)], catch_exceptions=False)
+    return command_line.run("probe", *args)
 
 
 # === What comes out ===

@@ -2,12 +2,11 @@
 
 import json
 
+import command_line
 import pytest
-from click.testing import CliRunner
 from library_files import sounds
 
 import keras_musictag as kmt
-from keras_musictag.cli import main
 
 
 @pytest.fixture
@@ -18,7 +17,7 @@ def music(tmp_path, monkeypatch):
 
 
 def run(*args):
-    return CliRunner().invoke(main, ["library", "-m", "tiny", *map(str, args)], catch_exceptions=False)
+    return command_line.run("library", "-m", "tiny", *args)
 
 
 def test_library(music, tmp_path):

@@ -6,14 +6,13 @@ import io
 import json
 import sys
 
+import command_line
 import numpy as np
 import pytest
-from click.testing import CliRunner
 from library_files import sounds
 
 import keras_musictag as kmt
 from keras_musictag.apps.library import LibraryRow, SearchError, output, search, tag_library
-from keras_musictag.cli import main
 from keras_musictag.errors import AudioNotFoundError, MissingExtraError, UnknownTagError
 
 pytest.importorskip("duckdb")
@@ -170,7 +169,7 @@ def test_without_duckdb(table, monkeypatch):
 
 
 def run(*args):
-    return CliRunner().invoke(main, ["search", *map(str, args)], catch_exceptions=False)
+    return command_line.run("search", *args)
 
 
 def test_command(table, tagged):

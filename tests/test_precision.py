@@ -71,7 +71,7 @@ def test_the_answer_is_kept_per_conditions(clock, tmp_path, monkeypatch):
     assert choose_precision(build, BATCHES, folder=tmp_path) == first and built[2:] == ["float32"], "no test again"
     (path,) = tmp_path.iterdir()
     known = json.loads(path.read_text())
-    assert known["key"]["versions"]["keras"] == keras.version() and known["key"]["processor"]
+    assert known["conditions"]["versions"]["keras"] == keras.version() and known["conditions"]["processor"]
     del built[:]
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_BF16")  # computes otherwise
     choose_precision(build, BATCHES, folder=tmp_path)

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import platform
 import statistics
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from .. import __version__
+from ..utils import kept_results
 from ..utils.backend import configured_backend, installed_version
 from ..utils.cores import available_cores, processor
-from ..utils.files import cached_path, write_atomically
+from ..utils.files import cached_path
 from .base import BaseTagger
 from .runtimes import FILE_RUNTIMES
 
@@ -72,24 +70,15 @@ def measure(taggers: Mapping[str, BaseTagger]) -> dict[str, float]:
 def recall(conditions: Mapping[str, Any]) -> dict[str, float] | None:
     """Return the times measured under these conditions, `None` without any."""
     try:
-        kept = json.loads(_file(conditions).read_text(encoding="utf-8"))
-        times = {str(name): float(value) for name, value in kept["median_ms"].items()}
-    except (OSError, ValueError, KeyError, AttributeError, TypeError):
+        times = kept_results.recall(cached_path("runtimes"), conditions)
+        return {str(name): float(value) for name, value in times.items()} or None
+    except (OSError, ValueError, AttributeError, TypeError):
         return None  # missing or damaged
-    return times if kept["conditions"] == json.loads(json.dumps(conditions)) and times else None
 
 
 def remember(conditions: Mapping[str, Any], times: Mapping[str, float]) -> None:
     """Write measured times to the cache; log a warning if it cannot be written."""
-    content = {"conditions": conditions, "median_ms": times}
     try:
-        path = _file(conditions)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, (json.dumps(content, indent=2) + "\n").encode())
+        kept_results.keep(cached_path("runtimes"), conditions, times)
     except OSError as error:
         _log.warning("The times of the runtimes cannot be kept and will be measured again: %s", error)
-
-
-def _file(conditions: Mapping[str, Any]) -> Path:
-    digest = hashlib.sha256(json.dumps(conditions, sort_keys=True).encode()).hexdigest()[:32]
-    return cached_path("runtimes", f"{digest}.json")

@@ -22,9 +22,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import CacheError
+from ..utils import kept_results
 from ..utils.backend import backend_version
 from ..utils.cores import processor
-from ..utils.files import cache_folder, write_atomically
+from ..utils.files import cache_folder
 
 if TYPE_CHECKING:
     import keras
@@ -88,20 +89,17 @@ def choose_precision(
     some = [batches[step] for step in range(min(_DISTINCT, len(batches)))]
     graph = build("float32")
     key = {**conditions(), "network": _layout(graph), "batch": list(np.shape(some[0][0])), "about": dict(about or {})}
-    digest = hashlib.sha256(json.dumps(key, sort_keys=True, default=str).encode()).hexdigest()[:16]
-    path = Path(folder if folder is not None else cache_folder() / "precision") / f"{digest}.json"
+    kept = Path(folder if folder is not None else cache_folder() / "precision")
     try:
-        return PrecisionChoice(**json.loads(path.read_text(encoding="utf-8"))["choice"])
-    except (OSError, ValueError, KeyError, TypeError):  # missing or damaged
+        return PrecisionChoice(**kept_results.recall(kept, key))
+    except TypeError:  # missing or damaged
         pass
     _log.info("Testing bfloat16 against float32, once on this machine.")
     choice = compare(graph, build("mixed_bfloat16"), some)
-    text = json.dumps({"choice": dataclasses.asdict(choice), "key": key}, indent=2, default=str)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, text.encode())
+        kept_results.keep(kept, key, dataclasses.asdict(choice))
     except (OSError, CacheError) as error:
-        _log.warning("%s cannot be written (%s), so the self-test of bfloat16 will run again next time.", path, error)
+        _log.warning("%s cannot be written (%s), so the self-test of bfloat16 will run again next time.", kept, error)
     return choice
 
 

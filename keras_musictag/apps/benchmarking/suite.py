@@ -24,12 +24,13 @@ from ...audio.demo import demo_clip
 from ...models import registry
 from ...tagging.runtimes import FILE_RUNTIMES, is_installed, require_installed
 from ...tagging.runtimes import runtimes as all_runtimes
+from ...utils import kept_results
 from ...utils.backend import installed_version
 from ...utils.cores import available_cores
 from .benchmark_results import BenchmarkError, BenchmarkRun
 from .job import Job
-from .kept_results import KeptResults
-from .machine import conditions, describe
+from .machine import conditions as machine_conditions
+from .machine import describe
 
 CLIP_SECONDS = 29.12  # a window of musicnet_crnn; ten of musicnn
 _RATE = 44_100
@@ -96,11 +97,10 @@ def benchmark(
         raise BenchmarkError(f"threads must be from 1 to {available_cores()}, the number of cores; got {counts}.")
     labelled = ("", "", split) if data is None else _labelled(data, dataset, split)
     sources = [os.fspath(source) for source in calibration]
-    settings = {
+    conditions = {
         "runtimes": {name: _version(name) for name in wanted}, "precisions": list(precisions), "threads": counts,
-        "data": list(labelled), "calibration": sources, "quick": quick, "machine": conditions(counts[-1]),
+        "data": list(labelled), "calibration": sources, "quick": quick, "machine": machine_conditions(counts[-1]),
     }  # fmt: skip
-    kept = KeptResults(None if work is None else Path(work), settings)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         suite = _Suite(Path(folder), wanted, tuple(precisions), counts, quick)
         suite.data = labelled
@@ -110,10 +110,12 @@ def benchmark(
             for name in names:
                 bar.set_description(name)
                 weights = _weights_of(name)
-                result = kept.get(name, weights)
+                settings = conditions | {"model": name, "weights": weights}
+                result = kept_results.recall(Path(work), settings) if work and weights else None
                 if result is None:
                     result = suite.measure(name, bar.update)
-                    kept.put(name, weights, result)
+                    if work and weights:
+                        kept_results.keep(Path(work), settings, result)
                 else:
                     bar.update(suite.steps)
                 done.append(result)

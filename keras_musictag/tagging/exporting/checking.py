@@ -41,7 +41,7 @@ def compare(info: ExportInfo, tagger: NetworkTagger, folder: Path, waveforms: np
     # The first window alone, to test batches of different sizes.
     ends = [0, 1, *range(1 + _BATCH, len(waveforms), _BATCH), len(waveforms)]
     batches = [waveforms[start:end] for start, end in itertools.pairwise(ends)]
-    expected = np.concatenate([tagger._waveform_runtime.predict(batch) for batch in batches])
+    expected = np.concatenate([tagger.predict_waveforms(batch) for batch in batches])
     largest, mean, versions = 0.0, 0.0, []
     for predict, version in _runners(info, tagger, folder):
         change = np.abs(np.concatenate([predict(batch) for batch in batches]) - expected)
@@ -68,7 +68,7 @@ def _runners(
     for runtime in readers(info.format):
         if is_installed(runtime):
             exported = ExportedTagger.from_folder(folder, runtime)
-            yield exported._waveform_runtime.predict, exported._network.version
+            yield exported.predict_waveforms, exported.runtime_version
     if info.format == "saved_model":
         from . import saved_model
 
