@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from beets.importer import ImportSession, ImportTask
     from beets.library import Item, Library
 
-    from keras_musictag.tagging.base import BaseTagger
+    from keras_musictag.tagging.base_tagger import BaseTagger
     from keras_musictag.tagging.tag_result import TagResult
 
 _KIND_PREFIX, _MODEL, _PROBABILITY_PREFIX = "musictag_", "musictag_model", "musictag_p_"  # attributes

@@ -37,7 +37,7 @@ from keras_musictag.apps.benchmarking.complexity import multiply_adds_by_layer
 from keras_musictag.apps.benchmarking.job import timed, windows_of
 from keras_musictag.apps.benchmarking.machine import keep_to, processor
 from keras_musictag.apps.benchmarking.suite import CLIP_SECONDS, matmul_gflops
-from keras_musictag.models.folding import folded
+from keras_musictag.models.batch_norm_folding import folded
 from keras_musictag.models.mel import LogMel
 from keras_musictag.tagging.exported import MODEL_FILES
 from keras_musictag.tagging.runtimes import import_openvino, onnxruntime_options, openvino_options

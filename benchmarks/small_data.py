@@ -34,11 +34,11 @@ from keras_musictag.apps.probing.probe_result import measure
 from keras_musictag.apps.probing.runner import probe
 from keras_musictag.datasets import Manifest, Row, splitting
 from keras_musictag.evaluation.measuring import score
-from keras_musictag.models.taps import EPSILON
-from keras_musictag.training.embeddings import EmbeddingCache
+from keras_musictag.models.layer_statistics import EPSILON
+from keras_musictag.training.embedding_cache import EmbeddingCache
 from keras_musictag.training.finetuning import FineTuneSpec
 from keras_musictag.training.finetuning.stages import new_tagger
-from keras_musictag.training.heads import fit_head
+from keras_musictag.training.head_fitting import fit_head
 from keras_musictag.utils.files import replacing, write_atomically
 from keras_musictag.utils.tables import Table
 

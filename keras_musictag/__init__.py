@@ -103,8 +103,8 @@ if TYPE_CHECKING:  # the same names, for type checkers
     from .models.spec import WindowSpec as WindowSpec
     from .tagger import Tagger as Tagger
     from .tagger import TagResult as TagResult
-    from .tagging.taggram import Taggram as Taggram
-    from .tagging.taggram import TaggramRow as TaggramRow
+    from .tagging.taggram_result import Taggram as Taggram
+    from .tagging.taggram_result import TaggramRow as TaggramRow
     from .tagging.validation import validate as validate
     from .training.distillation import distil as distil
     from .training.finetuning import FineTuneSpec as FineTuneSpec

@@ -26,7 +26,7 @@ from .models.keras_runtime import limit_threads
 from .models.spec import SPEC_FILE, ModelSpec
 from .tagger import Tagger
 from .tagging import fastest_runtime
-from .tagging.base import BaseTagger
+from .tagging.base_tagger import BaseTagger
 from .tagging.exported import ExportedTagger, ExportError, Format, is_export
 from .tagging.runtimes import FILE_RUNTIMES, is_installed, require_installed, runtimes
 from .utils.checks import check_count

@@ -163,7 +163,7 @@ def test_the_report_has_no_nan(tuned):
 
 
 def test_hopeless_tags_are_named_before_training(sounds, tmp_path, monkeypatch, caplog):
-    from keras_musictag.training.finetuning import fitting
+    from keras_musictag.training.finetuning import fine_tune_run as fitting
 
     def reached(*_, **__):
         raise InterruptedError

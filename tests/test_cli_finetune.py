@@ -11,7 +11,7 @@ from two_tags import two_tags
 
 import keras_musictag as kmt
 from keras_musictag.datasets.batches import WindowBatches
-from keras_musictag.training.finetuning import fitting as module
+from keras_musictag.training.finetuning import fine_tune_run as module
 
 
 @pytest.fixture

@@ -22,8 +22,8 @@ from keras_musictag.errors import (
     TruncatedAudioError,
     UnsupportedAudioError,
 )
-from keras_musictag.training import embeddings
-from keras_musictag.training.embeddings import EmbeddingCache
+from keras_musictag.training import embedding_cache as embeddings
+from keras_musictag.training.embedding_cache import EmbeddingCache
 
 RATE = 16_000
 # The same backend, the same values, other batches: measured 2.4e-7.

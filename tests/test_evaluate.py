@@ -13,7 +13,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 import keras_musictag as kmt
 from keras_musictag.datasets import DataError, Manifest, Row
-from keras_musictag.datasets.features import FeatureCache
+from keras_musictag.datasets.log_mel_cache import FeatureCache
 from keras_musictag.errors import AudioError, AudioNotFoundError, CacheError, SpecError
 from keras_musictag.evaluation.measuring import Scores, score
 from keras_musictag.evaluation.results import EvaluationError

@@ -15,7 +15,7 @@ import keras_musictag as kmt
 from keras_musictag.apps.benchmarking.benchmark_results import BenchmarkError
 from keras_musictag.apps.benchmarking.suite import benchmark
 from keras_musictag.datasets import Manifest
-from keras_musictag.datasets.features import FeatureCache
+from keras_musictag.datasets.log_mel_cache import FeatureCache
 from keras_musictag.errors import CorruptWeightsError, MissingExtraError, SpecError
 from keras_musictag.evaluation.measuring import score
 from keras_musictag.tagging import fastest_runtime

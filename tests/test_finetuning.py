@@ -24,7 +24,7 @@ from keras_musictag.datasets import Manifest, Row
 from keras_musictag.datasets.batches import WindowBatches
 from keras_musictag.errors import CacheError, SpecError
 from keras_musictag.models import cards
-from keras_musictag.models.taps import STANDARDISE
+from keras_musictag.models.layer_statistics import STANDARDISE
 from keras_musictag.training.finetuning import FineTuneError, FineTuneSpec, fine_tune, plan
 
 QUICK = FineTuneSpec(epochs=2, batch_size=8)
@@ -221,7 +221,7 @@ def test_what_does_worse_is_not_kept(tiny, three, tune, monkeypatch):
         tagger.core.get_layer("head").kernel.assign(-20 * tagger.core.get_layer("head").kernel)
         return state
 
-    from keras_musictag.training.finetuning import fitting as run
+    from keras_musictag.training.finetuning import fine_tune_run as run
 
     trained = run.train_all
     head = tune(tiny, three, settings=dataclasses.replace(HEAD, epochs=2, batch_size=8))

@@ -6,7 +6,7 @@ import pytest
 from keras import layers, ops
 
 import keras_musictag as kmt
-from keras_musictag.models.folding import FoldedConvolution, folded
+from keras_musictag.models.batch_norm_folding import FoldedConvolution, folded
 from keras_musictag.models.keras_runtime import KerasRuntime
 from keras_musictag.models.registry import build_model
 

@@ -10,9 +10,9 @@ from sklearn.linear_model import LogisticRegression
 
 from keras_musictag.datasets import Manifest, Row
 from keras_musictag.datasets.splitting import folds
-from keras_musictag.models.taps import EPSILON
-from keras_musictag.training import heads as head_fitting
-from keras_musictag.training.heads import STRENGTHS, fit_head, weights_of
+from keras_musictag.models.layer_statistics import EPSILON
+from keras_musictag.training import head_fitting as head_fitting
+from keras_musictag.training.head_fitting import STRENGTHS, fit_head, weights_of
 
 CLASSES = 3
 

@@ -13,7 +13,8 @@ from click.testing import CliRunner
 from library_files import sounds
 
 import keras_musictag as kmt
-from keras_musictag.apps.library import LibraryError, guest, pool, tag_library
+from keras_musictag.apps.library import LibraryError, pool, tag_library
+from keras_musictag.apps.library import spare_resources as guest
 from keras_musictag.cli import main
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="cores and loads as Linux has them")

@@ -8,7 +8,8 @@ import pytest
 from audio_files import posix, save
 from library_files import sound
 
-from keras_musictag.apps.library import LibraryError, listing, lists, tag_library
+from keras_musictag.apps.library import LibraryError, listing, tag_library
+from keras_musictag.apps.library import playlist_reading as lists
 
 NAME = "Caf\u00e9\u00a0 \u2013 \u00c4ngste"  # a no-break space and a dash, which cp1252 has too
 COMPOSED, DECOMPOSED = (unicodedata.normalize(form, NAME) for form in ("NFC", "NFD"))

@@ -19,7 +19,6 @@ from library_files import sound, sounds
 import keras_musictag as kmt
 from keras_musictag.apps.library import (
     LibraryError,
-    parts,
     ray_engine,
     storage,
     tag_library,
@@ -27,6 +26,9 @@ from keras_musictag.apps.library import (
 )
 from keras_musictag.apps.library import (
     local_engine as run,
+)
+from keras_musictag.apps.library import (
+    parquet_parts as parts,
 )
 from keras_musictag.cli import main
 

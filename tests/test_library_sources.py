@@ -19,9 +19,11 @@ from keras_musictag.apps.library import (
     WriteOptions,
     listing,
     search,
-    segments,
     tag_library,
     write_m3u,
+)
+from keras_musictag.apps.library import (
+    cue_and_chapters as segments,
 )
 from keras_musictag.cli import main
 

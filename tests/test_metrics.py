@@ -14,7 +14,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from keras_musictag import errors
 from keras_musictag.evaluation import bootstrap as _bootstrap
-from keras_musictag.evaluation import metrics
+from keras_musictag.evaluation import curve_areas, metrics
 from keras_musictag.evaluation.metrics import EvaluationError, agreement, compare_scores, evaluate_scores
 from keras_musictag.plots import PlotError
 
@@ -55,15 +55,15 @@ def test_areas_equal_scikit_learn(clips):
     targets, scores, weights = (np.array(column) for column in zip(*clips, strict=True))
     if 0 < targets.sum() < len(targets):
         expected = roc_auc_score(targets, scores), average_precision_score(targets, scores)
-        assert _bootstrap.areas(targets, scores) == pytest.approx(expected, abs=1e-12)
+        assert curve_areas.areas(targets, scores) == pytest.approx(expected, abs=1e-12)
     if (weights * targets).sum() > 0 and (weights * (1 - targets)).sum() > 0:
         expected = (
             roc_auc_score(targets, scores, sample_weight=weights),
             average_precision_score(targets, scores, sample_weight=weights),
         )
-        assert _bootstrap.areas(targets, scores, weights) == pytest.approx(expected, abs=1e-12)
+        assert curve_areas.areas(targets, scores, weights) == pytest.approx(expected, abs=1e-12)
     else:
-        assert np.isnan(_bootstrap.areas(targets, scores, weights)).all()
+        assert np.isnan(curve_areas.areas(targets, scores, weights)).all()
 
 
 def test_areas_of_many_clips_equal_scikit_learn():
@@ -100,8 +100,8 @@ def test_only_the_order_of_scores_matters():
 def test_a_resample_equals_writing_its_clips_out():
     targets, scores = small(clips=30)
     groups = np.arange(30) // 3
-    rankings = [_bootstrap.Ranking(targets[:, column], scores[:, column]) for column in range(3)]
-    resampled = _bootstrap.deviations(rankings, groups, 20, seed=4) + _bootstrap.point_areas(rankings)[:, None]
+    rankings = [curve_areas.Ranking(targets[:, column], scores[:, column]) for column in range(3)]
+    resampled = _bootstrap.deviations(rankings, groups, 20, seed=4) + curve_areas.point_areas(rankings)[:, None]
     for number, counts in enumerate(np.concatenate(list(_bootstrap.group_counts(10, 20, 4, block=7)))):
         assert counts.sum() == 10
         drawn = np.concatenate([np.repeat(np.flatnonzero(groups == group), n) for group, n in enumerate(counts)])

@@ -13,7 +13,7 @@ from audio_files import encode, save, signal
 
 import keras_musictag as kmt
 from keras_musictag.audio import reading as audio
-from keras_musictag.datasets import features
+from keras_musictag.datasets import log_mel_cache as features
 from keras_musictag.datasets.augment import Augmentation, from_power
 from keras_musictag.datasets.batches import EvaluationWindows, FeatureCache, TimedBatches, WindowBatches
 from keras_musictag.datasets.manifest import DataError, Manifest, Row

@@ -11,7 +11,8 @@ from audio_files import encode, save, signal
 from click.testing import CliRunner
 from player_files import KINDS, PROGRAMS, TAGS, VOCABULARY, WRITTEN, how_much, read_back, sound_files, write
 
-from keras_musictag.apps.library import WriteOptions, id3_blocks, tag_fields, tag_plans
+from keras_musictag.apps.library import WriteOptions, tag_fields, tag_plans
+from keras_musictag.apps.library import raw_id3_and_ape as id3_blocks
 from keras_musictag.apps.library.write_back import FileToWrite, TagWriter
 from keras_musictag.cli import main
 from keras_musictag.models.vocabulary import Vocabulary

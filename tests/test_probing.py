@@ -21,7 +21,7 @@ from keras_musictag.datasets import Manifest, Row
 from keras_musictag.errors import UnknownModelError
 from keras_musictag.evaluation.results import EvaluationError
 from keras_musictag.plots import PlotError
-from keras_musictag.training.embeddings import EmbeddingCache
+from keras_musictag.training.embedding_cache import EmbeddingCache
 
 CLASSES = ("clicks", "noise", "tone")
 MINE = {"dataset": "mine", "folds": 3, "n_bootstrap": 50, "progress": False}

@@ -13,7 +13,7 @@ from weight_files import CONTENT, NAME, spec_of
 
 import keras_musictag as kmt
 from keras_musictag.apps.library import tag_library
-from keras_musictag.datasets.features import FeatureCache
+from keras_musictag.datasets.log_mel_cache import FeatureCache
 from keras_musictag.models import fetching as download
 
 CHECKOUT = Path(__file__).parents[1]

@@ -14,7 +14,8 @@ import pytest
 
 import keras_musictag as kmt
 from keras_musictag.tagging.runtimes import is_installed
-from keras_musictag.training.finetuning import FineTuneSpec, fitting
+from keras_musictag.training.finetuning import FineTuneSpec
+from keras_musictag.training.finetuning import fine_tune_run as fitting
 from keras_musictag.training.finetuning.labelled_data import FineTuneError
 from keras_musictag.training.run_folder import run_folder
 from keras_musictag.utils import files

@@ -242,7 +242,7 @@ def test_save_and_load(tiny, song, tmp_path):
 
 
 def test_a_failed_save_leaves_nothing(tiny, tmp_path, monkeypatch):
-    from keras_musictag.models import folder as module
+    from keras_musictag.models import tagger_folder as module
 
     def full(path, content):
         raise CacheError(f"{path} cannot be written: no space")
@@ -337,7 +337,7 @@ def test_one_trace_however_many_windows(tiny, sine):
 
 
 def test_a_long_track_is_tagged_in_batches(tiny, song, monkeypatch):
-    from keras_musictag.tagging import base as module
+    from keras_musictag.tagging import base_tagger as module
 
     expected = tiny.tag(song, sr=16_000)
     monkeypatch.setattr(module, "BATCH_SECONDS", 2.0)

@@ -10,8 +10,7 @@ from keras import layers, ops
 
 import keras_musictag as kmt
 from keras_musictag.errors import SpecError
-from keras_musictag.models.registry import _load_all, _specs
-from keras_musictag.models.taps import (
+from keras_musictag.models.layer_statistics import (
     LEAST_VARIANCE,
     STANDARDISE,
     TapStatistics,
@@ -20,6 +19,7 @@ from keras_musictag.models.taps import (
     tap_names,
     with_taps,
 )
+from keras_musictag.models.registry import _load_all, _specs
 from keras_musictag.training.training_graph import training_graph
 
 pytestmark = pytest.mark.contract

@@ -12,7 +12,8 @@ from audio_files import encode, m4a, save, signal
 from player_files import KINDS, TAGS, sound_files, write
 
 import keras_musictag as kmt
-from keras_musictag.apps.library import LibraryError, WriteOptions, tag_library, undo, undo_files, undo_library
+from keras_musictag.apps.library import LibraryError, WriteOptions, tag_library, undo_files, undo_library
+from keras_musictag.apps.library import undo_file as undo
 
 pytest.importorskip("mutagen")
 

@@ -151,7 +151,7 @@ def test_a_tagger_that_cannot_be_saved(hub, tagger, tmp_path, monkeypatch):
     def fail(*args, **kwargs):
         raise CacheError("the disk is full")
 
-    monkeypatch.setattr("keras_musictag.models.folder.save", fail)
+    monkeypatch.setattr("keras_musictag.models.tagger_folder.save", fail)
     with pytest.raises(CacheError, match="the disk is full"):
         tagger.push_to_hub(REPO)
     assert hub.requests == [] and [path.name for path in tmp_path.iterdir() if "musictag" in path.name] == []

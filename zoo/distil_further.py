@@ -13,7 +13,7 @@ from pathlib import Path
 import keras_musictag as kmt
 from keras_musictag.datasets import Manifest
 from keras_musictag.datasets.augment import Augmentation
-from keras_musictag.datasets.features import FeatureCache
+from keras_musictag.datasets.log_mel_cache import FeatureCache
 from keras_musictag.training.distillation import distil
 from keras_musictag.training.training_spec import TrainingSpec
 

@@ -30,7 +30,7 @@ from .completers import complete_model
 
 if TYPE_CHECKING:
     from ..tagger import Tagger
-    from ..tagging.base import BaseTagger
+    from ..tagging.base_tagger import BaseTagger
 
 
 _Result = TypeVar("_Result")

@@ -32,7 +32,7 @@ from .data_options import DATA_HELP, describe_plan
 if TYPE_CHECKING:
     from ..tagger import Tagger
     from ..training.finetuning import FineTuned
-    from ..training.finetuning.fitting import FineTunePlan
+    from ..training.finetuning.fine_tune_run import FineTunePlan
 
 AUTO = "auto"  # value of --base
 _SETTINGS = ("stages", "epochs", "learning_rate", "precision", "min_precision", "seed")
@@ -112,7 +112,7 @@ def finetune(model: str | None, base: str | None, data: str, **given: Any) -> No
         prepared = _plan_with_best_base(data, options, given)
     else:
         prepared = _plan(load_tagger(model or base or DEFAULT_MODEL), data, options)
-    from ..training.finetuning.fitting import carry_out
+    from ..training.finetuning.fine_tune_run import carry_out
 
     model = model or (prepared.base.spec.name if base == AUTO else base) or DEFAULT_MODEL
     with progress_only():
@@ -139,7 +139,7 @@ def finetune(model: str | None, base: str | None, data: str, **given: Any) -> No
 
 def _plan(tagger: Tagger, data: str, options: dict[str, Any]) -> FineTunePlan[Tagger]:
     from ..training.finetuning import FineTuneSpec
-    from ..training.finetuning.fitting import plan
+    from ..training.finetuning.fine_tune_run import plan
 
     with progress_only():
         return plan(tagger, data, **{**options, "settings": FineTuneSpec(**options["settings"])})
@@ -150,7 +150,7 @@ def _plan_with_best_base(data: str, options: dict[str, Any], given: dict[str, An
     import_backend()
     from ..apps.probing.base_choice import choose_base
     from ..training.finetuning import FineTuneSpec
-    from ..training.finetuning.fitting import FineTunePlan
+    from ..training.finetuning.fine_tune_run import FineTunePlan
     from ..training.finetuning.labelled_data import prepare
 
     settings = FineTuneSpec(**options["settings"])

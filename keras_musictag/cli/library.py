@@ -174,7 +174,8 @@ def library(
 
 
 def _tag_here(sources: tuple[str, ...], out: str, model: str, options: dict[str, Any]) -> LibrarySummary:
-    from ..apps.library import guest, tag_library
+    from ..apps.library import spare_resources as guest
+    from ..apps.library import tag_library
 
     cores, nice = options.pop("max_cores"), options.pop("nice")
     if cores is not None:

@@ -25,7 +25,7 @@ from .common import (
 if TYPE_CHECKING:
     import numpy as np
 
-    from ..tagging.base import BaseTagger
+    from ..tagging.base_tagger import BaseTagger
 
 
 @main.command(short_help="Tag live audio, from a pipe or a microphone.")

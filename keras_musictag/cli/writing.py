@@ -14,9 +14,9 @@ from .common import UsageProblem, print_json, printable, progress_only
 
 if TYPE_CHECKING:
     from ..apps.library import WriteOptions
-    from ..apps.library.undo import Undone
+    from ..apps.library.undo_file import Undone
     from ..apps.library.write_back import WriteBack
-    from ..tagging.base import BaseTagger
+    from ..tagging.base_tagger import BaseTagger
 
 _MOST, _MIN_PROB = 3, 0.5  # as in `apps.library`, which is not imported for a help text
 _UNDO_FILE = Path("keras-musictag.undo.jsonl")  # default of `tag`, in the current folder

@@ -26,8 +26,8 @@ from ..errors import AudioTooShortError, SpecError
 from ..models.spec import ModelSpec
 from ..utils.checks import check_count
 from .augment import Augmentation, Domain, check_mixup, from_power, limit_range, mixup
-from .features import FeatureCache as FeatureCache
-from .features import front_end_digest
+from .log_mel_cache import FeatureCache as FeatureCache
+from .log_mel_cache import front_end_digest
 from .manifest import DataError, Manifest
 
 TargetsOf = Callable[[int, int, int], np.ndarray]

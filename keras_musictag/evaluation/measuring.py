@@ -19,14 +19,14 @@ import numpy as np
 
 from ..datasets.manifest import Manifest
 from ..errors import AudioError
-from ..tagging.base import BaseTagger
+from ..tagging.base_tagger import BaseTagger
 from .results import Evaluation, EvaluationError, Failure, require, require_count
 from .scores import ScoredRow as ScoredRow
 from .scores import Scores as Scores
 
 if TYPE_CHECKING:
     from ..datasets import Row
-    from ..datasets.features import FeatureCache
+    from ..datasets.log_mel_cache import FeatureCache
 
 _log = logging.getLogger(__name__)
 
@@ -303,7 +303,7 @@ def _from_cache(
     from tqdm.auto import tqdm
 
     from ..datasets.batches import EvaluationWindows, TimedBatches
-    from ..datasets.features import FeatureCache
+    from ..datasets.log_mel_cache import FeatureCache
 
     if not isinstance(cache, FeatureCache):
         cache = FeatureCache(cache, tagger.spec)

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .bootstrap import Sample, areas, as_matrix, estimate, mean_defined, require_finite, require_same_shape, tag_names
+from .bootstrap import estimate, mean_defined
+from .curve_areas import areas
 from .results import (
     Agreement,
     Comparison,
@@ -30,6 +31,7 @@ from .results import (
     require_count,
     require_named,
 )
+from .sample import Sample, as_matrix, require_finite, require_same_shape, tag_names
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike

@@ -46,7 +46,7 @@ class KerasRuntime:
         if backend not in compilers:
             raise ValueError(f"KERAS_BACKEND must be tensorflow, jax or torch; got {backend!r}.")
         self.backend = backend
-        from .folding import folded
+        from .batch_norm_folding import folded
 
         with default_settings():
             self._call = compilers[backend](folded(model))

@@ -198,7 +198,7 @@ def build_model(architecture: str, *, taps: Sequence[str] = (), **config: Any) -
     model = get_builder(architecture)(**config)
     if not taps:
         return model
-    from .taps import with_taps
+    from .layer_statistics import with_taps
 
     return with_taps(model, taps)
 

@@ -23,7 +23,7 @@ from ..models.export_files import EXPORT_FILE, MODEL_FILES
 from ..models.mel import LogMel
 from ..models.spec import SPEC_FILE, ModelSpec
 from ..utils.fields import build, read_json, require, require_choice
-from .base import BaseTagger
+from .base_tagger import BaseTagger
 from .runtimes import FileRuntime, is_installed, open_files, readers, runtimes
 
 _log = logging.getLogger(__name__)

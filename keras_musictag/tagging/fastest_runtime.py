@@ -16,7 +16,7 @@ from ..utils import kept_results
 from ..utils.backend import configured_backend, installed_version
 from ..utils.cores import available_cores, processor
 from ..utils.files import cached_path
-from .base import BaseTagger
+from .base_tagger import BaseTagger
 from .runtimes import FILE_RUNTIMES
 
 _log = logging.getLogger(__name__)

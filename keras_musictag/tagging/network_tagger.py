@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from ..errors import SpecError
-from ..models import conversion, outline, registry, weights
-from ..models import folder as saving
+from ..models import conversion, registry, weights
+from ..models import size_check as outline
+from ..models import tagger_folder as saving
 from ..models.fetching import fetch_weights
 from ..models.keras_runtime import KerasRuntime
 from ..models.keras_state import check_process, default_settings
 from ..models.spec import ModelSpec
-from .base import BaseTagger
+from .base_tagger import BaseTagger
 
 if TYPE_CHECKING:
     import keras

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from ..datasets import Manifest
     from ..datasets.augment import Augmentation
     from ..datasets.batches import EvaluationWindows, TargetsOf
-    from ..datasets.features import FeatureCache
+    from ..datasets.log_mel_cache import FeatureCache
     from ..tagging.network_tagger import NetworkTagger
 
 

@@ -25,10 +25,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from ..models.keras_state import default_settings
-from .run import BEST as BEST
-from .run import CHECKPOINT as CHECKPOINT
-from .run import LOG as LOG
-from .run import Diverged, Run, Validate
+from .run_state import BEST as BEST
+from .run_state import CHECKPOINT as CHECKPOINT
+from .run_state import LOG as LOG
+from .run_state import Diverged, Run, Validate
 from .training_spec import PRECISIONS as PRECISIONS
 from .training_spec import NotFiniteError as NotFiniteError
 from .training_spec import RunState as RunState

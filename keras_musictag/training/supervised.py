@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ..datasets import Manifest
     from ..datasets.augment import Augmentation
     from ..datasets.batches import EvaluationWindows
-    from ..datasets.features import FeatureCache
+    from ..datasets.log_mel_cache import FeatureCache
 
 SCORES = ("pr_auc", "roc_auc")  # validation scores
 

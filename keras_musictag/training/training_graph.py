@@ -150,7 +150,7 @@ def _scaled_rate(rate: float, factor: float) -> float:
 
 def _allows_low_precision(layer: Any) -> bool:
     """Return whether a layer may run in lower precision: not if it has long sums or is a head or its input."""
-    from ..models.taps import is_tap
+    from ..models.layer_statistics import is_tap
 
     return not (_is_recurrent(layer) or is_tap(layer) or layer.name == "head")
 

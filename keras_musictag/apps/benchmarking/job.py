@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from ...audio.reading import Source
     from ...models.spec import ModelSpec
-    from ...tagging.base import BaseTagger
+    from ...tagging.base_tagger import BaseTagger
 
 _SECONDS = 120.0  # of audio in the largest batch
 _BATCHES = (1, 2, 4, 8, 16)

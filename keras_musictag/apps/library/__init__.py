@@ -13,15 +13,15 @@ the files found.
 from .library_rows import LibraryError as LibraryError
 from .library_rows import LibraryRow as LibraryRow
 from .local_engine import tag_library as tag_library
-from .playlists import write_m3u as write_m3u
+from .playlist_writing import write_m3u as write_m3u
 from .ray_engine import tag_on_ray as tag_on_ray
-from .restoring import undo_files as undo_files
-from .restoring import undo_library as undo_library
 from .searching import Found as Found
 from .searching import SearchError as SearchError
 from .searching import search as search
 from .summary import LibrarySummary as LibrarySummary
 from .tag_plans import WriteOptions as WriteOptions
+from .undo_library import undo_files as undo_files
+from .undo_library import undo_library as undo_library
 
 __all__ = [
     "Found",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 import numpy as np
 
 from ...models.keras_runtime import KerasRuntime
-from ...tagging.base import BaseTagger, windows_per_batch
+from ...tagging.base_tagger import BaseTagger, windows_per_batch
 
 if TYPE_CHECKING:
     from ...tagger import Tagger

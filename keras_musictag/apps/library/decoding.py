@@ -23,7 +23,7 @@ from ...errors import (
 )
 from ...models import windows
 from ...models.spec import ModelSpec
-from ...tagging.base import windows_per_batch
+from ...tagging.base_tagger import windows_per_batch
 from .listing import fault_of
 
 HEADER = struct.Struct("<cQ")  # before each message in a pipe: `J` (JSON) or `W` (windows), number of bytes

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import MissingExtraError
+from .cue_and_chapters import file_of
 from .library_rows import LibraryError, LibraryRow, Revision, readable
 from .listing import Listed
-from .segments import file_of
 
 
 class ImportedRows:

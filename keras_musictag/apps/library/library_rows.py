@@ -16,7 +16,7 @@ from ...models.vocabulary import KINDS, check_kinds
 
 if TYPE_CHECKING:
     from ...models.spec import ModelSpec
-    from ...tagging.base import BaseTagger
+    from ...tagging.base_tagger import BaseTagger
     from ...tagging.choosing import Threshold
 
 # Fields of a spec that the outputs depend on, besides the weights.

@@ -12,9 +12,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
 from ...datasets.folders import ending, is_sound
-from . import lists, segments
+from . import cue_and_chapters as segments
+from . import playlist_reading as lists
+from .cue_and_chapters import CueError, Segment
 from .library_rows import LibraryError
-from .segments import CueError, Segment
 
 if TYPE_CHECKING:
     from ...datasets import Manifest

@@ -24,20 +24,20 @@ from ...utils.checks import check_count
 from ...utils.cores import available_cores
 from . import listing, output, write_back
 from .batching import Batcher, batch_size, network
+from .cue_and_chapters import Segment, file_of, is_segment
 from .decoding import Job, Opened
-from .guest import OtherPrograms
 from .importing import ImportedRows
 from .journal import Journal, OutputLock, RowStore
 from .library_rows import TRANSIENT, LibraryError, LibraryRow, Revision, readable
 from .listing import Listed, Listing, Sources
 from .pool import DecodeWorkers
-from .segments import Segment, file_of, is_segment
+from .spare_resources import OtherPrograms
 from .summary import LibrarySummary
 from .tag_plans import WriteOptions, check_known
 from .work import Done, work
 
 if TYPE_CHECKING:
-    from ...tagging.base import BaseTagger
+    from ...tagging.base_tagger import BaseTagger
 
 TIMEOUT = 600.0  # seconds
 

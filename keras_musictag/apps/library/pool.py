@@ -18,7 +18,7 @@ from typing import Any, Self
 import numpy as np
 
 from ...models.spec import ModelSpec
-from ...tagging.base import windows_per_batch
+from ...tagging.base_tagger import windows_per_batch
 from .decoding import HEADER, Ended, Job, Message, message_from
 from .library_rows import LibraryError
 

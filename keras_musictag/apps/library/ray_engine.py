@@ -32,7 +32,7 @@ from .journal import OutputLock
 from .library_rows import LibraryError, Revision, spec_digest
 from .listing import Sources
 from .local_engine import TIMEOUT, Run, check_numbers, check_revision, tag_chooser
-from .parts import Parts
+from .parquet_parts import Parts
 from .pool import DecodeWorkers
 from .summary import LibrarySummary
 from .work import Done, work

@@ -20,11 +20,11 @@ from ...errors import MissingExtraError
 from ...models.vocabulary import column_of, name_of
 from ...utils.checks import check_count
 from .library_rows import COLUMNS, LibraryError, spec_digest
-from .likeness import Likeness
+from .query_embedding import Likeness
 
 if TYPE_CHECKING:
-    from ...tagging.base import BaseTagger
-    from .likeness import AudioFiles
+    from ...tagging.base_tagger import BaseTagger
+    from .query_embedding import AudioFiles
 
 _MIN_PROB = 0.5  # of a tag that stands alone in a condition
 _CONSTANTS = ("null", "true", "false")  # of SQL, unless a tag has that name

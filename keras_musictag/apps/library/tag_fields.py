@@ -18,7 +18,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from . import id3_blocks
+from . import raw_id3_and_ape as id3_blocks
 
 FIELDS = ("genre", "mood", "comment", "musictag")
 CUSTOM = "MUSICTAG"

@@ -23,7 +23,7 @@ from .journal import OutputLock
 from .library_rows import LibraryRow, readable
 from .tag_fields import FIELDS, FileTags, UnwritableError, open_tags
 from .tag_plans import Change, WriteOptions, changes, check_known, wanted
-from .undo import Entry, State, UndoFile, copy_attributes, edits
+from .undo_file import Entry, State, UndoFile, copy_attributes, edits
 
 if TYPE_CHECKING:
     from ...models.vocabulary import Vocabulary

@@ -22,14 +22,14 @@ from ...datasets.manifest import Manifest
 from ...datasets.opening import Source
 from ...datasets.splitting import folds
 from ...errors import MusicTagError
-from ...evaluation.bootstrap import areas
+from ...evaluation.curve_areas import areas
 from ...loading import find_spec, load
 from ...models.conversion import is_here
-from ...training.embeddings import EmbeddingCache
+from ...training.embedding_cache import EmbeddingCache
 from ...training.finetuning import FineTuneData, FineTuneError, FineTuneSpec
 from ...training.finetuning.labelled_data import prepare
 from ...training.finetuning.stages import log_likelihoods, new_tagger
-from ...training.heads import fit_head
+from ...training.head_fitting import fit_head
 from ...utils.files import cache_folder
 from ...utils.tables import Block, Table, plain
 

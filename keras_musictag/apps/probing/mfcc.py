@@ -17,7 +17,7 @@ import numpy as np
 
 from ...audio import reading as audio
 from ...errors import AudioError
-from ...training.embeddings import Vectors, cached_vectors, row_blocks
+from ...training.embedding_cache import Vectors, cached_vectors, row_blocks
 
 if TYPE_CHECKING:
     from ...datasets import Manifest, Row

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from ...evaluation.bootstrap import Sample, estimate, group_ids, mean_defined, share_deviations
+from ...evaluation.bootstrap import estimate, mean_defined, share_deviations
 from ...evaluation.results import Estimate, flat, require, write_csv, write_json
+from ...evaluation.sample import Sample, group_ids
 from ...evaluation.scores import Scores
 from ...plots.score_plots import TITLES
 from ...utils.tables import Block, Table, plain

@@ -27,7 +27,7 @@ from ...evaluation.results import EvaluationError, Failure, require, require_cou
 from ...evaluation.scores import ScoredRow, Scores
 from ...loading import load
 from ...tagger import Tagger
-from ...training.embeddings import EmbeddingCache, content_digests
+from ...training.embedding_cache import EmbeddingCache, content_digests
 from .linear_probe import out_of_fold
 from .mfcc import NAME as MFCC
 from .mfcc import MfccCache

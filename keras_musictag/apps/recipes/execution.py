@@ -19,7 +19,7 @@ from ...datasets import Manifest
 from ...datasets.info import named_licences
 from ...datasets.opening import Source
 from ...errors import AudioError
-from ...models import folder as saving
+from ...models import tagger_folder as saving
 from ...models.spec import ModelSpec, TrainingData
 from ...training.run_folder import PROBLEMS, run_folder, write_problems
 from ...training.training_spec import RunState, TrainingResult
@@ -29,7 +29,7 @@ from .recipe import Recipe
 from .recipe_tables import RecipeError
 
 if TYPE_CHECKING:
-    from ...datasets.features import FeatureCache
+    from ...datasets.log_mel_cache import FeatureCache
     from ...evaluation.results import Agreement, Evaluation
     from ...tagger import Tagger
 
@@ -137,7 +137,7 @@ class _Run:
     # --- Preparation ---
 
     def _cache(self) -> FeatureCache:
-        from ...datasets.features import FeatureCache
+        from ...datasets.log_mel_cache import FeatureCache
         from ...utils.files import cache_folder
 
         if isinstance(self.given_cache, FeatureCache):

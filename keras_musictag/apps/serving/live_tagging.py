@@ -15,7 +15,7 @@ from ...errors import MusicTagError
 from .tagging_service import TaggingService
 
 if TYPE_CHECKING:
-    from ...tagging.base import BaseTagger
+    from ...tagging.base_tagger import BaseTagger
 
 WINDOW_SECONDS = 3.0  # maximum window, so that the page responds soon
 _IDLE_SECONDS = 60.0  # without audio, after which a session ends

@@ -24,7 +24,7 @@ from ...models.vocabulary import OWN_TAGS
 if TYPE_CHECKING:
     import numpy as np
 
-    from ...tagging.base import BaseTagger
+    from ...tagging.base_tagger import BaseTagger
 
     _Decoded = dict[tuple[int, str], tuple[np.ndarray, list[str]]]  # rate and resampler -> samples and notes
 

@@ -18,10 +18,10 @@ from ...audio.demo import demo_clip
 from ...errors import CacheError, MissingExtraError
 from ...models import windows
 from ...models.export_files import EXPORT_FILE, EXPORT_FILES
-from ...models.folder import new_folder
 from ...models.keras_state import default_settings
 from ...models.mel import LogMel
 from ...models.spec import SPEC_FILE, ModelSpec
+from ...models.tagger_folder import new_folder
 from ...utils.fields import require_choice
 from ...utils.files import sha256_of, write_atomically
 from ..exported import ExportError, ExportInfo, Format, InputKind, Precision

@@ -5,9 +5,9 @@
 """
 
 from .fine_tune_report import FineTuneReport as FineTuneReport
-from .fitting import FineTuned as FineTuned
-from .fitting import fine_tune as fine_tune
-from .fitting import plan as plan
+from .fine_tune_run import FineTuned as FineTuned
+from .fine_tune_run import fine_tune as fine_tune
+from .fine_tune_run import plan as plan
 from .labelled_data import FineTuneData as FineTuneData
 from .labelled_data import FineTuneError as FineTuneError
 from .settings import FineTuneSpec as FineTuneSpec

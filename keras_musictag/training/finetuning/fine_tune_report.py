@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...datasets import Manifest
-from ...evaluation.bootstrap import estimate, group_ids, share_deviations
+from ...evaluation.bootstrap import estimate, share_deviations
 from ...evaluation.metrics import evaluate_scores
 from ...evaluation.results import Estimate, Evaluation, EvaluationError, flat
+from ...evaluation.sample import group_ids
 from ...utils.files import write_atomically
 from ...utils.tables import Block, Table, plain
 from .labelled_data import FineTuneData

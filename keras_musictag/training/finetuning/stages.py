@@ -12,9 +12,9 @@ import numpy as np
 
 from ...datasets.splitting import folds
 from ...errors import SpecError
-from ...models.taps import STANDARDISE, tap_names
+from ...models.layer_statistics import STANDARDISE, tap_names
 from ...tagging.network_tagger import NetworkTagger
-from ..heads import FittedHead, fit_head, weights_of
+from ..head_fitting import FittedHead, fit_head, weights_of
 from ..loop import NotFiniteError, RunState, fit
 from ..losses import BalancedCrossentropy
 from ..training_spec import lower_learning_rate
@@ -24,7 +24,7 @@ from .settings import FineTuneSpec
 if TYPE_CHECKING:
     import keras
 
-    from ...datasets.features import FeatureCache
+    from ...datasets.log_mel_cache import FeatureCache
 
 _MIN_PROBABILITY = 1e-6  # in a logarithm
 _VALIDATION_BATCH = 8  # windows

@@ -23,7 +23,7 @@ import numpy as np
 from ...datasets import Manifest
 from ...datasets.opening import Source
 from ...datasets.splitting import folds
-from ...models import folder as saving
+from ...models import tagger_folder as saving
 from ...models.keras_state import default_settings
 from ...models.spec import ModelSpec
 from ...models.thresholds import Thresholds, choose
@@ -40,9 +40,9 @@ from .settings import TRAINED_SHARE, FineTuneSpec
 from .stages import blend, log_likelihoods, new_tagger, solve_head, train_all
 
 if TYPE_CHECKING:
-    from ...datasets.features import FeatureCache
-    from ..embeddings import EmbeddingCache
-    from ..heads import FittedHead
+    from ...datasets.log_mel_cache import FeatureCache
+    from ..embedding_cache import EmbeddingCache
+    from ..head_fitting import FittedHead
 
 _log = logging.getLogger(__name__)
 
@@ -191,7 +191,7 @@ class _FineTuneRun(Generic[TaggerT]):
             return self._run_stages(strict)
 
     def _run_stages(self, strict: bool) -> FineTuned[TaggerT]:
-        from ..embeddings import EmbeddingCache
+        from ..embedding_cache import EmbeddingCache
 
         tagger = new_tagger(self.base, self.data)
         cache = EmbeddingCache(self.cache_folder, tagger)

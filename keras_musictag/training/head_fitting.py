@@ -16,7 +16,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ..models.taps import EPSILON
+from ..models.layer_statistics import EPSILON
 from .losses import balance_weights
 
 # Strengths of the L2 penalty, relative to the mean loss of a clip.

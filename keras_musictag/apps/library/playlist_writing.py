@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...utils.files import replacing
+from .cue_and_chapters import file_of
 from .library_rows import LibraryError
-from .segments import file_of
 
 if TYPE_CHECKING:
     from .searching import Found

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..datasets.batches import EvaluationWindows, TimedBatches
-from ..datasets.features import FeatureCache
+from ..datasets.log_mel_cache import FeatureCache
 from ..datasets.manifest import Manifest
 from ..errors import AudioError, CacheError
 from ..models.keras_runtime import KerasRuntime

@@ -11,7 +11,7 @@ import numpy as np
 from .library_rows import LibraryError
 
 if TYPE_CHECKING:
-    from ...tagging.base import BaseTagger
+    from ...tagging.base_tagger import BaseTagger
 
 AudioFiles: TypeAlias = "str | os.PathLike[str] | Sequence[str | os.PathLike[str]]"
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from . import output
 from .journal import Journal, OutputLock
 from .library_rows import LibraryError, Revision
-from .undo import Entry, UndoFile, Undone, undo
+from .undo_file import Entry, UndoFile, Undone, undo
 from .write_back import default_undo_file, with_state
 
 

@@ -25,7 +25,7 @@ from ..utils.cores import available_cores
 from .choosing import Threshold, check_threshold, chosen_columns
 from .runtimes import Runtime
 from .tag_result import TagResult
-from .taggram import Taggram, TaggramRow
+from .taggram_result import Taggram, TaggramRow
 from .window_predictor import WindowPredictor
 
 _log = logging.getLogger(__name__)
