@@ -1,9 +1,9 @@
 """`choose_base`: choose the model to fine-tune on labelled clips, by trying the first stage of fine-tuning.
 
-A linear probe on embeddings underrates models with little information in the vector before their head, since
-fine-tuning also uses their earlier stages (`models.taps`). So each candidate gets the head of the first stage of
-fine-tuning, cross-validated on the training clips; validation and test clips are not used. The log-mels and embeddings
-of the chosen model are in the cache when it is fine-tuned.
+A linear probe on embeddings underrates models with little information in the vector before their head, since fine-
+tuning also uses their earlier stages (`models.layer_statistics`). So each candidate gets the head of the first stage
+of fine-tuning, cross-validated on the training clips; validation and test clips are not used. The log-mels and
+embeddings of the chosen model are in the cache when it is fine-tuned.
 """
 
 from __future__ import annotations
