@@ -8,8 +8,7 @@ import pytest
 from audio_files import posix, save
 from library_files import sound
 
-from keras_musictag.apps.library import LibraryError, listing, tag_library
-from keras_musictag.apps.library import playlist_reading as lists
+from keras_musictag.apps.library import LibraryError, listing, playlist_reading, tag_library
 
 NAME = "Caf\u00e9\u00a0 \u2013 \u00c4ngste"  # a no-break space and a dash, which cp1252 has too
 COMPOSED, DECOMPOSED = (unicodedata.normalize(form, NAME) for form in ("NFC", "NFD"))
@@ -45,7 +44,7 @@ def test_four_programs_mean_the_same_file(tmp_path, song):
 def test_urls(tmp_path, prefix):
     path = sound(tmp_path / "a b%#.wav")
     line = prefix + str(path).replace("%", "%25").replace(" ", "%20").replace("#", "%23")
-    assert list(lists.read(str(save(tmp_path / "x.m3u", line.encode())))) == [str(path)]
+    assert list(playlist_reading.read(str(save(tmp_path / "x.m3u", line.encode())))) == [str(path)]
 
 
 @posix
@@ -56,7 +55,7 @@ def test_what_is_written_comes_first(tmp_path):
         with open(path, "wb"):
             pass
         if not name.startswith(b"file:"):
-            assert list(lists.read(str(save(tmp_path / "x.txt", name)))) == [os.fsdecode(path)]
+            assert list(playlist_reading.read(str(save(tmp_path / "x.txt", name)))) == [os.fsdecode(path)]
 
 
 def test_both_forms_of_a_name(tmp_path):
@@ -65,7 +64,7 @@ def test_both_forms_of_a_name(tmp_path):
     if len(os.listdir(tmp_path)) < 2:
         pytest.skip("the file system takes both for one")
     for path in (first, second):
-        assert lists.existing(str(path)) == str(path)
+        assert playlist_reading.existing(str(path)) == str(path)
 
 
 def test_tables_too(tmp_path, song):
@@ -86,4 +85,4 @@ def test_what_is_not_there_is_named_as_written(tmp_path):
 def test_utf16_is_refused(tmp_path):
     path = save(tmp_path / "x.m3u", "song.mp3\n".encode("utf-16"))
     with pytest.raises(LibraryError, match="Save the list as UTF-8"):
-        list(lists.read(str(path)))
+        list(playlist_reading.read(str(path)))

@@ -11,8 +11,7 @@ from audio_files import encode, save, signal
 from click.testing import CliRunner
 from player_files import KINDS, PROGRAMS, TAGS, VOCABULARY, WRITTEN, how_much, read_back, sound_files, write
 
-from keras_musictag.apps.library import WriteOptions, tag_fields, tag_plans
-from keras_musictag.apps.library import raw_id3_and_ape as id3_blocks
+from keras_musictag.apps.library import WriteOptions, raw_id3_and_ape, tag_fields, tag_plans
 from keras_musictag.apps.library.write_back import FileToWrite, TagWriter
 from keras_musictag.cli import main
 from keras_musictag.models.vocabulary import Vocabulary
@@ -218,7 +217,7 @@ def test_blocks_of_files_that_are_none(tmp_path):
         b"ID3\3\0\0\0\0\0\x0aTIT2\xff\xff\xff\xff\0\0",
     ):
         path = save(tmp_path / "x", content)
-        assert id3_blocks.unread_frames(str(path), ["TIT2"]) == [] and not id3_blocks.has_ape(str(path))
+        assert raw_id3_and_ape.unread_frames(str(path), ["TIT2"]) == [] and not raw_id3_and_ape.has_ape(str(path))
 
 
 # === The command ===

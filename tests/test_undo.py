@@ -12,8 +12,7 @@ from audio_files import encode, m4a, save, signal
 from player_files import KINDS, TAGS, sound_files, write
 
 import keras_musictag as kmt
-from keras_musictag.apps.library import LibraryError, WriteOptions, tag_library, undo_files, undo_library
-from keras_musictag.apps.library import undo_file as undo
+from keras_musictag.apps.library import LibraryError, WriteOptions, tag_library, undo_file, undo_files, undo_library
 
 pytest.importorskip("mutagen")
 
@@ -129,7 +128,7 @@ def test_no_change_without_a_note(music, tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(undo.UndoFile, "append", full)
+    monkeypatch.setattr(undo_file.UndoFile, "append", full)
     result = write(music.iterdir(), tmp_path / "undo")
     assert content(music) == before and not result.written
     assert all("No space left on device" in reason for reason in result.refused.values())
@@ -155,9 +154,9 @@ def test_edits(tmp_path):
         for place in rng.integers(0, len(new), 5) if new else ():
             new[place] ^= 1
         save(tmp_path / "old", old), save(tmp_path / "new", bytes(new))
-        made = undo.edits(str(tmp_path / "new"), str(tmp_path / "old"))
+        made = undo_file.edits(str(tmp_path / "new"), str(tmp_path / "old"))
         with (tmp_path / "new").open("rb") as source, (tmp_path / "again").open("wb") as target:
-            undo._apply(source, made, target)
+            undo_file._apply(source, made, target)
         assert (tmp_path / "again").read_bytes() == old
 
 

@@ -174,15 +174,14 @@ def library(
 
 
 def _tag_here(sources: tuple[str, ...], out: str, model: str, options: dict[str, Any]) -> LibrarySummary:
-    from ..apps.library import spare_resources as guest
-    from ..apps.library import tag_library
+    from ..apps.library import spare_resources, tag_library
 
     cores, nice = options.pop("max_cores"), options.pop("nice")
     if cores is not None:
-        guest.limit_cores(cores)
+        spare_resources.limit_cores(cores)
     if nice:
-        guest.lower_priority(_NICE)
-    options["pause_on_load"] = guest.half_the_cores() if options["pause_on_load"] else None
+        spare_resources.lower_priority(_NICE)
+    options["pause_on_load"] = spare_resources.half_the_cores() if options["pause_on_load"] else None
     tagger = load_tagger(model)
     with progress_only():
         return tag_library(sources, out, tagger, progress=True, **options)

@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from ..errors import SpecError
-from ..models import conversion, registry, weights
-from ..models import size_check as outline
+from ..models import conversion, registry, size_check, weights
 from ..models import tagger_folder as saving
 from ..models.fetching import fetch_weights
 from ..models.keras_runtime import KerasRuntime
@@ -70,7 +69,7 @@ class NetworkTagger(BaseTagger):
             build = functools.partial(registry.build_model, spec.architecture, **shape, name=name, **spec.config)
             try:
                 with default_settings():
-                    path = outline.check(build, spec, path)
+                    path = size_check.check(build, spec, path)
                     core = build()
             except TypeError as error:  # the builder has no such argument
                 raise SpecError(

@@ -12,8 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
 from ...datasets.folders import ending, is_sound
-from . import cue_and_chapters as segments
-from . import playlist_reading as lists
+from . import cue_and_chapters, playlist_reading
 from .cue_and_chapters import CueError, Segment
 from .library_rows import LibraryError
 
@@ -93,7 +92,7 @@ def find(sources: Sources, *, chapters: bool = False, progress: bool = False) ->
         return Listing(once(_from_manifest(sources, "The manifest")), ())
     if isinstance(sources, (str, os.PathLike)):
         sources = [sources]
-    lists.forget_folders()
+    playlist_reading.forget_folders()
     found: list[Listed] = []
     folders, cues = list[str](), list[str]()
     passed_over: collections.Counter[str] = collections.Counter()
@@ -111,7 +110,7 @@ def find(sources: Sources, *, chapters: bool = False, progress: bool = False) ->
         elif suffix == ".cue" and os.path.isfile(path):
             cues.append(path)
         elif suffix in _LISTS and os.path.isfile(path):
-            found += map(Listed, lists.read(path))
+            found += map(Listed, playlist_reading.read(path))
         elif suffix in _TABLES and os.path.isfile(path):
             found += _from_manifest(Manifest.load(path, untagged=True), path)
         else:
@@ -136,7 +135,7 @@ def _split_by_cues(found: list[Listed], cues: Iterable[str]) -> list[Listed]:
     reports = []
     for cue in dict.fromkeys(cues):
         try:
-            parts, faults = segments.read_cue(cue)
+            parts, faults = cue_and_chapters.read_cue(cue)
         except CueError as error:
             parts, faults = [], [str(error)]
         if faults:
@@ -148,7 +147,7 @@ def _split_by_cues(found: list[Listed], cues: Iterable[str]) -> list[Listed]:
 
 
 def _chapters(listed: Listed) -> list[Listed]:
-    parts = [] if listed.kind or listed.segment else segments.chapters(listed.path)
+    parts = [] if listed.kind or listed.segment else cue_and_chapters.chapters(listed.path)
     return [Listed(part.path, segment=part) for part in parts] or [listed]
 
 
@@ -162,7 +161,7 @@ def _from_manifest(manifest: Manifest, name: str) -> Iterator[Listed]:
                 f"{name} lists a part of {str(row.path)!r} (start {row.start:g} s); a library takes whole files. Leave "
                 "out start and duration, or use tag() with offset and duration."
             )
-        yield Listed(lists.existing(os.path.abspath(row.path)))
+        yield Listed(playlist_reading.existing(os.path.abspath(row.path)))
 
 
 # === Folders ===

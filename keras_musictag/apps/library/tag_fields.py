@@ -18,7 +18,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from . import raw_id3_and_ape as id3_blocks
+from . import raw_id3_and_ape
 
 FIELDS = ("genre", "mood", "comment", "musictag")
 CUSTOM = "MUSICTAG"
@@ -97,9 +97,9 @@ class ApeTags(FileTags):
 
     def save(self) -> None:
         """Write the file; keep an ID3v1 tag at its end, which mutagen would remove."""
-        tail = id3_blocks.version_1(self._path)
+        tail = raw_id3_and_ape.version_1(self._path)
         super().save()
-        id3_blocks.restore_version_1(self._path, tail)
+        raw_id3_and_ape.restore_version_1(self._path, tail)
 
 
 class Id3Tags(FileTags):
@@ -137,16 +137,16 @@ class Id3Tags(FileTags):
 
     def save(self) -> None:
         """Write the file; keep an ID3v1 tag at its end."""
-        tail = id3_blocks.version_1(self._path)
+        tail = raw_id3_and_ape.version_1(self._path)
         options = {"v2_version": 3 if self._old else 4, "v23_sep": None}
         self._opened.save(**options)
-        id3_blocks.restore_version_1(self._path, tail)
+        raw_id3_and_ape.restore_version_1(self._path, tail)
 
     def check(self) -> None:
         """Raise `UnwritableError` if the tag has frames that mutagen cannot read, and so would not write."""
         known = [frame.FrameID for frame in self._opened.tags.values()]
         known += [frame[:4].decode("latin-1") for frame in self._opened.tags.unknown_frames]
-        lost = id3_blocks.unread_frames(self._path, known)
+        lost = raw_id3_and_ape.unread_frames(self._path, known)
         if lost:
             raise UnwritableError(f"its ID3 tag has frames that would be lost: {', '.join(lost)}")
 
@@ -216,7 +216,7 @@ def open_tags(path: str, name: str | None = None) -> FileTags:
     kind = type(opened)
     if kind.__name__ == "MP3" and (opened.tags is None or opened.tags.version < (2,)):
         ape: Any = importlib.import_module("mutagen.apev2")
-        if id3_blocks.has_ape(path):  # beside an ID3 tag, players would ignore it
+        if raw_id3_and_ape.has_ape(path):  # beside an ID3 tag, players would ignore it
             return ApeTags(path, ape.APEv2File(path), _KEYS["APEv2"])
     if opened.tags is None:
         opened.add_tags()

@@ -13,8 +13,7 @@ from click.testing import CliRunner
 from library_files import sounds
 
 import keras_musictag as kmt
-from keras_musictag.apps.library import LibraryError, pool, tag_library
-from keras_musictag.apps.library import spare_resources as guest
+from keras_musictag.apps.library import LibraryError, pool, spare_resources, tag_library
 from keras_musictag.cli import main
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="cores and loads as Linux has them")
@@ -67,9 +66,9 @@ def test_tables_without_such_rows(tmp_path):
 @linux
 def test_cores_and_priority():
     code = (
-        "import os, threading; from keras_musictag.apps.library import guest\n"
+        "import os, threading; from keras_musictag.apps.library import spare_resources\n"
         "threading.Thread(target=threading.Event().wait, daemon=True).start()\n"
-        "guest.limit_cores(1); guest.lower_priority(7)\n"
+        "spare_resources.limit_cores(1); spare_resources.lower_priority(7)\n"
         "print([len(os.sched_getaffinity(int(t))) for t in os.listdir('/proc/self/task')],\n"
         "      {os.getpriority(os.PRIO_PROCESS, int(t)) for t in os.listdir('/proc/self/task')},\n"
         "      os.popen('nice').read().strip())\n"
@@ -82,17 +81,17 @@ def test_cores_and_priority():
 @linux
 def test_what_others_do(monkeypatch):
     clock, seconds = [0.0], [(10.0, 4.0)]
-    monkeypatch.setattr(guest.time, "monotonic", lambda: clock[0])
-    monkeypatch.setattr(guest, "_cpu_seconds", lambda: seconds[0])
-    others = guest.OtherPrograms(1.0)
+    monkeypatch.setattr(spare_resources.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(spare_resources, "_cpu_seconds", lambda: seconds[0])
+    others = spare_resources.OtherPrograms(1.0)
     for now, counted, busy in ((2.0, (16.0, 8.0), False), (2.5, (99.0, 8.0), False), (4.0, (21.0, 8.0), True)):
         clock[0], seconds[0] = now, counted
         assert others.busy() is busy
     monkeypatch.undo()
-    before = guest._cpu_seconds()
+    before = spare_resources._cpu_seconds()
     with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as child:
         time.sleep(0.5)
-        everybody, own = guest._cpu_seconds()
+        everybody, own = spare_resources._cpu_seconds()
         child.kill()
     assert everybody - before[0] >= own - before[1] - 0.1 and own > before[1] + 0.05  # our child's time is ours
 
@@ -124,8 +123,8 @@ def test_the_command(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     sounds(tmp_path / "music", 1)
     called = []
-    monkeypatch.setattr(guest, "limit_cores", lambda count: called.append(count))
-    monkeypatch.setattr(guest, "lower_priority", lambda by: called.append(by))
+    monkeypatch.setattr(spare_resources, "limit_cores", lambda count: called.append(count))
+    monkeypatch.setattr(spare_resources, "lower_priority", lambda by: called.append(by))
     words = ["library", "-m", "tiny", "music", "-o", "a.jsonl", "--workers", "1", "--max-cores", "1", "--nice"]
     assert CliRunner().invoke(main, words, catch_exceptions=False).exit_code == 0 and called == [1, 10]
     words = ["library", "-m", "tiny", "music", "-o", "b.jsonl", "--import", "a.jsonl"]
