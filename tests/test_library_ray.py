@@ -19,6 +19,7 @@ from library_files import sound, sounds
 import keras_musictag as kmt
 from keras_musictag.apps.library import (
     LibraryError,
+    parquet_parts,
     ray_engine,
     storage,
     tag_library,
@@ -26,9 +27,6 @@ from keras_musictag.apps.library import (
 )
 from keras_musictag.apps.library import (
     local_engine as run,
-)
-from keras_musictag.apps.library import (
-    parquet_parts as parts,
 )
 from keras_musictag.cli import main
 
@@ -148,8 +146,8 @@ def test_what_is_done_is_not_done_again(cluster, model, tmp_path, monkeypatch):
 RUN = """
 import sys
 import ray, ray_files
-from keras_musictag.apps.library import parts, tag_on_ray
-parts._SECONDS = 0.0
+from keras_musictag.apps.library import parquet_parts, tag_on_ray
+parquet_parts._SECONDS = 0.0
 ray_files.without_keras(lambda name: ray_files.tagger())
 ray.init(address=sys.argv[1], log_to_driver=False, runtime_env={"worker_process_setup_hook": ray_files.in_actors})
 tag_on_ray(sys.argv[2], sys.argv[3], sys.argv[4], workers=1)
@@ -229,24 +227,24 @@ def row_of(path, **fields):
 def test_parts(scheme, tmp_path, monkeypatch):
     out = f"{scheme}://{tmp_path}/parts"
     revision = run.Revision.of(ray_files.tagger(), None, 0.0, False)
-    monkeypatch.setattr(parts, "_ROWS", 2)
+    monkeypatch.setattr(parquet_parts, "_ROWS", 2)
     rows = [row_of(f"/{number}.wav", tags={"guitar": 0.5}, **revision.fields()) for number in range(5)]
-    first = parts.Parts(out, revision)
+    first = parquet_parts.Parts(out, revision)
     for row in rows:
         first.append(row)
         first.sync()
     first.finish()
     filesystem, root = storage.open_url(out)
     assert len(filesystem.ls(root)) == 3
-    second = parts.Parts(out, revision)
+    second = parquet_parts.Parts(out, revision)
     assert list(second.entries) == [row.path for row in rows] and second.entries["/1.wav"].current
     second.append(row_of("/0.wav", tags={"guitar": 0.25}, **revision.fields()))
     second.touch("/4.wav", 3, 1.0)
     second.finish(drop=["/2.wav", "/3.wav"])
     assert len(filesystem.ls(root)) == 3  # the part of /2 and /3 is gone, that of /0 is new
-    third = parts.Parts(out, revision)
+    third = parquet_parts.Parts(out, revision)
     assert sorted(third.entries) == ["/0.wav", "/1.wav", "/4.wav"] and third.entries["/4.wav"].mtime == 1.0
-    assert not parts.Parts(out, revision, fresh=True).entries and not filesystem.ls(root)
+    assert not parquet_parts.Parts(out, revision, fresh=True).entries and not filesystem.ls(root)
 
 
 # === What is wrong ===

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -23,6 +24,9 @@ from .common import (
 )
 from .completers import complete_file, complete_model
 from .data_options import DATA_HELP, load_data
+
+if TYPE_CHECKING:
+    from ..apps.probing.probe_result import Probing
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 
@@ -107,6 +111,17 @@ def probe(
             workers=workers,
             progress=sys.stderr.isatty(),
         )
+    _report(result, json_file, csv_file, plot)
+    # Models that the user did not name may be unavailable; the table shows it.
+    if result.scores.failed or (models and any(row.error for row in result.models)):
+        sys.exit(1)
+    best = next((row.model for row in result.models if row.features and row.model in names), None)
+    if best is not None and json_file is None and csv_file is None:
+        suggest("finetune", best, "--data", data)
+
+
+def _report(result: Probing, json_file: Path | None, csv_file: Path | None, plot: Path | None) -> None:
+    """Print the failures and the table or the JSON, and write the files."""
     for failure in result.scores.failed:
         click.echo(f"error: {failure.reason}", err=True)
     if json_file == STDOUT:
@@ -124,9 +139,3 @@ def probe(
     for path in (json_file, csv_file, plot):
         if path not in (None, STDOUT):
             click.echo(f"Wrote {printable(path)}.", err=True)
-    # Models that the user did not name may be unavailable; the table shows it.
-    if result.scores.failed or (models and any(row.error for row in result.models)):
-        sys.exit(1)
-    best = next((row.model for row in result.models if row.features and row.model in names), None)
-    if best is not None and json_file is None and csv_file is None:
-        suggest("finetune", best, "--data", data)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from ..datasets.batches import EvaluationWindows, TargetsOf
     from ..datasets.log_mel_cache import FeatureCache
     from ..tagging.network_tagger import NetworkTagger
+    from .losses import BalancedCrossentropy
 
 
 class TeacherTargets:
@@ -177,27 +178,13 @@ def distil(
             read (drop them first: `Manifest.validate`).
     """
     from ..datasets.batches import EvaluationWindows, WindowBatches
-    from .losses import BalancedCrossentropy, balance_weights
-    from .supervised import check_disjoint
 
-    if student.tags != teacher.tags:
-        raise TrainingError(
-            f"Student and teacher must have the same tags in the same order; got {len(student.tags)} and "
-            f"{len(teacher.tags)}, the first ones {student.tags[:3]} and {teacher.tags[:3]}."
-        )
-    check_disjoint({"train": train, "validation": validation}, shared_groups)
-    if len(validation) < 3:
-        raise TrainingError(f"validation has {len(validation)} tracks; a correlation needs at least 3. Add some.")
+    _check_task(student, teacher, train, validation, shared_groups)
     spec = student.spec
-    frame_seconds = spec.mel.hop_length / spec.audio.sr
-    teacher_folder, targets = teacher_folder or Path(folder).parent / "teacher", {}
-    for part, manifest in (("train", train), ("validation", validation)):
-        targets[part] = TeacherTargets(
-            teacher, manifest, teacher_folder, frame_seconds=frame_seconds, hop_seconds=hop_seconds
-        )
-        bad = targets[part].fill(progress) + cache.fill([row.path for row in manifest], progress=progress)
-        if bad:
-            raise TrainingError(f"{len(bad)} files of {part} cannot be used, the first one: {bad[0][1]}")
+    targets = _cached_targets(
+        teacher, {"train": train, "validation": validation}, teacher_folder or Path(folder).parent / "teacher",
+        cache=cache, frame_seconds=spec.mel.hop_length / spec.audio.sr, hop_seconds=hop_seconds, progress=progress,
+    )  # fmt: skip
     segments, frames_each = segment_frames(student.core) if segment_weight else (0, 0)
     batches = WindowBatches(
         train, spec, cache, batch_size=batch_size, steps=training.steps, seed=training.seed,
@@ -206,10 +193,7 @@ def distil(
     )  # fmt: skip
     train_targets = targets["train"].row_targets()
     set_prior(student.core, train_targets.mean(axis=0))
-    shares = np.ones((1 + segments, len(student.tags)))  # of the window, then of each segment
-    shares[1:] = segment_weight / max(segments, 1)
-    shares *= 1 + segments  # the loss is a mean over all outputs: this keeps the weight of the window at 1
-    loss = BalancedCrossentropy((shares * balance_weights(train_targets, balance)).ravel())
+    loss = _balanced_loss(train_targets, balance, segments, segment_weight)
     windows = EvaluationWindows(validation, spec, cache, batch_size=batch_size)
     expected = targets["validation"].row_targets()
 
@@ -228,6 +212,56 @@ def distil(
     trained_on = f"Distilled from {teacher.spec.name} on {len(train)} tracks without labels."
     trained = student.like(spec.retrained(trained_on=trained_on), student.core)
     return TrainingResult(tagger=trained, report=state, finished=training.is_over(state), folder=Path(folder))
+
+
+def _check_task(
+    student: NetworkTagger, teacher: NetworkTagger, train: Manifest, validation: Manifest, shared_groups: bool
+) -> None:
+    """Raise `TrainingError` if the tags differ, the parts overlap or validation is too small."""
+    from .supervised import check_disjoint
+
+    if student.tags != teacher.tags:
+        raise TrainingError(
+            f"Student and teacher must have the same tags in the same order; got {len(student.tags)} and "
+            f"{len(teacher.tags)}, the first ones {student.tags[:3]} and {teacher.tags[:3]}."
+        )
+    check_disjoint({"train": train, "validation": validation}, shared_groups)
+    if len(validation) < 3:
+        raise TrainingError(f"validation has {len(validation)} tracks; a correlation needs at least 3. Add some.")
+
+
+def _cached_targets(
+    teacher: NetworkTagger,
+    parts: dict[str, Manifest],
+    folder: str | os.PathLike[str],
+    *,
+    cache: FeatureCache,
+    frame_seconds: float,
+    hop_seconds: float,
+    progress: bool,
+) -> dict[str, TeacherTargets]:
+    """Return the teacher's targets of each part, after computing those and the log-mels that are not kept yet.
+
+    Raises:
+        TrainingError: a file cannot be used.
+    """
+    targets = {}
+    for part, manifest in parts.items():
+        targets[part] = TeacherTargets(teacher, manifest, folder, frame_seconds=frame_seconds, hop_seconds=hop_seconds)
+        bad = targets[part].fill(progress) + cache.fill([row.path for row in manifest], progress=progress)
+        if bad:
+            raise TrainingError(f"{len(bad)} files of {part} cannot be used, the first one: {bad[0][1]}")
+    return targets
+
+
+def _balanced_loss(targets: np.ndarray, balance: float, segments: int, segment_weight: float) -> BalancedCrossentropy:
+    """Return the loss of a window's tags and of those of each of its segments, with weights for rare tags."""
+    from .losses import BalancedCrossentropy, balance_weights
+
+    shares = np.ones((1 + segments, targets.shape[1]))  # of the window, then of each segment
+    shares[1:] = segment_weight / max(segments, 1)
+    shares *= 1 + segments  # the loss is a mean over all outputs: this keeps the weight of the window at 1
+    return BalancedCrossentropy((shares * balance_weights(targets, balance)).ravel())
 
 
 def _with_segments(targets: TeacherTargets, count: int, frames: int) -> TargetsOf:

@@ -138,16 +138,10 @@ def tag_library(
                 writing = (tagger.spec.vocabulary, write_tags, None if dry_run else undo_path)
                 written = write_back.write_rows(journal, found, *writing, progress=progress)
         except BaseException:
-            with contextlib.suppress(OSError):  # the first error is the more useful one
+            with contextlib.suppress(LibraryError):  # the first error is the more useful one
                 _finish(out, journal)
             raise
-        try:
-            _finish(out, journal, drop=run.obsolete(found))
-        except OSError as error:
-            raise LibraryError(
-                f"{out} cannot be written ({error.strerror or error}). All rows are in {journal.path}. Free some "
-                "space, then run the command again."
-            ) from error
+        _finish(out, journal, drop=run.obsolete(found))
         return dataclasses.replace(run.summary(out, found, time.monotonic() - begun), written=written)
 
 
@@ -212,9 +206,20 @@ def _local_engine(
 
 
 def _finish(out: Path, journal: Journal, drop: Iterable[str] = ()) -> None:
-    journal.finish(drop)
-    if journal.path != out:
-        output.write(journal.rows(), out)
+    """Close the journal, without the rows to drop, and write the output.
+
+    Raises:
+        LibraryError: the disk is full, or the output cannot be written.
+    """
+    try:
+        journal.finish(drop)
+        if journal.path != out:
+            output.write(journal.rows(), out)
+    except OSError as error:
+        raise LibraryError(
+            f"{out} cannot be written ({error.strerror or error}). All rows are in {journal.path}. Free some space, "
+            "then run the command again."
+        ) from error
 
 
 class Run:

@@ -70,6 +70,36 @@ class _Uploads:
                 path.parent.rmdir()
 
 
+class _Events:
+    """What the page does when the user drops a file, records, or leaves; `request` names the session."""
+
+    def __init__(self, service: TaggingService) -> None:
+        self._service = service
+        self._uploads = _Uploads()
+        self._live = LiveTagging(service)
+
+    def tag(self, path: str | None, model: str, second: str, request: Any) -> dict[str, Any] | None:
+        if path is None:
+            return None
+        self._uploads.keep(request.session_hash, Path(path))
+        return self._service.answer(path, [model, second] if second != _NONE else [model])
+
+    def listen(self, piece: str | None, model: str, request: Any) -> str:
+        if piece is None:
+            return ""
+        try:
+            return self._live.add(request.session_hash, piece, model)
+        finally:
+            self._uploads.delete_piece(Path(piece))
+
+    def stop(self, request: Any) -> None:
+        self._live.end(request.session_hash)
+
+    def forget(self, request: Any) -> None:
+        self._live.end(request.session_hash)
+        self._uploads.delete(request.session_hash)
+
+
 class _PolicyMiddleware:
     """ASGI middleware that sends the policy with every response."""
 
@@ -146,32 +176,9 @@ def build(service: TaggingService) -> gradio.Blocks:
         MissingExtraError: Gradio is not installed.
     """
     gradio = _import_gradio()
-    uploads = _Uploads()
-    live = LiveTagging(service)
-
-    def tag(path: str | None, model: str, second: str, request: Any) -> dict[str, Any] | None:
-        if path is None:
-            return None
-        uploads.keep(request.session_hash, Path(path))
-        return service.answer(path, [model, second] if second != _NONE else [model])
-
-    def listen(piece: str | None, model: str, request: Any) -> str:
-        if piece is None:
-            return ""
-        try:
-            return live.add(request.session_hash, piece, model)
-        finally:
-            uploads.delete_piece(Path(piece))
-
-    def stop(request: Any) -> None:
-        live.end(request.session_hash)
-
-    def forget(request: Any) -> None:
-        live.end(request.session_hash)
-        uploads.delete(request.session_hash)
-
+    events = _Events(service)
     # Gradio passes the request to functions with this annotation.
-    for function in (tag, listen, stop, forget):
+    for function in (_Events.tag, _Events.listen, _Events.stop, _Events.forget):
         function.__annotations__["request"] = gradio.Request
 
     with gradio.Blocks(
@@ -201,40 +208,45 @@ def build(service: TaggingService) -> gradio.Blocks:
                     [(_NONE, _NONE), *choices], value=_NONE, label="Compare with", elem_id="second"
                 )
         answer = gradio.HTML(html_template="<div></div>", js_on_load=_read_text("page.js"), elem_id="answer")
-        with gradio.Accordion("Live: tags while the microphone records", open=False, elem_id="live-part"):
-            microphone = gradio.Audio(
-                sources=["microphone"],
-                streaming=True,
-                type="filepath",
-                label="Microphone",
-                elem_id="microphone",
-                waveform_options=gradio.WaveformOptions(show_recording_waveform=False),
-            )
-            live_answer = gradio.HTML(elem_id="live")
-        microphone.start_recording(stop, api_visibility="private")
-        microphone.stop_recording(stop, api_visibility="private")
-        microphone.stream(
-            listen,
-            [microphone, model],
-            live_answer,
-            stream_every=_PIECE_SECONDS,
-            time_limit=_MAX_SECONDS,
-            concurrency_limit=_MAX_CONCURRENT,
-            show_progress="hidden",
-            api_visibility="private",
-        )
+        _add_live_part(gradio, events, model)
         clip.click(lambda: str(demo_clip()), outputs=audio, api_visibility="private")
         gradio.on(
             [audio.change, model.change, second.change],
-            tag,
+            events.tag,
             [audio, model, second],
             answer,
             api_name="tag",
             trigger_mode="always_last",
             concurrency_limit=_MAX_CONCURRENT,
         )
-        page.unload(forget)
+        page.unload(events.forget)
     return page.queue(max_size=service.limits.waiting)
+
+
+def _add_live_part(gradio: Any, events: _Events, model: gradio.Dropdown) -> None:
+    """Add the folded part of the page that tags what the microphone records."""
+    with gradio.Accordion("Live: tags while the microphone records", open=False, elem_id="live-part"):
+        microphone = gradio.Audio(
+            sources=["microphone"],
+            streaming=True,
+            type="filepath",
+            label="Microphone",
+            elem_id="microphone",
+            waveform_options=gradio.WaveformOptions(show_recording_waveform=False),
+        )
+        live_answer = gradio.HTML(elem_id="live")
+    microphone.start_recording(events.stop, api_visibility="private")
+    microphone.stop_recording(events.stop, api_visibility="private")
+    microphone.stream(
+        events.listen,
+        [microphone, model],
+        live_answer,
+        stream_every=_PIECE_SECONDS,
+        time_limit=_MAX_SECONDS,
+        concurrency_limit=_MAX_CONCURRENT,
+        show_progress="hidden",
+        api_visibility="private",
+    )
 
 
 def _choices(service: TaggingService) -> list[tuple[str, str]]:
