@@ -9,7 +9,7 @@ import contextlib
 import math
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -64,7 +64,7 @@ def _opened_frames(path: Any) -> Iterator[tuple[_Frames, Any]]:
     with contextlib.ExitStack() as stack:
         file = _Bounded(stack.enter_context(opened(path)))
         try:
-            frames = _Frames(stack.enter_context(_open_container(file)))
+            frames = _Frames(stack.enter_context(open_container(file)))
             first = next(frames, None)
         except (av.error.FFmpegError, OSError, ValueError) as error:  # OSError: a seek to an impossible position
             raise DecodeFailed(getattr(error, "strerror", None) or str(error)) from error
@@ -74,7 +74,7 @@ def _opened_frames(path: Any) -> Iterator[tuple[_Frames, Any]]:
         yield frames, first
 
 
-def _open_container(file: _Bounded) -> Any:
+def open_container(file: BinaryIO | _Bounded) -> Any:
     """Open a file with FFmpeg; its tags need not be UTF-8.
 
     FFmpeg gets an open file and may use no protocol, so a playlist cannot make it open any other file or address. The

@@ -188,7 +188,7 @@ def build_model(architecture: str, *, taps: Sequence[str] = (), **config: Any) -
 
     Args:
         architecture: name of the architecture.
-        taps: names of layers whose statistics are additional inputs of the head, see `taps.with_taps`.
+        taps: names of layers whose statistics are additional inputs of the head, see `layer_statistics.with_taps`.
         config: arguments of the builder.
 
     Raises:

@@ -10,7 +10,9 @@ import importlib
 import os
 import re
 from collections.abc import Iterator, Sequence
-from typing import Any, BinaryIO
+from typing import Any
+
+from ...audio.pyav_decoder import open_container
 
 _SUFFIX = re.compile(r"#t=[0-9.]+(,[0-9.]+)?$")
 _CHAPTERED = (".m4b", ".m4a", ".mka", ".mp4")
@@ -168,7 +170,7 @@ def chapters(path: str) -> list[Segment]:
         return []
     av: Any = importlib.import_module("av")
     try:
-        with open(path, "rb") as file, _open_container(av, file) as container:
+        with open(path, "rb") as file, open_container(file) as container:
             found = container.chapters()
     except (av.FFmpegError, OSError, ValueError):
         return []
@@ -178,13 +180,3 @@ def chapters(path: str) -> list[Segment]:
         if end > start >= 0:
             segments.append(Segment(path, start, end, chapter["metadata"].get("title", f"Chapter {number}")))
     return segments if len(segments) > 1 else []
-
-
-def _open_container(av: Any, file: BinaryIO) -> Any:
-    """Open a container, but no other files or addresses that it may refer to; its tags need not be UTF-8."""
-    options = {"protocol_whitelist": "none"}
-    try:
-        return av.open(file, options=options)
-    except UnicodeDecodeError:  # PyAV 18 and older need this option; newer versions do not have it
-        file.seek(0)
-        return av.open(file, options=options, metadata_errors="replace")

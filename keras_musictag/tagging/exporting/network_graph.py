@@ -339,7 +339,7 @@ def _concatenate(graph: Graph, layer: Any, inputs: list[Value]) -> Value:
 
 
 def _tap_statistics(graph: Graph, layer: Any, value: Value) -> Value:
-    """Add `taps.TapStatistics`: mean and standard deviation over time, mel band by mel band."""
+    """Add `layer_statistics.TapStatistics`: mean and standard deviation over time, mel band by mel band."""
     from ...models.layer_statistics import LEAST_VARIANCE
 
     x = graph.to_channels_last(value).name
