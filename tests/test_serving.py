@@ -357,6 +357,14 @@ def test_live_tags_while_the_microphone_records(page, served):
     assert len(set(served.files()) - before) <= len(uploads) - 3
 
 
+def test_live_waits_for_a_slow_connection(page, served):
+    """Record is pressed before the page has loaded what encodes the sound."""
+    page.route("**/assets/module-*.js", lambda route: (time.sleep(1), route.continue_()))
+    page.get_by_text("Live: tags while the microphone records").click()
+    page.locator("#microphone").get_by_role("button", name="Record", exact=True).click()
+    page.wait_for_selector("#live .result .fill", timeout=60_000)
+
+
 def test_a_file_is_deleted_when_its_page_is_closed(browser, served, tmp_path):
     path = tmp_path / "mine.wav"
     soundfile.write(path, np.random.default_rng(1).uniform(-0.5, 0.5, 16_000), 16_000)

@@ -159,6 +159,17 @@ function follow() {
   requestAnimationFrame(follow);
 }
 
+// Gradio loads its encoder of streamed sound when the microphone appears. Record, pressed before it is there, throws
+// "... is not a constructor" and leaves a recording of nothing; so it is pressed once more, until the encoder is there.
+function recordAgain(event) {
+  const button = () => document.querySelector("#microphone .stop-button, #microphone .record-button");
+  if (!/not a constructor/.test(event.reason?.message) || !button()?.matches(".stop-button")) return;
+  event.preventDefault();
+  button().click();
+  setTimeout(() => button()?.matches(".record-button") && button().click(), 300);
+}
+
+window.addEventListener("unhandledrejection", recordAgain);
 watch("value", draw);
 draw();
 follow();
