@@ -1,4 +1,4 @@
-"""Other ways to tags, for `peers.py`: librosa with `model.predict`, the published musicnn, the network in PyTorch."""
+"""Other ways to tags, for `peers.py`: librosa with `model.predict`, the published musicnn, networks in PyTorch."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ def librosa_mel(path: Path, spec: Any) -> np.ndarray:
     )
 
 
-# === musicnn ===
+# === Published models ===
 
 
-def musicnn() -> tuple[kmt.Tagger, str]:
-    """Its network, and which weights it has: if the published cannot be had, fresh ones, which take as long."""
+def published(name: str) -> tuple[kmt.Tagger, str]:
+    """A tagger, and which weights it has: if the published cannot be had, fresh ones, which take as long."""
     try:
-        return kmt.load("musicnn_mtt"), "published weights"
+        return kmt.load(name), "published weights"
     except WeightsError:
-        return kmt.load("musicnn_mtt", weights=None), "fresh weights, as the published ones could not be had"
+        return kmt.load(name, weights=None), "fresh weights, as the published ones could not be had"
 
 
 def original_musicnn(tagger: kmt.Tagger) -> Callable[[Path], np.ndarray]:
@@ -61,62 +61,11 @@ def original_musicnn(tagger: kmt.Tagger) -> Callable[[Path], np.ndarray]:
 # === PyTorch ===
 
 
-def torch_network(core: Any) -> Any:
-    """The same network with the same weights in PyTorch."""
-    import torch
-    from torch import nn
-
-    def tensor(values: Any) -> Any:
-        return torch.from_numpy(np.ascontiguousarray(values))
-
-    class Network(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.blocks = nn.Sequential()
-            for index in range(1, 5):
-                conv, norm = core.get_layer(f"conv{index}"), core.get_layer(f"bn{index}")
-                kernel, bias = conv.get_weights()
-                own = nn.Conv2d(kernel.shape[2], kernel.shape[3], 3, padding=1)
-                own.weight.data, own.bias.data = tensor(kernel.transpose(3, 2, 0, 1)), tensor(bias)
-                own_norm = nn.BatchNorm2d(kernel.shape[3], eps=norm.epsilon)
-                values = [tensor(value) for value in norm.get_weights()]
-                own_norm.weight.data, own_norm.bias.data, own_norm.running_mean, own_norm.running_var = values
-                pool = core.get_layer(f"pool{index}").pool_size
-                self.blocks.extend([own, own_norm, nn.ReLU(), nn.MaxPool2d(pool)])
-            self.gru1, self.gru2 = (self.gru(core.get_layer(f"gru{index}")) for index in (1, 2))
-            kernel, bias = core.get_layer("head").get_weights()
-            self.head = nn.Linear(*kernel.shape)
-            self.head.weight.data, self.head.bias.data = tensor(kernel.T), tensor(bias)
-
-        @staticmethod
-        def gru(layer: Any) -> Any:
-            kernel, recurrent, bias = layer.get_weights()
-
-            def ordered(values: np.ndarray) -> Any:  # Keras: update, reset, new; PyTorch: reset, update, new
-                update, reset, new = np.split(values, 3, axis=-1)
-                return tensor(np.concatenate([reset, update, new], axis=-1).T)
-
-            own = nn.GRU(kernel.shape[0], layer.units, batch_first=True)
-            own.weight_ih_l0.data, own.weight_hh_l0.data = ordered(kernel), ordered(recurrent)
-            own.bias_ih_l0.data, own.bias_hh_l0.data = ordered(bias[0]), ordered(bias[1])
-            return own
-
-        def forward(self, log_mel: Any) -> Any:
-            x = self.blocks(log_mel[:, None])
-            x = x.permute(0, 3, 2, 1).flatten(2)  # time, then mels, then channels
-            x, _ = self.gru1(x)
-            x, _ = self.gru2(x)
-            return torch.sigmoid(self.head(x[:, -1]))
-
-    return Network().eval()
-
-
 def torch_calls(core: Any, log_mel: np.ndarray) -> Calls:
-    """PyTorch as it is, and compiled."""
+    """The network in PyTorch as it is, and compiled."""
     import torch
+    from torch_networks import network
 
-    network = torch_network(core)
-    compiled = torch.compile(torch_network(core))
     given = torch.from_numpy(log_mel)
 
     def run(model: Any) -> Callable[[], np.ndarray]:
@@ -126,4 +75,4 @@ def torch_calls(core: Any, log_mel: np.ndarray) -> Calls:
 
         return call
 
-    return {"PyTorch, eager": run(network), "PyTorch, compiled": run(compiled)}
+    return {"PyTorch, eager": run(network(core)), "PyTorch, compiled": run(torch.compile(network(core)))}

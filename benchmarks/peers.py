@@ -4,7 +4,8 @@
 
 Contests: from a log-mel to tags, from an MP3 file to tags, many files, from the shell. The reference of the first is
 `model.predict`, of the next two librosa with `model.predict`, the way such projects do it. musicnn takes part too, as
-it was published and as it is here. Ratios are of medians, with 95 % intervals from resamples of the rounds. For many
+it was published and as it is here. Models that others published for PyTorch have a contest each, from log-mels to
+tags: in PyTorch, and here. Ratios are of medians, with 95 % intervals from resamples of the rounds. For many
 files there is also a bound: what all cores could do if each did all stages, one after the other, as fast as one thread
 does them alone. `--write` puts it all into `results/peers.json` and `docs/peers.md`. PyTorch, ONNX Runtime, OpenVINO
 and LiteRT take part if they are installed. Wants a machine that does nothing else.
@@ -33,7 +34,7 @@ from typing import Any
 
 import numpy as np
 import soundfile
-from peer_pipelines import Calls, musicnn, original, original_musicnn, torch_calls
+from peer_pipelines import Calls, original, original_musicnn, published, torch_calls
 from tqdm import tqdm
 
 import keras_musictag as kmt
@@ -50,6 +51,7 @@ from keras_musictag.utils.files import write_atomically
 ROOT = Path(__file__).parents[1]
 RESULTS, PAGE = ROOT / "benchmarks" / "results" / "peers.json", ROOT / "docs" / "peers.md"
 MODEL = "musicnet_crnn"
+PYTORCH_MODELS = ("won_fcn_mtt", "won_crnn_mtt", "won_musicnn_mtt", "mn04_audioset")  # published for PyTorch
 SECONDS, RATE = 29.12, 44_100
 PAUSE = 0.02  # seconds between calls: worker threads of one library go on spinning for a while
 WARM_UP = 3
@@ -75,11 +77,13 @@ def kind_of(runtime: str) -> str:
     return "litert" if runtime == "litert" else "onnx"
 
 
-def exported(tagger: kmt.Tagger, folder: Path, calibration: list[Path]) -> dict[str, tuple[Any, dict[str, Any]]]:
+def exported(
+    tagger: kmt.Tagger, folder: Path, calibration: list[Path], precisions: tuple[str, ...] | None = None
+) -> dict[str, tuple[Any, dict[str, Any]]]:
     """Name -> exported tagger, and what is known of the file."""
     found = {}
     for runtime, precision, name in EXPORTS:
-        if is_installed(runtime):
+        if is_installed(runtime) and (precisions is None or precision in precisions):
             path = folder / f"{kind_of(runtime)}-{precision}"
             if not path.is_dir():
                 file_format = kind_of(runtime)
@@ -154,6 +158,23 @@ def from_log_mel(
         row |= {"max_change": changes[name]} if name in changes else {}
         row |= {"size": exports[name][1]["size"]} if name in exports else {}
     return rows
+
+
+def published_for_pytorch(name: str, folder: Path, clip: Path, rounds: int) -> dict[str, Any]:
+    """From log-mels to tags with a published model, all windows of the clip as one batch, and which weights it has."""
+    tagger, weights = published(name)
+    core, given = tagger.core, log_mels(tagger, clip)
+    calls: Calls = {PREDICT: lambda: core.predict(given, verbose=0), OURS: lambda: tagger.predict_log_mels(given)}
+    if importlib.util.find_spec("torch"):
+        calls |= torch_calls(core, given)
+    exports = exported(tagger, folder / name, [], ("float32",))
+    for title, (export, _) in exports.items():
+        calls[title] = lambda export=export: export.predict_log_mels(given)  # type: ignore[misc]
+    changes = largest_changes(calls)
+    rows = summary(in_turns(calls, rounds, name), "PyTorch, eager" if "PyTorch, eager" in calls else PREDICT)
+    for title, row in rows.items():
+        row["max_change"] = changes[title]
+    return {"weights": weights, "windows": len(given), "rows": rows}
 
 
 def largest_changes(calls: Calls) -> dict[str, float]:
@@ -283,11 +304,7 @@ def page(results: dict[str, Any]) -> str:
         head = ["", "ms [p10, p90]", "ratio", *(["GFLOP/s", "of matmul", "largest change", "MB"] if extra else [])]
         lines += [f"## {title}\n", line(head), line(["---", *["---:"] * (len(head) - 1)])]
         for name, row in rows.items():
-            cells = [
-                name,
-                f"{row['median_ms']:.1f} [{row['p10_ms']:.1f}, {row['p90_ms']:.1f}]",
-                f"{row['ratio']:.3f} [{row['ratio_low']:.3f}, {row['ratio_high']:.3f}]",
-            ]
+            cells = timed(name, row)
             if extra:
                 share = row["gflops"] / results["machine"]["matmul_gflops"]
                 change = f"{row['max_change']:.0e}" if "max_change" in row else ""
@@ -297,9 +314,25 @@ def page(results: dict[str, Any]) -> str:
         lines.append("")
         if key == "many" and "bounds" in results:
             lines += [*table_of_bounds(results["bounds"], results["machine"]["cores"]), ""]
+    for name, contest in results.get("published_for_pytorch", {}).items():
+        windows = f"{contest['windows']} windows" if contest["windows"] > 1 else "one window"
+        lines += [f"## {name}, from log-mels to tags\n", f"With {contest['weights']}; {windows} as one batch.\n"]
+        head = ["", "ms [p10, p90]", "ratio", "largest change"]
+        lines += [line(head), line(["---", *["---:"] * (len(head) - 1)])]
+        lines += [line([*timed(title, row), f"{row['max_change']:.0e}"]) for title, row in contest["rows"].items()]
+        lines.append("")
     if "musicnn" in results:
         lines += ["## musicnn\n", MUSICNN.format(weights=results["musicnn"]), ""]
     return "\n".join(lines)
+
+
+def timed(name: str, row: dict[str, float]) -> list[str]:
+    """Name, time and ratio of a row."""
+    return [
+        name,
+        f"{row['median_ms']:.1f} [{row['p10_ms']:.1f}, {row['p90_ms']:.1f}]",
+        f"{row['ratio']:.3f} [{row['ratio_low']:.3f}, {row['ratio_high']:.3f}]",
+    ]
 
 
 def table_of_bounds(rows: dict[str, Any], cores: int) -> list[str]:
@@ -327,7 +360,7 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help=f"write {RESULTS.name} and {PAGE.name}")
     given = parser.parse_args()
     sounds = sorted(path for path in given.calibration.rglob("*") if path.is_file()) if given.calibration else []
-    tagger, (other, weights) = kmt.load(MODEL), musicnn()
+    tagger, (other, weights) = kmt.load(MODEL), published("musicnn_mtt")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         mono = np.resize(kmt.audio.load(kmt.demo_clip(), target_sr=RATE), round(SECONDS * RATE))
@@ -342,6 +375,7 @@ def main() -> None:
             "shell": from_the_shell(folder, clip, few),
         }
         bound = bounds(contests["many"], folder, clip)
+        others = {name: published_for_pytorch(name, folder, clip, given.rounds // 2) for name in PYTORCH_MODELS}
     words = [Path(word).name if "/" in word else word for word in sys.argv[1:]]
     results = {
         "machine": describe(available_cores()),
@@ -349,6 +383,7 @@ def main() -> None:
         "contests": contests,
         "bounds": bound,
         "musicnn": weights,
+        "published_for_pytorch": others,
     }
     print(page(results))
     if given.write:

@@ -69,6 +69,10 @@ def test_distil_from_a_folder(folder):
         assert "best score" in result.stdout and result.stderr.endswith("keras_musictag.load('./tiny')\n")
     result = run("distil", "tiny", "--teacher", "tiny", "--data", "music", "--dry-run")
     assert result.exit_code == 2 and "to measure agreement; got 2" in result.stderr
+    result = run(
+        "distil", "--recipe", "recipe.toml", "--teacher", "tiny", "--teacher", "tiny", "-d", "music", "--dry-run"
+    )
+    assert result.exit_code == 0 and "distil      tiny from tiny and tiny" in result.output
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,9 @@ import soundfile
 import keras_musictag as kmt
 from keras_musictag.datasets import Manifest
 from keras_musictag.datasets.batches import FeatureCache
-from keras_musictag.training.distillation import TeacherTargets, distil
+from keras_musictag.training.distillation import distil
 from keras_musictag.training.loop import TrainingError, TrainingSpec
+from keras_musictag.training.teacher_targets import EnsembleTargets, TeacherTargets
 
 
 @pytest.fixture
@@ -59,6 +60,50 @@ def test_the_teacher_hears_a_file_once(tracks, teacher, tmp_path, monkeypatch):
     again = TeacherTargets(teacher, tracks, tmp_path / "teacher", frame_seconds=0.016)
     monkeypatch.setattr(kmt.Tagger, "taggram", None)
     assert again.fill() == [] and again.row_targets().shape == (12, 5)
+
+
+@pytest.fixture
+def second_teacher(teacher, tmp_path):
+    """One that mistakes: the tags' probabilities in reverse order."""
+    other = kmt.load("tiny")
+    head = other.core.get_layer("head")
+    head.set_weights([weights[..., ::-1] for weights in head.get_weights()])
+    return kmt.load(other.save(tmp_path / "second"))
+
+
+def test_several_teachers_give_their_mean(tracks, teacher, second_teacher, tmp_path):
+    options = {"frame_seconds": 0.016, "hop_seconds": 0.5}
+    both = EnsembleTargets([teacher, second_teacher], tracks, tmp_path / "teacher", **options)
+    one, two = (TeacherTargets(each, tracks, tmp_path / "teacher", **options) for each in (teacher, second_teacher))
+    assert both.fill() == [] and both.key == f"{one.folder.name}+{two.folder.name}" and one.folder != two.folder
+    expected = (one(2, 0, 100) + two(2, 0, 100)) / 2
+    np.testing.assert_allclose(both(2, 0, 100), expected, rtol=1e-6)
+    assert abs(expected - one(2, 0, 100)).max() > 0.1
+    np.testing.assert_allclose(both.row_targets(), (one.row_targets() + two.row_targets()) / 2, rtol=1e-6)
+    alone = EnsembleTargets([teacher], tracks, tmp_path / "teacher", **options)
+    np.testing.assert_array_equal(alone.row_targets(), one.row_targets())
+
+
+def test_a_teacher_with_long_windows_hears_each_second_four_times(tracks, teacher, tmp_path):
+    targets = EnsembleTargets([teacher], tracks, tmp_path / "teacher", frame_seconds=0.016, hop_seconds=0.01)
+    assert teacher.spec.window_seconds == pytest.approx(1.008) and targets.members[0].hop_seconds == 0.3
+
+
+def test_bad_files_are_reported_once(tracks, teacher, second_teacher, tmp_path):
+    tracks[3].path.write_bytes(b"not sound" * 100)
+    both = EnsembleTargets([teacher, second_teacher], tracks, tmp_path / "teacher", frame_seconds=0.016)
+    ((path, error),) = both.fill()
+    assert path.name == "3.wav" and "not a sound file" in str(error)
+
+
+def test_a_student_of_two_teachers(tracks, teacher, second_teacher, tmp_path):
+    student = kmt.load("tiny", weights=None)
+    tagger, state = distil(
+        student, [teacher, second_teacher], tracks[:9], tracks[9:], tmp_path / "run",
+        cache=FeatureCache(tmp_path / "mels", student.spec),
+        training=TrainingSpec(steps=4, validate_every=2, checkpoint_every=4), batch_size=4, progress=False,
+    )  # fmt: skip
+    assert state.step == 4 and tagger.spec.trained_on.startswith("Distilled from tiny and tiny on 9 tracks")
 
 
 def test_bad_files_are_reported(tracks, teacher, tmp_path):

@@ -44,7 +44,8 @@ def image(*body, shape=(12, 20, 3)):
 
 
 @pytest.mark.parametrize(
-    ("name", "count"), [("tiny", 2), ("musicnet_crnn", 4), ("baseline_cnn", 5), ("large_cnn", 5), ("vgg", 0)]
+    ("name", "count"),
+    [("tiny", 2), ("musicnet_crnn", 4), ("baseline_cnn", 5), ("large_cnn", 5), ("choi_crnn", 4), ("vgg", 0)],
 )
 def test_networks_of_the_zoo(name, count):
     model = randomise(build_model(name))
@@ -78,6 +79,8 @@ def test_networks_of_the_zoo(name, count):
             layers.ReLU(),
             layers.MaxPooling1D(),
         ],
+        [layers.Conv2D(5, 3), layers.BatchNormalization(), layers.ELU(alpha=0.5), layers.MaxPooling2D()],
+        [layers.Conv2D(5, 3), layers.BatchNormalization(), layers.Activation("elu")],
     ],
 )
 def test_convolutions_of_all_sorts(body):
@@ -94,6 +97,7 @@ def test_convolutions_of_all_sorts(body):
         [layers.Conv2D(4, 3, activation="tanh"), layers.BatchNormalization(), layers.ReLU()],
         [layers.Conv2D(4, 3), layers.BatchNormalization(axis=1), layers.ReLU()],
         [layers.Conv2D(4, 3), layers.BatchNormalization(), layers.ReLU(max_value=1.0)],
+        [layers.Conv2D(4, 3), layers.BatchNormalization(), layers.ELU(alpha=-0.5), layers.MaxPooling2D()],
         [layers.Conv2D(6, 3, groups=3), layers.BatchNormalization(), layers.ReLU()],
         [layers.Conv2D(4, 3, dtype="mixed_bfloat16"), layers.BatchNormalization(), layers.ReLU()],
         [layers.Dense(4), layers.BatchNormalization(), layers.ReLU()],

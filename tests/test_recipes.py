@@ -82,6 +82,8 @@ def basic(**tables):
         ({"model": "tiny"}, r"does not state its task\. Add task = "),
         ({"task": "train"}, r"does not state its model"),
         (basic(task="distil"), r"does not state its teacher\. Add one, e\.g\. teacher = \"musicnn_mtt\""),
+        (basic(task="distil", teacher=[1]), r"teacher must be text or a list of names; got \(1,\)"),
+        (basic(task="distil", teacher=[]), r"does not state its teacher"),
         (basic(teacher="tiny"), r"With task = \"train\", teacher has no meaning\. Remove it, or set task = \"distil\""),
         (basic(distillation={}), r"With task = \"train\", \[distillation\] has no meaning"),
         (basic(task="distil", teacher="tiny", data={"tags": ["x"]}), r"the tags are those of the teacher\. Remove"),
@@ -100,6 +102,14 @@ def basic(**tables):
 def test_a_recipe_that_cannot_be(table, message):
     with pytest.raises(RecipeError, match=message):
         Recipe.from_dict(table)
+
+
+def test_one_teacher_or_several():
+    one = Recipe.from_dict(basic(task="distil", teacher="tiny"))
+    assert one.teachers == ("tiny",) and one.teacher_names == "tiny" and one.to_dict()["teacher"] == "tiny"
+    two = Recipe.from_dict(basic(task="distil", teacher=["tiny", "musicnn_mtt"]))
+    assert two.teachers == ("tiny", "musicnn_mtt") and two.teacher_names == "tiny and musicnn_mtt"
+    assert Recipe.from_dict(two.to_dict()) == two and Recipe.from_dict(basic()).teachers == ()
 
 
 def test_files(tmp_path, folder):

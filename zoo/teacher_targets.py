@@ -14,7 +14,7 @@ from pathlib import Path
 
 import keras_musictag as kmt
 from keras_musictag.datasets import Manifest
-from keras_musictag.training.distillation import TeacherTargets
+from keras_musictag.training.teacher_targets import EnsembleTargets
 
 
 def main() -> None:
@@ -30,8 +30,8 @@ def main() -> None:
     if given.split:
         manifest = manifest.filter(lambda row: row.split in given.split)
     for name in given.teacher:
-        targets = TeacherTargets(
-            kmt.load(name), manifest, given.folder, frame_seconds=1.0, hop_seconds=given.hop_seconds
+        targets = EnsembleTargets(
+            [kmt.load(name)], manifest, given.folder, frame_seconds=1.0, hop_seconds=given.hop_seconds
         )
         for path, error in targets.fill(progress=True):
             print(f"{name}: {path}: {error}")

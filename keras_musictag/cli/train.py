@@ -97,8 +97,10 @@ def train(model: str | None, **given: Any) -> None:
 @click.option(
     "--teacher",
     metavar="MODEL",
+    multiple=True,
+    callback=lambda _context, _option, names: names[0] if len(names) == 1 else [*names] or None,
     shell_complete=complete_model,
-    help="Model whose probabilities are the targets, such as musicnn_mtt.",
+    help="Model whose probabilities are the targets, such as musicnn_mtt. Give several for their mean.",
 )
 @_options
 def distil(student: str | None, **given: Any) -> None:
@@ -197,7 +199,7 @@ def _print_result(plan: Plan, result: Result, as_json: bool) -> None:
     if result.agreement is not None:
         agreed = result.agreement
         click.echo(
-            f"agreement with {plan.recipe.teacher} on {plan.data.origin.title}, test, {agreed.n_clips:,} clips: "
+            f"agreement with {plan.recipe.teacher_names} on {plan.data.origin.title}, test, {agreed.n_clips:,} clips: "
             f"correlation {agreed.correlation:.4f}, ROC-AUC of its top tenth {agreed.roc_auc:.4f}"
         )
     suggest_tagging(result.folder)

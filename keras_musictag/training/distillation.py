@@ -1,23 +1,22 @@
 """Distillation: a student learns the probabilities of a teacher, without labels.
 
-The teacher tags every track once, by its own, shorter windows, and the result is kept on disk. The target of a
-student's window is the mean over the teacher's windows inside it, so that both describe the same audio. After Hinton,
+The targets come from `teacher_targets`: the teacher tags every track once, and the target of a student's window is the
+mean over the teacher's windows inside it, so that both describe the same audio. After Hinton,
 Vinyals & Dean, "Distilling the knowledge in a neural network", 2015 (https://arxiv.org/abs/1503.02531), at
 temperature 1.
 """
 
 from __future__ import annotations
 
-import io
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..errors import AudioError
-from ..utils.files import write_atomically
 from .loop import RunState, TrainingError, TrainingSpec, fit, set_prior
+from .teacher_targets import EnsembleTargets
 from .training_graph import segment_frames
 from .training_spec import TaggerT, TrainingResult
 
@@ -32,102 +31,9 @@ if TYPE_CHECKING:
     from .losses import BalancedCrossentropy
 
 
-class TeacherTargets:
-    """A teacher's probabilities for any part of a manifest's tracks.
-
-    Args:
-        teacher: tagger with the student's tags, in the same order.
-        manifest: tracks; targets are indexed by row number.
-        folder: folder in which the teacher's probabilities are kept, by content of the file, teacher and hop.
-        frame_seconds: length of a spectrogram frame of the student.
-        hop_seconds: time from one window of the teacher to the next.
-    """
-
-    def __init__(
-        self,
-        teacher: NetworkTagger,
-        manifest: Manifest,
-        folder: str | os.PathLike[str],
-        *,
-        frame_seconds: float,
-        hop_seconds: float = 1.0,
-    ) -> None:
-        """Prepare the targets; `fill` computes them."""
-        if not teacher.weights_sha256:
-            raise TrainingError(
-                f"{teacher!r} cannot be a teacher: its weights are not from a file. Load a pretrained or saved one."
-            )
-        self.teacher, self.manifest = teacher, manifest
-        self.frame_seconds, self.hop_seconds = frame_seconds, hop_seconds
-        self.folder = Path(folder) / f"{teacher.weights_sha256[:16]}-{hop_seconds:g}"
-        self._known: dict[Path, tuple[np.ndarray, np.ndarray]] = {}
-
-    def fill(self, progress: bool = False) -> list[tuple[Path, AudioError]]:
-        """Compute the teacher's probabilities of every file that has none yet.
-
-        Returns:
-            (path, error) for every file that the teacher cannot tag.
-        """
-        from tqdm.auto import tqdm
-
-        bad = []
-        paths = list(dict.fromkeys(row.path for row in self.manifest))
-        for path in tqdm(paths, unit="file", desc=self.teacher.spec.name, disable=not progress, delay=2):
-            try:
-                self._windows(Path(path))
-            except AudioError as error:  # other errors, such as a full disk, do not concern the file
-                bad.append((Path(path), error))
-        return bad
-
-    def __call__(self, row: int, start_frame: int, frames: int) -> np.ndarray:
-        """Return the mean probabilities `(tags,)` of the teacher's windows inside the student's, or of the nearest."""
-        entry, frame, teacher = self.manifest[row], self.frame_seconds, self.teacher.spec.window_seconds
-        starts, probabilities = self._windows(Path(entry.path))
-        stop = starts[-1] + teacher if entry.duration is None else entry.start + entry.duration
-        first = start_frame * frame
-        if first >= stop + self.hop_seconds:  # audio shorter than the student's window is repeated
-            first = entry.start + (first - entry.start) % (stop - entry.start)
-        last = min(first + frames * frame, stop) - teacher
-        slack = self.hop_seconds / 100
-        inside = (starts >= first - slack) & (starts <= last + slack)
-        if not inside.any():
-            inside = np.arange(len(starts)) == np.argmin(np.abs(starts - (first + last) / 2))
-        return probabilities[inside].mean(axis=0, dtype="float32")
-
-    def row_targets(self) -> np.ndarray:
-        """Return the mean probabilities of every row, `(rows, tags)`."""
-        out = []
-        for number, row in enumerate(self.manifest):
-            seconds = row.duration if row.duration is not None else 1e9
-            first, frames = (round(value / self.frame_seconds) for value in (row.start, seconds))
-            out.append(self(number, first, frames))
-        return np.stack(out)
-
-    def _windows(self, path: Path) -> tuple[np.ndarray, np.ndarray]:
-        """Return starts `(t,)` in seconds and probabilities `(t, tags)` of the teacher's windows of a track."""
-        if path not in self._known:
-            from ..utils.files import sha256_of
-
-            # A missing file has no digest; the teacher raises the error.
-            file = self.folder / f"{sha256_of(path)}.npy" if path.is_file() else None
-            if file is not None and file.is_file():
-                rows = np.load(file, allow_pickle=False)
-            else:
-                gram = self.teacher.taggram(
-                    path, hop_seconds=self.hop_seconds, window_seconds=self.teacher.spec.window_seconds
-                )
-                rows = np.column_stack([gram.starts, gram.probabilities]).astype("float32")
-                buffer = io.BytesIO()
-                np.save(buffer, rows)
-                self.folder.mkdir(parents=True, exist_ok=True)
-                write_atomically(file or self.folder / f"{sha256_of(path)}.npy", buffer.getvalue())
-            self._known[path] = rows[:, 0], rows[:, 1:]
-        return self._known[path]
-
-
 def distil(
     student: TaggerT,
-    teacher: NetworkTagger,
+    teacher: NetworkTagger | Sequence[NetworkTagger],
     train: Manifest,
     validation: Manifest,
     folder: str | os.PathLike[str],
@@ -151,7 +57,7 @@ def distil(
 
     Args:
         student: usually `load(name, weights=None)`; trained in place.
-        teacher: tagger with the same tags in the same order.
+        teacher: tagger with the same tags in the same order; or several, of which the mean probability is the target.
         train, validation: tracks; labels are ignored. They share no file and, unless `shared_groups`, no artist.
         folder: folder of the run.
         cache: log-mels of the student's front end.
@@ -161,7 +67,7 @@ def distil(
         mixup: probability of mixing a window with another, both log-mels and targets (`augment.mixup`, mode `"log"`).
         dropout: factor on the network's dropout rates.
         bn_momentum: momentum of moving statistics; 0.95 settles within a few hundred steps.
-        hop_seconds: time from one window of the teacher to the next.
+        hop_seconds: time from one window of the teacher to the next, see `EnsembleTargets`.
         segment_weight: weight in the loss of tagging each segment of the window by itself, see `training_graph`; 0 for
             the window alone.
         balance: weight of rare tags, from 0 for equal weights to 1, see `losses.balance_weights`.
@@ -179,10 +85,11 @@ def distil(
     """
     from ..datasets.batches import EvaluationWindows, WindowBatches
 
-    _check_task(student, teacher, train, validation, shared_groups)
+    teachers = [*teacher] if isinstance(teacher, Sequence) else [teacher]
+    _check_task(student, teachers, train, validation, shared_groups)
     spec = student.spec
     targets = _cached_targets(
-        teacher, {"train": train, "validation": validation}, teacher_folder or Path(folder).parent / "teacher",
+        teachers, {"train": train, "validation": validation}, teacher_folder or Path(folder).parent / "teacher",
         cache=cache, frame_seconds=spec.mel.hop_length / spec.audio.sr, hop_seconds=hop_seconds, progress=progress,
     )  # fmt: skip
     segments, frames_each = segment_frames(student.core) if segment_weight else (0, 0)
@@ -204,34 +111,40 @@ def distil(
         student.core, batches, training, folder,
         validate=validate, loss=loss, segments=bool(segment_weight), dropout=dropout, bn_momentum=bn_momentum,
         progress=progress, about={
-            "train": train.digest(), "validation": validation.digest(), "teacher": targets["train"].folder.name,
+            "train": train.digest(), "validation": validation.digest(), "teacher": targets["train"].key,
             "batch_size": batch_size, "mixup": mixup, "augment": augment, "segments": segment_weight,
             "balance": balance,
         },
     )  # fmt: skip
-    trained_on = f"Distilled from {teacher.spec.name} on {len(train)} tracks without labels."
+    names = " and ".join(each.spec.name for each in teachers)
+    trained_on = f"Distilled from {names} on {len(train)} tracks without labels."
     trained = student.like(spec.retrained(trained_on=trained_on), student.core)
     return TrainingResult(tagger=trained, report=state, finished=training.is_over(state), folder=Path(folder))
 
 
 def _check_task(
-    student: NetworkTagger, teacher: NetworkTagger, train: Manifest, validation: Manifest, shared_groups: bool
+    student: NetworkTagger,
+    teachers: Sequence[NetworkTagger],
+    train: Manifest,
+    validation: Manifest,
+    shared_groups: bool,
 ) -> None:
     """Raise `TrainingError` if the tags differ, the parts overlap or validation is too small."""
     from .supervised import check_disjoint
 
-    if student.tags != teacher.tags:
-        raise TrainingError(
-            f"Student and teacher must have the same tags in the same order; got {len(student.tags)} and "
-            f"{len(teacher.tags)}, the first ones {student.tags[:3]} and {teacher.tags[:3]}."
-        )
+    for teacher in teachers:
+        if student.tags != teacher.tags:
+            raise TrainingError(
+                f"Student and teacher must have the same tags in the same order; got {len(student.tags)} and "
+                f"{len(teacher.tags)}, the first ones {student.tags[:3]} and {teacher.tags[:3]}."
+            )
     check_disjoint({"train": train, "validation": validation}, shared_groups)
     if len(validation) < 3:
         raise TrainingError(f"validation has {len(validation)} tracks; a correlation needs at least 3. Add some.")
 
 
 def _cached_targets(
-    teacher: NetworkTagger,
+    teachers: Sequence[NetworkTagger],
     parts: dict[str, Manifest],
     folder: str | os.PathLike[str],
     *,
@@ -239,15 +152,17 @@ def _cached_targets(
     frame_seconds: float,
     hop_seconds: float,
     progress: bool,
-) -> dict[str, TeacherTargets]:
-    """Return the teacher's targets of each part, after computing those and the log-mels that are not kept yet.
+) -> dict[str, EnsembleTargets]:
+    """Return the teachers' targets of each part, after computing those and the log-mels that are not kept yet.
 
     Raises:
         TrainingError: a file cannot be used.
     """
     targets = {}
     for part, manifest in parts.items():
-        targets[part] = TeacherTargets(teacher, manifest, folder, frame_seconds=frame_seconds, hop_seconds=hop_seconds)
+        targets[part] = EnsembleTargets(
+            teachers, manifest, folder, frame_seconds=frame_seconds, hop_seconds=hop_seconds
+        )
         bad = targets[part].fill(progress) + cache.fill([row.path for row in manifest], progress=progress)
         if bad:
             raise TrainingError(f"{len(bad)} files of {part} cannot be used, the first one: {bad[0][1]}")
@@ -264,7 +179,7 @@ def _balanced_loss(targets: np.ndarray, balance: float, segments: int, segment_w
     return BalancedCrossentropy((shares * balance_weights(targets, balance)).ravel())
 
 
-def _with_segments(targets: TeacherTargets, count: int, frames: int) -> TargetsOf:
+def _with_segments(targets: EnsembleTargets, count: int, frames: int) -> TargetsOf:
     """Return a function that concatenates the targets of a window and those of each of its segments."""
 
     def of_window(row: int, start: int, length: int) -> np.ndarray:

@@ -117,8 +117,8 @@ class _Run:
         from ...loading import load, untrained
         from ...plots import save_training
 
-        self.teacher = load(self.recipe.teacher) if self.recipe.teacher else None
-        tags = self.parts["train"].tags if self.teacher is None else self.teacher.tags
+        self.teachers = [load(name) for name in self.recipe.teachers]
+        tags = self.teachers[0].tags if self.teachers else self.parts["train"].tags
         self.tagger = untrained(self.recipe.model, tags, seed=self.recipe.seed)
         self.cache = self._cache()
         self.teacher_folder = self.cache.folder.parent / "teachers"  # shared between runs, like log-mels
@@ -148,7 +148,7 @@ class _Run:
         """Decode all files and compute the teacher's outputs; leave out files that cannot be decoded."""
         clips = Manifest(tuple(row for part in self.parts.values() for row in part), self.parts["train"].tags)
         bad = dict(self.cache.fill([row.path for row in clips], progress=self.progress))
-        if self.teacher is not None:
+        if self.teachers:
             decoded = clips.filter(lambda row: row.path not in bad)
             if len(decoded):
                 bad |= self._targets(decoded).fill(self.progress)
@@ -167,7 +167,7 @@ class _Run:
         parts = {name: part.filter(lambda row: row.path not in bad) for name, part in self.parts.items()}
         self.parts = {name: part for name, part in parts.items() if len(part)}
         self.dropped = len(bad)
-        if self.teacher is not None and len(self.parts.get("valid", ())) < 3:
+        if self.teachers and len(self.parts.get("valid", ())) < 3:
             raise RecipeError(
                 f"Fewer than three clips of the split valid can be used: too few to measure agreement. {message}"
             )
@@ -176,12 +176,11 @@ class _Run:
             raise RecipeError(f"No clip of the split {missing[0]} can be used. {message}")
 
     def _targets(self, manifest: Manifest) -> Any:
-        from ...training.distillation import TeacherTargets
+        from ...training.teacher_targets import EnsembleTargets
 
-        assert self.teacher is not None
         spec = self.tagger.spec
-        return TeacherTargets(
-            self.teacher, manifest, self.teacher_folder,
+        return EnsembleTargets(
+            self.teachers, manifest, self.teacher_folder,
             frame_seconds=spec.mel.hop_length / spec.audio.sr, hop_seconds=self.recipe.distillation.hop_seconds,
         )  # fmt: skip
 
@@ -210,37 +209,42 @@ class _Run:
             **dataclasses.asdict(recipe.network),
         }
         parts = (self.parts["train"], self.parts["valid"], self.run_folder)
-        if self.teacher is None:
+        if not self.teachers:
             return train(self.tagger, *parts, shared_groups=True, **options)  # checked by the plan
         options |= {
             "teacher_folder": self.teacher_folder,
             "shared_groups": True,
             **dataclasses.asdict(recipe.distillation),
         }
-        return distil(self.tagger, self.teacher, *parts, **options)
+        return distil(self.tagger, self.teachers, *parts, **options)
 
     # --- Results ---
 
     def _new_spec(self, tagger: Tagger, state: RunState) -> ModelSpec:
         """Return the spec of the trained tagger, with its training data."""
         recipe, origin, clips = self.recipe, self.plan.data.origin, self.parts["train"]
-        teacher = self.teacher.spec if self.teacher is not None else None
+        teachers = [teacher.spec for teacher in self.teachers]
         used = [
             TrainingData(
                 name=origin.name, n=len(clips), licence=named_licences(clips),
-                role="labelled" if teacher is None else "unlabelled",
+                role="unlabelled" if teachers else "labelled",
                 note=", ".join(text for text in (origin.version, "split train") if text),
             )
         ]  # fmt: skip
-        if teacher is not None:
-            used.append(TrainingData(name=teacher.name, role="teacher", licence=teacher.license or "not stated"))
-            used += [dataclasses.replace(each, role="teacher_data") for each in teacher.training_data]
-        labels = "with labels" if teacher is None else f"without labels, distilled from {teacher.name}"
+        used += [
+            TrainingData(name=teacher.name, role="teacher", licence=teacher.license or "not stated")
+            for teacher in teachers
+        ]
+        heard = [
+            dataclasses.replace(each, role="teacher_data") for teacher in teachers for each in teacher.training_data
+        ]
+        used += dict.fromkeys(heard)
+        labels = f"without labels, distilled from {recipe.teacher_names}" if teachers else "with labels"
         steps = f"{state.best_step:,} of {self.plan.training.steps:,} steps, seed {recipe.seed}"
         return dataclasses.replace(
             tagger.spec,
             name=slug(self.folder.resolve().name, tagger.spec.name),
-            description=f"{recipe.model} {'trained' if teacher is None else 'distilled'} on {origin.title}.",
+            description=f"{recipe.model} {'distilled' if teachers else 'trained'} on {origin.title}.",
             trained_on=f"{origin.title}, {len(clips):,} clips {labels}; {steps}",
             training_data=tuple(used),
         )
@@ -266,11 +270,11 @@ class _Run:
             rounded = {name: round(value, 4) for name, value in scores.items() if value is not None}
             metrics.append({**data, "n": evaluation.n_clips, **rounded, **provenance})
             evaluation.to_json(self.folder / EVALUATION)
-        if self.teacher is not None and len(test) > 1:
+        if self.teachers and len(test) > 1:
             agreement = self._agreement(test)
             correlation, area = round(agreement.correlation, 4), round(agreement.roc_auc, 4)
             scores = {"correlation": correlation, "teacher_roc_auc": area}
-            note = f"agreement with {self.teacher.spec.name}"
+            note = f"agreement with {self.recipe.teacher_names}"
             metrics.append({**data, "n": agreement.n_clips, **scores, "note": note, **provenance})
         spec = dataclasses.replace(result.tagger.spec, metrics=tuple(metrics))
         return dataclasses.replace(result, tagger=self._save(spec), evaluation=evaluation, agreement=agreement)

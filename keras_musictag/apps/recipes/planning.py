@@ -38,7 +38,7 @@ class Plan:
         passes = training.steps * recipe.batches.batch_size / len(data.train)
         stop = f", at most {training.patience} times without a better score" if training.patience else ""
         lines = {
-            recipe.task: f"{recipe.model} from {recipe.teacher}" if recipe.teacher else recipe.model,
+            recipe.task: f"{recipe.model} from {recipe.teacher_names}" if recipe.teachers else recipe.model,
             "data": f"{data.origin.title}: {sizes} clips",
             "tags": self._tags(),
             "steps": f"{training.steps:,} of {recipe.batches.batch_size} windows: every clip {passes:.1f} times",
@@ -51,7 +51,7 @@ class Plan:
     def _tags(self) -> str:
         tags = self.data.train.tags
         if self.recipe.task == "distil":
-            return f"those of {self.recipe.teacher}"
+            return f"those of {self.recipe.teachers[0]}"
         return f"{len(tags)}: {', '.join(tags[:_SHOWN])}{', ...' if len(tags) > _SHOWN else ''}"
 
 
@@ -80,8 +80,8 @@ def plan_recipe(
         recipe = Recipe.load(recipe)
     _require_model(recipe.model)
     distil = recipe.task == "distil"
-    if distil:
-        _require_model(recipe.teacher, weights=True)
+    for name in recipe.teachers:
+        _require_model(name, weights=True)
     clips = recipe_data.load(
         data, recipe.data, untagged=distil, seed=recipe.seed, root=recipe.root, strict=strict, workers=workers
     )

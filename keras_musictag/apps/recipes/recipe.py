@@ -3,7 +3,7 @@
     # A comment: the tagger, the command, the training time and the scores.
     task = "train"                # or "distil"
     model = "musicnet_crnn"
-    teacher = "musicnn_mtt"       # for "distil" only
+    teacher = "musicnn_mtt"       # for "distil" only; or a list, whose mean is learned
     seed = 0
     [data]
     source = "clips.csv"          # `DataSettings`
@@ -43,6 +43,7 @@ from .recipe_tables import (
     BatchSettings,
     DistillationSettings,
     NetworkSettings,
+    as_tuple,
     attempt,
     read_table,
     require_known,
@@ -66,7 +67,7 @@ class Recipe:
     Attributes:
         task: `"train"` on labels, or `"distil"` from a teacher.
         model: model whose network is trained: a name, folder or Hub address.
-        teacher: model whose probabilities are the targets, for distillation.
+        teacher: model whose probabilities are the targets, for distillation; or several, for their mean.
         seed: random seed.
         data, batches, network, distillation: the tables.
         training, augment: the given fields of `TrainingSpec` and `Augmentation`.
@@ -86,7 +87,7 @@ class Recipe:
 
     task: Literal["train", "distil"]
     model: str
-    teacher: str = ""
+    teacher: str | tuple[str, ...] = ""
     seed: int = 0
     data: DataSettings = dataclasses.field(default_factory=DataSettings)
     batches: BatchSettings = dataclasses.field(default_factory=BatchSettings)
@@ -123,7 +124,7 @@ class Recipe:
             RecipeError: a key is unknown, missing or of the wrong type, or a value is out of range.
         """
         require_known(table, (*TOP, *TABLES), "")
-        top = {name: table[name] for name in TOP if name in table}
+        top = {name: as_tuple(table[name]) for name in TOP if name in table}
         hints = typing.get_type_hints(cls)
         for name, value in top.items():
             require_type(name, value, hints[name])
@@ -132,10 +133,10 @@ class Recipe:
                 raise RecipeError(f"The recipe does not state its {name}. Add {name} = ... at the top.")
         tables = {name: read_table(name, table[name]) for name in TABLES if name in table}
         recipe = cls(**top, **tables, root=root)
-        if recipe.task == "distil" and not recipe.teacher:
+        if recipe.task == "distil" and not recipe.teachers:
             raise RecipeError('The recipe does not state its teacher. Add one, e.g. teacher = "musicnn_mtt".')
-        if recipe.task == "train" and (recipe.teacher or "distillation" in table):
-            unused = "teacher" if recipe.teacher else "[distillation]"
+        if recipe.task == "train" and (recipe.teachers or "distillation" in table):
+            unused = "teacher" if recipe.teachers else "[distillation]"
             raise RecipeError(f'With task = "train", {unused} has no meaning. Remove it, or set task = "distil".')
         if recipe.task == "distil" and recipe.data.tags:
             raise RecipeError('With task = "distil", the tags are those of the teacher. Remove data.tags.')
@@ -149,6 +150,8 @@ class Recipe:
         for name in ("root", *(("teacher", "distillation") if self.task == "train" else ())):
             del settings[name]
         settings["data"]["tags"] = list(self.data.tags)
+        if isinstance(self.teacher, tuple):
+            settings["teacher"] = list(self.teacher)
         return settings
 
     def changed(self, changes: Mapping[str, Any]) -> Recipe:
@@ -160,6 +163,16 @@ class Recipe:
         return Recipe.from_dict(merged(self.to_dict(), changes), root=self.root)
 
     # --- Derived settings ---
+
+    @property
+    def teachers(self) -> tuple[str, ...]:
+        """The teachers; empty for training on labels."""
+        return self.teacher if isinstance(self.teacher, tuple) else tuple(filter(None, [self.teacher]))
+
+    @property
+    def teacher_names(self) -> str:
+        """The teachers as text."""
+        return " and ".join(self.teachers)
 
     def training_spec(self, clips: int) -> TrainingSpec:
         """Return the settings of the training loop; warm-up and validation of short runs are shortened in proportion.

@@ -66,7 +66,7 @@ class DistillationSettings:
     """The table `[distillation]`: see `distillation.distil`.
 
     Attributes:
-        hop_seconds: step between the teacher's windows.
+        hop_seconds: step between the teacher's windows; a quarter of the window if that is longer.
         segment_weight: weight of the loss on segments of a window.
         balance: weighting of rare tags, from 0 (none) to 1 (all tags count the same).
     """
@@ -109,10 +109,15 @@ def read_table(name: str, values: Any) -> Any:
             raise RecipeError(f"{name}.{key} is set {place}. Move or remove it.")
     require_known(values, _names(kind, elsewhere), name)
     hints = typing.get_type_hints(kind)
-    values = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+    values = {key: as_tuple(value) for key, value in values.items()}
     for key, value in values.items():
         require_type(f"{name}.{key}", value, hints[key])
     return values if name in ("training", "augment") else attempt(name, lambda: kind(**values))
+
+
+def as_tuple(value: Any) -> Any:
+    """Return a list as a tuple, and anything else as it is."""
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _names(kind: type, elsewhere: Iterable[str]) -> list[str]:
@@ -149,7 +154,11 @@ def require_type(what: str, value: Any, hint: Any) -> None:
         elif typing.get_origin(hint) is tuple:
             wanted = "a list of names"
         else:
-            wanted = " or ".join(kinds[kind] for kind in (choices or (hint,)) if kind in kinds)
+            names = [
+                "a list of names" if typing.get_origin(kind) is tuple else kinds.get(kind)
+                for kind in choices or (hint,)
+            ]
+            wanted = " or ".join(filter(None, names))
         raise RecipeError(f"{what} must be {wanted}; got {value!r}.")
 
 

@@ -13,6 +13,9 @@ from .onnx_graph import Graph
 # Channels that processors compute together. ONNX Runtime leaves its fast layout where their number is no multiple.
 CHANNELS = 16
 
+# Activations that keep the order of values, and zeros.
+MONOTONIC = ("Relu", "Elu")
+
 
 def pad_channels(graph: Graph, keep: Collection[str]) -> None:
     """Pad the output channels of convolutions that only feed another convolution to a multiple of `CHANNELS`.
@@ -27,7 +30,7 @@ def pad_channels(graph: Graph, keep: Collection[str]) -> None:
     for conv in _convolutions(graph):
         node = conv
         while node is not None:
-            node = _only_consumer(consumers, node, keep, "Relu", "MaxPool", "Conv")
+            node = _only_consumer(consumers, node, keep, *MONOTONIC, "MaxPool", "Conv")
             if node is not None and node.op_type == "Conv":
                 break
         if node is None or not _groups(conv) == _groups(node) == 1:
@@ -39,10 +42,10 @@ def pad_channels(graph: Graph, keep: Collection[str]) -> None:
 
 
 def pool_early(graph: Graph, keep: Collection[str]) -> None:
-    """Move the bias and the ReLU of convolutions behind the max-pooling that follows, where there are fewer values.
+    """Move bias and activation of convolutions behind the max-pooling that follows, where there are fewer values.
 
     Neither changes which of several values is the largest. In OpenVINO each is a separate pass over memory if the
-    convolution has a single input channel.
+    convolution has a single input channel. ONNX Runtime leaves its fast layout for an ELU.
 
     Args:
         graph: graph whose nodes and constants are changed.
@@ -50,17 +53,18 @@ def pool_early(graph: Graph, keep: Collection[str]) -> None:
     """
     consumers = _consumers(graph)
     for conv in _convolutions(graph):
-        relu = _only_consumer(consumers, conv, keep, "Relu")
-        pool = None if relu is None else _only_consumer(consumers, relu, keep, "MaxPool")
+        activation = _only_consumer(consumers, conv, keep, *MONOTONIC)
+        pool = None if activation is None else _only_consumer(consumers, activation, keep, "MaxPool")
         if pool is None:
             continue
         output, bias = pool.output[0], conv.input.pop(2)
         graph.constants[bias] = graph.constants[bias].reshape(-1, *[1] * (graph.constants[conv.input[1]].ndim - 2))
         pool.input[0], pool.output[0] = conv.output[0], f"{output}/pooled"
-        graph.nodes.remove(relu)
+        graph.nodes.remove(activation)
         after = graph.nodes.index(pool) + 1
         added = _node("Add", [pool.output[0], bias], f"{output}/biased", f"{output}/biased")
-        graph.nodes[after:after] = [added, _node("Relu", [added.output[0]], output, relu.name)]
+        activation.input[0], activation.output[0] = added.output[0], output
+        graph.nodes[after:after] = [added, activation]
 
 
 def _convolutions(graph: Graph) -> list[Any]:
