@@ -147,7 +147,7 @@ class EnsembleTargets:
 
     def fill(self, progress: bool = False) -> list[tuple[Path, AudioError]]:
         """Compute every teacher's probabilities of every file that has none yet; returns as `TeacherTargets.fill`."""
-        bad = {}
+        bad: dict[Path, AudioError] = {}
         for member in self.members:
             bad |= dict(member.fill(progress))
         return [*bad.items()]
