@@ -60,8 +60,8 @@ class Variant:
         """Frames of 29.12 s."""
         return round(1366 * 256 / self.hop)
 
-    def build(self, num_tags: int = 50, *, input_shape: tuple[int, int], name: str) -> keras.Model:
-        """The network, for `register_model`."""
+    def build(self, num_tags: int, input_shape: tuple[int, int], name: str) -> keras.Model:
+        """The network."""
         log_mel = keras.Input(input_shape, name="log_mel")
         x, pools = as_image(log_mel), list(self.pools)
         for index, filters in enumerate(self.filters, start=1):
@@ -86,7 +86,12 @@ class Variant:
             name=name, architecture=name, audio=base.audio, mel=mel, tags=base.tags,
             window=dataclasses.replace(base.window, frames=self.frames),
         )  # fmt: skip
-        kmt.register_model(spec=spec)(self.build)
+
+        def builder(num_tags: int = 50, *, input_shape: tuple[int, int], name: str) -> keras.Model:
+            return self.build(num_tags, input_shape, name)
+
+        builder.__name__ = name  # a builder is called like its architecture
+        kmt.register_model(spec=spec)(builder)
         return kmt.load(name, weights=None)
 
 

@@ -24,14 +24,14 @@ from .h5_files import read_h5
 from .importers import import_arrays, importer_of
 from .pytorch_files import read_pytorch
 from .spec import ModelSpec
-from .weights import compare_shapes, shapes_of
+from .weights import compare_shapes, flush_tiny, shapes_of
 
 if TYPE_CHECKING:
     import keras
 
 _log = logging.getLogger(__name__)
 
-_LAYOUT = 1  # part of the key; increase it when the conversion changes
+_LAYOUT = 2  # part of the key; increase it when the conversion changes
 _READERS = {"h5": read_h5, "pytorch": read_pytorch}
 _NETWORK = ("architecture", "config", "audio", "mel", "window", "tags")  # fields that an importer may use
 
@@ -83,7 +83,7 @@ def to_safetensors(spec: ModelSpec, path: Path, network: keras.Model) -> Path:
         return path
     arrays = import_arrays(_READERS[spec.weights.format](path), spec, str(path))
     compare_shapes({name: array.shape for name, array in arrays.items()}, shapes_of(network), path)
-    content = save({name: arrays[name] for name in sorted(arrays)}, metadata={"format": "keras_musictag"})
+    content = save({name: flush_tiny(arrays[name]) for name in sorted(arrays)}, metadata={"format": "keras_musictag"})
     return _keep(content, _key(spec))
 
 

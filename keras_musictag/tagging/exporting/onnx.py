@@ -21,6 +21,7 @@ import numpy as np
 from ...errors import MissingExtraError
 from ...models.mel import decibels_per_decade, filters_of, mel_frequencies, window_function
 from ...models.spec import ModelSpec
+from ...models.weights import flush_tiny
 from ..exported import EMBEDDING, PROBABILITIES
 from .network_graph import add_network
 from .onnx_graph import Graph
@@ -33,9 +34,6 @@ if TYPE_CHECKING:
 OPSET = 17
 _IR_VERSION = 8  # version of the file format, the oldest for these operators
 _FLOAT16_MAX = 65_504.0
-# Weight decay leaves weights of 1e-20 to 1e-40 in some published networks. Their products are subnormal numbers, which
-# processors compute 10 to 100 times slower than others, and ONNX Runtime does not set them to 0 as TensorFlow does.
-_SMALLEST_WEIGHT = 1e-20
 
 
 def build(
@@ -61,7 +59,7 @@ def build(
     keep = [value.name for value in outputs.values() if value]
     pad_channels(graph, keep)
     pool_early(graph, keep)
-    constants = {name: _flush_tiny(array) for name, array in graph.constants.items()}
+    constants = {name: flush_tiny(array) for name, array in graph.constants.items()}
     if precision == "float16":
         nodes = [*_to_float16(constants, _weight_names(constants)), *graph.nodes]
     elif precision == "int8":
@@ -78,13 +76,6 @@ def build(
     if input_kind == "waveform":
         _prepend_front_end(model, spec)
     return model
-
-
-def _flush_tiny(array: np.ndarray) -> np.ndarray:
-    """Return the array with 0 for floating-point numbers too small to change a sum in float32."""
-    if array.dtype.kind != "f":
-        return array
-    return np.where(np.abs(array) < _SMALLEST_WEIGHT, array.dtype.type(0), array)
 
 
 def _require_packages(precision: str) -> None:
