@@ -24,7 +24,7 @@ TINY = kmt.model_info("tiny")
 @pytest.fixture(autouse=True)
 def importer(monkeypatch):
     """The importer of a published file: one dense layer."""
-    importers.importer_of(kmt.model_info("choi_crnn_msd"))  # imports the zoo's importers, which register themselves once
+    importers.importer_of(kmt.model_info("choi_crnn_msd"))  # the zoo's importers register once
     monkeypatch.setattr(importers, "_importers", dict(importers._importers))
     monkeypatch.setattr(registry, "_builders", dict(registry._builders))
 
