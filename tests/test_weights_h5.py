@@ -151,7 +151,9 @@ def test_the_real_files(published_weights, name):
     for key, published in found.items():
         layer, _, kind = key.split("/")
         ours = arrays(core)[f"{here[layer]}/{kind.removesuffix(':0').removesuffix('_1')}"]
-        np.testing.assert_array_equal(ours, published.reshape(ours.shape), err_msg=key)
+        published = published.reshape(ours.shape)
+        expected = np.where(np.abs(published) < 1e-20, 0, published)  # `weights.flush_tiny` says why
+        np.testing.assert_array_equal(ours, expected, err_msg=key)
 
 
 # === What does not fit ===

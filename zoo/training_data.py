@@ -6,7 +6,8 @@
 comes from `fetch_free_music.py`, `--rendered` from `render_scores.py`; all of both trains. Tracks with human tags
 (column `mtt_tags`) do not train, nor does any other track by an artist of a test, validation or human-tagged track.
 Free music is converted once to 16 kHz mono FLAC in `OUT/audio`, in an order that does not depend on where a run was
-stopped; `--limit` takes the first hours of it.
+stopped; `--limit` takes the first hours of it. `--derive` adds recordings made of the shared music that trains, as in
+`distillation_data.py`: other speeds and mixtures.
 
 Written are `OUT/manifest.csv` (splits train, valid, test), `OUT/genres.csv` (the main collection with its genres),
 `OUT/human.csv` (tracks with human tags) and `OUT/hours.csv` (hours by source and licence of what trains).
@@ -22,7 +23,7 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
-from distillation_data import FRACTIONS, MAIN, SR, genres_of, rows_of, write
+from distillation_data import FRACTIONS, MAIN, SR, derived, genres_of, rows_of, write
 from tqdm import tqdm
 
 import keras_musictag as kmt
@@ -117,6 +118,7 @@ def main() -> None:
     parser.add_argument("--free", type=Path, help="index.csv of fetch_free_music.py")
     parser.add_argument("--rendered", type=Path, help="index.csv of render_scores.py")
     parser.add_argument("--limit", type=float, default=1e9, help="hours of free music to convert")
+    parser.add_argument("--derive", action="store_true", help="add other speeds and mixtures of the shared music")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
@@ -126,11 +128,15 @@ def main() -> None:
     rows = [*music, *free, *rendered(read(given.rendered))]
     kept = [row for row in rows if row.split != "train" or row.group not in held_out]
     print(f"{len(rows) - len(kept)} tracks are left out, whose artists are those of test or validation tracks")
+    if given.derive:
+        train = [row for row in music if row.split == "train" and row.group not in held_out]
+        main_rows, others = ([row for row in train if (row.source == MAIN) == main] for main in (True, False))
+        kept += derived(main_rows, others, given.out / "derived", given.seed)
     Manifest(tuple(kept)).to_csv(given.out / "manifest.csv")
     Manifest(tuple(labelled), tags=kmt.model_info("musicnet_crnn").tags).to_csv(given.out / "human.csv")
     genres = genres_of(given.music)
-    main_rows = [dataclasses.replace(row, tags=(genres[row.path],)) for row in music if row.source == MAIN]
-    Manifest(tuple(main_rows)).to_csv(given.out / "genres.csv")
+    with_genres = [dataclasses.replace(row, tags=(genres[row.path],)) for row in music if row.source == MAIN]
+    Manifest(tuple(with_genres)).to_csv(given.out / "genres.csv")
     write_hours([row for row in kept if row.split == "train"], given.out / "hours.csv")
 
 
