@@ -10,9 +10,10 @@ import soundfile
 import keras_musictag as kmt
 from keras_musictag.datasets import Manifest
 from keras_musictag.datasets.batches import FeatureCache
+from keras_musictag.loading import untrained
 from keras_musictag.training.distillation import distil
 from keras_musictag.training.loop import TrainingError, TrainingSpec
-from keras_musictag.training.teacher_targets import EnsembleTargets, TeacherTargets
+from keras_musictag.training.teacher_targets import EnsembleTargets, TeacherTargets, student_tags
 
 
 @pytest.fixture
@@ -104,6 +105,51 @@ def test_a_student_of_two_teachers(tracks, teacher, second_teacher, tmp_path):
         training=TrainingSpec(steps=4, validate_every=2, checkpoint_every=4), batch_size=4, progress=False,
     )  # fmt: skip
     assert state.step == 4 and tagger.spec.trained_on.startswith("Distilled from tiny and tiny on 9 tracks")
+
+
+@pytest.fixture
+def other_vocabulary(teacher, tmp_path):
+    """A teacher with three tags of its own, one of them named as the other teacher's first."""
+    spec = teacher.spec.retrained(name="other", tags=(teacher.tags[0], "hiss", "whistle"))
+    other = kmt.Tagger(spec, pretrained=False)
+    arrays = teacher.core.get_weights()
+    other.core.set_weights([*arrays[:-2], arrays[-2][:, 1:4], arrays[-1][1:4]])
+    return kmt.load(other.save(tmp_path / "other"))
+
+
+def test_teachers_of_different_tags_are_concatenated(tracks, teacher, second_teacher, other_vocabulary, tmp_path):
+    teachers = [teacher, other_vocabulary, second_teacher]
+    assert student_tags([teacher, second_teacher]) == teacher.tags
+    name = other_vocabulary.spec.name
+    own = [f"tiny/{tag}" for tag in teacher.tags]
+    assert student_tags(teachers) == (*own, f"{name}/{teacher.tags[0]}", f"{name}/hiss", f"{name}/whistle")
+    targets = EnsembleTargets(teachers, tracks, tmp_path / "teacher", frame_seconds=0.016)
+    assert targets.slices() == {"tiny": slice(0, 5), name: slice(5, 8)}
+    both, third = (
+        EnsembleTargets(each, tracks, tmp_path / "teacher", frame_seconds=0.016)
+        for each in ([teacher, second_teacher], [other_vocabulary])
+    )
+    assert targets.fill() == []
+    np.testing.assert_array_equal(targets(2, 0, 90), np.concatenate([both(2, 0, 90), third(2, 0, 90)]))
+    assert targets.row_targets().shape == (12, 8)
+
+
+def test_a_student_of_two_vocabularies(tracks, teacher, other_vocabulary, tmp_path):
+    teachers = [teacher, other_vocabulary]
+    student = untrained("tiny", student_tags(teachers))
+    tagger, state = distil(
+        student, teachers, tracks[:9], tracks[9:], tmp_path / "run",
+        cache=FeatureCache(tmp_path / "mels", student.spec),
+        training=TrainingSpec(steps=4, validate_every=2, checkpoint_every=4), batch_size=4, progress=False,
+    )  # fmt: skip
+    assert state.step == 4 and len(tagger.tags) == 8
+    header = (tmp_path / "run" / "log.csv").read_text().splitlines()[0]
+    assert "score_tiny" in header and f"score_{other_vocabulary.spec.name}" in header
+    with pytest.raises(TrainingError, match="same tags in the same order; got 5 and 8"):
+        distil(
+            kmt.load("tiny", weights=None), teachers, tracks[:9], tracks[9:], tmp_path / "other run",
+            cache=FeatureCache(tmp_path / "mels", student.spec), training=TrainingSpec(steps=4),
+        )  # fmt: skip
 
 
 def test_bad_files_are_reported(tracks, teacher, tmp_path):

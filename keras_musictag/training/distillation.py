@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .loop import RunState, TrainingError, TrainingSpec, fit, set_prior
-from .teacher_targets import EnsembleTargets
+from .teacher_targets import EnsembleTargets, student_tags
 from .training_graph import segment_frames
 from .training_spec import TaggerT, TrainingResult
 
@@ -57,11 +57,14 @@ def distil(
 
     Args:
         student: usually `load(name, weights=None)`; trained in place.
-        teacher: tagger with the same tags in the same order; or several, of which the mean probability is the target.
+        teacher: tagger with the student's tags in the same order; or several, of which the mean probability is the
+            target. Of teachers with different tags the student learns all vocabularies at once: its tags are
+            `teacher_targets.student_tags(teachers)`.
         train, validation: tracks; labels are ignored. They share no file and, unless `shared_groups`, no artist.
         folder: folder of the run.
         cache: log-mels of the student's front end.
-        training: settings of the loop. `monitor="score"` is the mean per-tag correlation with the teacher.
+        training: settings of the loop. `monitor="score"` is the mean per-tag correlation with the teacher; several
+            vocabularies have a `score_NAME` each, too.
         batch_size: windows per step.
         augment: applied to each batch.
         mixup: probability of mixing a window with another, both log-mels and targets (`augment.mixup`, mode `"log"`).
@@ -84,6 +87,7 @@ def distil(
             read (drop them first: `Manifest.validate`).
     """
     from ..datasets.batches import EvaluationWindows, WindowBatches
+    from .losses import balance_weights
 
     teachers = [*teacher] if isinstance(teacher, Sequence) else [teacher]
     _check_task(student, teachers, train, validation, shared_groups)
@@ -100,12 +104,14 @@ def distil(
     )  # fmt: skip
     train_targets = targets["train"].row_targets()
     set_prior(student.core, train_targets.mean(axis=0))
-    loss = _balanced_loss(train_targets, balance, segments, segment_weight)
+    vocabularies = targets["train"].slices()
+    weights = np.concatenate([balance_weights(train_targets[:, part], balance) for part in vocabularies.values()])
+    loss = _balanced_loss(weights, segments, segment_weight)
     windows = EvaluationWindows(validation, spec, cache, batch_size=batch_size)
     expected = targets["validation"].row_targets()
 
     def validate(model: keras.Model) -> dict[str, float]:
-        return _agreement(model, windows, expected, student.tags)
+        return _agreement(model, windows, expected, student.tags, vocabularies)
 
     state = fit(
         student.core, batches, training, folder,
@@ -132,12 +138,12 @@ def _check_task(
     """Raise `TrainingError` if the tags differ, the parts overlap or validation is too small."""
     from .supervised import check_disjoint
 
-    for teacher in teachers:
-        if student.tags != teacher.tags:
-            raise TrainingError(
-                f"Student and teacher must have the same tags in the same order; got {len(student.tags)} and "
-                f"{len(teacher.tags)}, the first ones {student.tags[:3]} and {teacher.tags[:3]}."
-            )
+    tags = student_tags(teachers)
+    if student.tags != tags:
+        raise TrainingError(
+            f"Student and teacher must have the same tags in the same order; got {len(student.tags)} and {len(tags)}, "
+            f"the first ones {student.tags[:3]} and {tags[:3]}."
+        )
     check_disjoint({"train": train, "validation": validation}, shared_groups)
     if len(validation) < 3:
         raise TrainingError(f"validation has {len(validation)} tracks; a correlation needs at least 3. Add some.")
@@ -169,14 +175,14 @@ def _cached_targets(
     return targets
 
 
-def _balanced_loss(targets: np.ndarray, balance: float, segments: int, segment_weight: float) -> BalancedCrossentropy:
-    """Return the loss of a window's tags and of those of each of its segments, with weights for rare tags."""
-    from .losses import BalancedCrossentropy, balance_weights
+def _balanced_loss(weights: np.ndarray, segments: int, segment_weight: float) -> BalancedCrossentropy:
+    """Return the loss of a window's tags and of those of each of its segments, with a weight `(tags,)` for each tag."""
+    from .losses import BalancedCrossentropy
 
-    shares = np.ones((1 + segments, targets.shape[1]))  # of the window, then of each segment
+    shares = np.ones((1 + segments, len(weights)))  # of the window, then of each segment
     shares[1:] = segment_weight / max(segments, 1)
     shares *= 1 + segments  # the loss is a mean over all outputs: this keeps the weight of the window at 1
-    return BalancedCrossentropy((shares * balance_weights(targets, balance)).ravel())
+    return BalancedCrossentropy((shares * weights).ravel())
 
 
 def _with_segments(targets: EnsembleTargets, count: int, frames: int) -> TargetsOf:
@@ -191,10 +197,19 @@ def _with_segments(targets: EnsembleTargets, count: int, frames: int) -> Targets
 
 
 def _agreement(
-    model: keras.Model, windows: EvaluationWindows, expected: np.ndarray, tags: tuple[str, ...]
+    model: keras.Model,
+    windows: EvaluationWindows,
+    expected: np.ndarray,
+    tags: tuple[str, ...],
+    vocabularies: dict[str, slice],
 ) -> dict[str, float]:
     from ..evaluation.metrics import agreement
     from .supervised import row_outputs
 
-    result = agreement(row_outputs(model, windows), expected, tags)
-    return {"score": result.correlation, "roc_auc_top_tenth": result.roc_auc}
+    own = row_outputs(model, windows)
+    result = agreement(own, expected, tags)
+    scores = {"score": result.correlation, "roc_auc_top_tenth": result.roc_auc}
+    if len(vocabularies) > 1:
+        for name, part in vocabularies.items():
+            scores[f"score_{name}"] = agreement(own[:, part], expected[:, part], tags[part]).correlation
+    return scores

@@ -112,11 +112,33 @@ class TeacherTargets:
         return self._known[path]
 
 
+def by_vocabulary(teachers: Sequence[NetworkTagger]) -> dict[str, list[NetworkTagger]]:
+    """Return the teachers that have the same tags in the same order, by the name of the first of them."""
+    groups: dict[tuple[str, ...], list[NetworkTagger]] = {}
+    for teacher in teachers:
+        groups.setdefault(teacher.tags, []).append(teacher)
+    return {members[0].spec.name: members for members in groups.values()}
+
+
+def student_tags(teachers: Sequence[NetworkTagger]) -> tuple[str, ...]:
+    """Return the tags that a student of these teachers has.
+
+    They are the teachers' tags; of teachers with different tags, one vocabulary after the other, each tag written
+    `teacher/tag`: two vocabularies may share a name and mean different things by it.
+    """
+    groups = by_vocabulary(teachers)
+    if len(groups) == 1:
+        return teachers[0].tags
+    return tuple(f"{name}/{tag}" for name, members in groups.items() for tag in members[0].tags)
+
+
 class EnsembleTargets:
-    """The mean probability of one or several teachers for any part of a manifest's tracks.
+    """What one or several teachers say of any part of a manifest's tracks.
+
+    Of teachers with the same tags it is the mean probability; teachers with different tags are concatenated.
 
     Args:
-        teachers: taggers with the student's tags, in the same order.
+        teachers: taggers; the student's tags are `student_tags(teachers)`.
         manifest, folder, frame_seconds: as in `TeacherTargets`.
         hop_seconds: time from one window of a teacher to the next; a quarter of the window if that is longer.
     """
@@ -132,13 +154,17 @@ class EnsembleTargets:
     ) -> None:
         """Prepare the targets; `fill` computes them."""
         self.manifest, self.frame_seconds = manifest, frame_seconds
-        self.members = [
-            TeacherTargets(
-                teacher, manifest, folder, frame_seconds=frame_seconds,
-                hop_seconds=max(hop_seconds, round(teacher.spec.window_seconds / _OVERLAPS, 1)),
-            )
-            for teacher in teachers
-        ]  # fmt: skip
+        self.vocabularies = {
+            name: [
+                TeacherTargets(
+                    teacher, manifest, folder, frame_seconds=frame_seconds,
+                    hop_seconds=max(hop_seconds, round(teacher.spec.window_seconds / _OVERLAPS, 1)),
+                )
+                for teacher in members
+            ]
+            for name, members in by_vocabulary(teachers).items()
+        }  # fmt: skip
+        self.members = [member for members in self.vocabularies.values() for member in members]
 
     @property
     def key(self) -> str:
@@ -152,9 +178,20 @@ class EnsembleTargets:
             bad |= dict(member.fill(progress))
         return [*bad.items()]
 
+    def slices(self) -> dict[str, slice]:
+        """Return which of the tags belong to each vocabulary, by its name."""
+        sizes = [len(members[0].teacher.tags) for members in self.vocabularies.values()]
+        ends = np.cumsum(sizes).tolist()
+        return {name: slice(end - size, end) for name, size, end in zip(self.vocabularies, sizes, ends, strict=True)}
+
     def __call__(self, row: int, start_frame: int, frames: int) -> np.ndarray:
-        """Return the mean of the teachers' probabilities `(tags,)` for a part of a row."""
-        return np.mean([member(row, start_frame, frames) for member in self.members], axis=0, dtype="float32")
+        """Return the probabilities `(tags,)` for a part of a row: the mean of the teachers of each vocabulary."""
+        return np.concatenate(
+            [
+                np.mean([member(row, start_frame, frames) for member in members], axis=0, dtype="float32")
+                for members in self.vocabularies.values()
+            ]
+        )
 
     def row_targets(self) -> np.ndarray:
         """Return the mean probabilities of every row, `(rows, tags)`."""

@@ -116,9 +116,10 @@ class _Run:
     def _run_locked(self, strict: bool) -> Result:
         from ...loading import load, untrained
         from ...plots import save_training
+        from ...training.teacher_targets import student_tags
 
         self.teachers = [load(name) for name in self.recipe.teachers]
-        tags = self.teachers[0].tags if self.teachers else self.parts["train"].tags
+        tags = student_tags(self.teachers) if self.teachers else self.parts["train"].tags
         self.tagger = untrained(self.recipe.model, tags, seed=self.recipe.seed)
         self.cache = self._cache()
         self.teacher_folder = self.cache.folder.parent / "teachers"  # shared between runs, like log-mels

@@ -51,7 +51,7 @@ class Plan:
     def _tags(self) -> str:
         tags = self.data.train.tags
         if self.recipe.task == "distil":
-            return f"those of {self.recipe.teachers[0]}"
+            return f"those of {self.recipe.teacher_names}"
         return f"{len(tags)}: {', '.join(tags[:_SHOWN])}{', ...' if len(tags) > _SHOWN else ''}"
 
 
