@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ..tagging.network_tagger import NetworkTagger
 
 # A teacher with long windows hears every second at most this often.
-_OVERLAPS = 4
+_OVERLAPS = 2
 
 
 class TeacherTargets:
@@ -140,7 +140,7 @@ class EnsembleTargets:
     Args:
         teachers: taggers; the student's tags are `student_tags(teachers)`.
         manifest, folder, frame_seconds: as in `TeacherTargets`.
-        hop_seconds: time from one window of a teacher to the next; a quarter of the window if that is longer.
+        hop_seconds: time from one window of a teacher to the next; half of the window if that is longer.
     """
 
     def __init__(

@@ -66,7 +66,7 @@ class DistillationSettings:
     """The table `[distillation]`: see `distillation.distil`.
 
     Attributes:
-        hop_seconds: step between the teacher's windows; a quarter of the window if that is longer.
+        hop_seconds: step between the teacher's windows; half of the window if that is longer.
         segment_weight: weight of the loss on segments of a window.
         balance: weighting of rare tags, from 0 (none) to 1 (all tags count the same).
     """
