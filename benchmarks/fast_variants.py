@@ -27,7 +27,7 @@ from tqdm import tqdm
 
 import keras_musictag as kmt
 from keras_musictag.apps.benchmarking.complexity import multiply_adds
-from keras_musictag.models.architectures._blocks import as_image, conv_block, tag_head
+from keras_musictag.models.architectures._blocks import as_image, as_sequence, conv_block, tag_head
 from keras_musictag.tagging.runtimes import is_installed
 
 BASE = "musicnet_crnn"
@@ -71,9 +71,7 @@ class Variant:
                 x = _separable(x, index, filters, pools.pop(0))
             else:
                 x = conv_block(x, index, filters, pools.pop(0))
-        mels, time_steps, channels = x.shape[1:]
-        x = layers.Permute((2, 1, 3), name="time_major")(x)
-        x = layers.Reshape((time_steps, mels * channels), name="sequence")(x)
+        x = as_sequence(x)
         for index, units in enumerate(self.units, start=1):
             x = layers.GRU(units, return_sequences=index < len(self.units), name=f"gru{index}")(x)
         return keras.Model(log_mel, tag_head(x, num_tags, "sigmoid"), name=name)
@@ -123,6 +121,9 @@ VARIANTS = {
     ),
     "strided_64_by_4": Variant(
         mels=64, hop=512, stem=((5, 7), (2, 4)), filters=_NARROW, pools=((2, 4), (2, 4), (4, 2)), units=_UNITS
+    ),
+    "strided_64_wide": Variant(
+        mels=64, hop=512, stem=((5, 7), (2, 4)), filters=(32, 48, 80, 96), pools=((2, 4), (2, 4), (4, 2)), units=_UNITS
     ),
     "strided_48_by_4": Variant(
         mels=48, hop=512, stem=((3, 7), (2, 4)), filters=_NARROW, pools=((2, 4), (2, 4), (3, 2)), units=_UNITS

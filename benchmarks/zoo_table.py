@@ -22,9 +22,10 @@ ROOT = Path(__file__).parents[1]
 README, RESULTS = ROOT / "README.md", ROOT / "benchmarks" / "results" / "benchmark.json"
 BEGIN, END = "<!-- models: python benchmarks/zoo_table.py -->", "<!-- end of models -->"
 ORDER = (
-    "musicnet_crnn", "baseline_cnn", "large_cnn", "musicnn_mtt", "vgg_mtt", "won_fcn_mtt", "won_crnn_mtt",
-    "won_musicnn_mtt", "musicnn_msd", "vgg_msd", "won_fcn_msd", "won_crnn_msd", "choi_crnn_msd", "won_fcn_jamendo",
-    "won_crnn_jamendo", "won_musicnn_jamendo", "mn04_audioset", "tiny",
+    "musicnet_crnn", "musicnet_crnn_fast", "baseline_cnn", "large_cnn", "musicnn_mtt", "vgg_mtt", "won_fcn_mtt",
+    "won_crnn_mtt", "won_musicnn_mtt", "musicnet_crnn_msd", "musicnn_msd", "vgg_msd", "won_fcn_msd", "won_crnn_msd",
+    "choi_crnn_msd", "musicnet_crnn_jamendo", "won_fcn_jamendo", "won_crnn_jamendo", "won_musicnn_jamendo",
+    "mn04_audioset", "tiny",
 )  # fmt: skip
 RUNTIMES = {"keras": "Keras", "onnxruntime": "ONNX Runtime", "openvino": "OpenVINO", "litert": "LiteRT"}
 HEADER = (

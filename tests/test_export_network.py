@@ -114,7 +114,9 @@ def test_batch_norms_vanish_into_the_convolutions_before_them():
     assert "Mul" in check(network(layers.Conv2D(3, 3, activation="relu"), layers.BatchNormalization()))
 
 
-@pytest.mark.parametrize("name", ["musicnet_crnn", "musicnn", "tiny", "vgg", "baseline_cnn", *PUBLISHED])
+@pytest.mark.parametrize(
+    "name", ["musicnet_crnn", "musicnet_crnn_fast", "musicnn", "tiny", "vgg", "baseline_cnn", *PUBLISHED]
+)
 def test_architectures_and_their_embeddings(name):
     model = randomise(build_model(name))
     x = np.random.default_rng(0).normal(0, 1, (2, *model.input_shape[1:])).astype("float32")

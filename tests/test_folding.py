@@ -45,7 +45,15 @@ def image(*body, shape=(12, 20, 3)):
 
 @pytest.mark.parametrize(
     ("name", "count"),
-    [("tiny", 2), ("musicnet_crnn", 4), ("baseline_cnn", 5), ("large_cnn", 5), ("choi_crnn", 4), ("vgg", 0)],
+    [
+        ("tiny", 2),
+        ("musicnet_crnn", 4),
+        ("musicnet_crnn_fast", 4),
+        ("baseline_cnn", 5),
+        ("large_cnn", 5),
+        ("choi_crnn", 4),
+        ("vgg", 0),
+    ],
 )
 def test_networks_of_the_zoo(name, count):
     model = randomise(build_model(name))

@@ -13,14 +13,15 @@ from keras_musictag.errors import SpecError
 pytestmark = pytest.mark.contract
 
 ARCHITECTURES = (
-    "baseline_cnn", "choi_crnn", "large_cnn", "mobilenet_v3", "musicnet_crnn", "musicnn", "tiny", "vgg", "won_crnn",
-    "won_fcn", "won_musicnn",
+    "baseline_cnn", "choi_crnn", "large_cnn", "mobilenet_v3", "musicnet_crnn", "musicnet_crnn_fast", "musicnn", "tiny",
+    "vgg", "won_crnn", "won_fcn", "won_musicnn",
 )  # fmt: skip
 # (all, trainable) at the default number of tags; from the papers' layouts, worked out by hand in docs/architecture.md.
 PARAMETERS = {
     "baseline_cnn": (864_690, 863_218),
     "large_cnn": (1_201_922, 1_200_178),
     "musicnet_crnn": (398_530, 397_818),
+    "musicnet_crnn_fast": (180_498, 179_986),
     "musicnn": (792_079, 787_159),
     # Published counts: of what is trained.
     "choi_crnn": (400_562, 396_786),
@@ -31,9 +32,10 @@ PARAMETERS = {
     "vgg": (607_030, 605_748),
 }
 ZOO = [
-    "baseline_cnn", "choi_crnn_msd", "large_cnn", "mn04_audioset", "musicnet_crnn", "musicnn_msd", "musicnn_mtt",
-    "tiny", "vgg_msd", "vgg_mtt", "won_crnn_jamendo", "won_crnn_msd", "won_crnn_mtt", "won_fcn_jamendo", "won_fcn_msd",
-    "won_fcn_mtt", "won_musicnn_jamendo", "won_musicnn_mtt",
+    "baseline_cnn", "choi_crnn_msd", "large_cnn", "mn04_audioset", "musicnet_crnn", "musicnet_crnn_fast",
+    "musicnet_crnn_jamendo", "musicnet_crnn_msd", "musicnn_msd", "musicnn_mtt", "tiny", "vgg_msd", "vgg_mtt",
+    "won_crnn_jamendo", "won_crnn_msd", "won_crnn_mtt", "won_fcn_jamendo", "won_fcn_msd", "won_fcn_mtt",
+    "won_musicnn_jamendo", "won_musicnn_mtt",
 ]  # fmt: skip
 
 
@@ -181,9 +183,20 @@ def test_specs_are_complete(name):
 @pytest.mark.parametrize(
     ("names", "file"),
     [
-        (("musicnn_mtt", "vgg_mtt", "musicnet_crnn", "won_fcn_mtt", "won_crnn_mtt", "won_musicnn_mtt"), "mtt50"),
-        (("musicnn_msd", "vgg_msd", "won_fcn_msd", "won_crnn_msd", "choi_crnn_msd"), "msd50"),
-        (("won_fcn_jamendo", "won_crnn_jamendo", "won_musicnn_jamendo"), "jamendo50"),
+        (
+            (
+                "musicnn_mtt",
+                "vgg_mtt",
+                "musicnet_crnn",
+                "musicnet_crnn_fast",
+                "won_fcn_mtt",
+                "won_crnn_mtt",
+                "won_musicnn_mtt",
+            ),
+            "mtt50",
+        ),
+        (("musicnn_msd", "vgg_msd", "won_fcn_msd", "won_crnn_msd", "choi_crnn_msd", "musicnet_crnn_msd"), "msd50"),
+        (("won_fcn_jamendo", "won_crnn_jamendo", "won_musicnn_jamendo", "musicnet_crnn_jamendo"), "jamendo50"),
         (("mn04_audioset",), "audioset527"),
     ],
 )

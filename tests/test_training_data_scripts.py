@@ -1,13 +1,18 @@
 """The scripts of zoo/ that collect training data: what they take out of packages, who trains, what is measured."""
 
+import collections
 import csv
 import importlib
+import sys
 import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+
+import keras_musictag as kmt
+from keras_musictag.loading import untrained
 
 ZOO = Path(__file__).parents[1] / "zoo"
 
@@ -122,9 +127,45 @@ def test_free_music_is_converted_and_hours_are_counted(collected):
     assert float(hours["emotify"]["hours"]) == pytest.approx(int(hours["emotify"]["tracks"]) * 2 / 3600, abs=1e-3)
 
 
+def test_what_is_derived_holds_none_who_were_left_out(collected, script, monkeypatch):
+    manifest, out, _ = collected
+    monkeypatch.setattr("sys.argv", [*sys.argv, "--derive"])
+    script("training_data").main()
+    from keras_musictag.datasets import Manifest
+
+    derived = [row for row in Manifest.load(out / "manifest.csv", untagged=True) if row.path.parent.name == "derived"]
+    known = {row.path.stem for row in manifest.split("train")}
+    counts = collections.Counter(row.source for row in derived)
+    own = sum(row.source == "emotify" for row in manifest.split("train"))
+    assert counts["emotify, mixture"] == counts["emotify, other speed"] == 2 * own and {r.split for r in derived} == {
+        "train"
+    }
+    for row in derived:  # `a-x0.900` is a at another speed, `a+b` both at once
+        assert set(row.path.stem.partition("-x")[0].split("+")) <= known
+
+
 def test_human_tags_are_those_of_the_model(collected):
     from keras_musictag.datasets import Manifest
 
     _, out, _ = collected
     human = Manifest.load(out / "human.csv")
     assert len(human) == 1 and human[0].tags == ("guitar",)
+
+
+# === split_vocabularies.py ===
+
+
+def test_each_vocabulary_becomes_a_tagger_of_its_own(script, tmp_path, monkeypatch):
+    tags = ("a/tone", "a/noise", "b/tone")
+    joint = untrained("tiny", tags, seed=3)
+    run = joint.save(tmp_path / "run")
+    monkeypatch.setattr("sys.argv", ["split_vocabularies.py", str(run)])
+    script("split_vocabularies").main()
+    heard = kmt.load(run).tag(kmt.demo_clip())
+    for teacher, own in (("a", ("tone", "noise")), ("b", ("tone",))):
+        part = kmt.load(run / teacher)
+        assert part.tags == own
+        expected = {tag: heard[f"{teacher}/{tag}"] for tag in own}
+        assert part.tag(kmt.demo_clip()) == pytest.approx(expected, abs=1e-6)
+    with pytest.raises(ValueError, match="has one vocabulary: its tag 'tone' names no teacher"):
+        script("split_vocabularies").split(kmt.load(run / "b"))

@@ -69,7 +69,9 @@ def test_weights_come_back_by_name(clips):
     np.testing.assert_allclose(outputs(other, clips), outputs(model, clips), atol=1e-6)
 
 
-@pytest.mark.parametrize(("name", "count", "frames"), [("musicnet_crnn", 5, 256), ("baseline_cnn", 4, 320)])
+@pytest.mark.parametrize(
+    ("name", "count", "frames"), [("musicnet_crnn", 5, 256), ("musicnet_crnn_fast", 5, 128), ("baseline_cnn", 4, 320)]
+)
 def test_segments_stand_behind_the_tags(name, count, frames, clips):
     model = randomised(kmt.build_model(name))
     assert segment_frames(model) == (count, frames)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # for type checkers and editors; other constructors have the 
     from .architectures.large_cnn import large_cnn as large_cnn
     from .architectures.mobilenet_v3 import mobilenet_v3 as mobilenet_v3
     from .architectures.musicnet_crnn import musicnet_crnn as musicnet_crnn
+    from .architectures.musicnet_crnn_fast import musicnet_crnn_fast as musicnet_crnn_fast
     from .architectures.musicnn import musicnn as musicnn
     from .architectures.tiny import tiny as tiny
     from .architectures.vgg import vgg as vgg

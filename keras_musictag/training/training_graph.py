@@ -113,7 +113,7 @@ def segment_frames(model: keras.Model) -> tuple[int, int]:
     count = source.output.shape[-2]
     strides = 1
     for layer in model.layers[: model.layers.index(source)]:
-        if type(layer).__name__ == "MaxPooling2D":
+        if type(layer).__name__ in ("MaxPooling2D", "Conv2D", "DepthwiseConv2D"):
             strides *= layer.strides[1]
     return count, strides
 

@@ -54,6 +54,13 @@ def conv_block(
     return layers.Dropout(dropout, name=f"dropout{index}")(x) if dropout else x
 
 
+def as_sequence(x: Any) -> Any:
+    """Turn `(mels, frames, channels)` into `(frames, mels * channels)`: the sequence axis of a GRU must be time."""
+    mels, time, channels = x.shape[1:]
+    x = layers.Permute((2, 1, 3), name="time_major")(x)
+    return layers.Reshape((time, mels * channels), name="sequence")(x)
+
+
 def tag_head(x: Any, num_tags: int, activation: str | None) -> Any:
     """Apply the classifier, in float32 also under mixed precision. `embed` and fine-tuning find it by its name."""
     return layers.Dense(num_tags, activation=activation, dtype="float32", name="head")(x)

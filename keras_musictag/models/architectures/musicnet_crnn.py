@@ -10,7 +10,7 @@ import keras
 from keras import layers
 
 from ..registry import register_model
-from ._blocks import as_image, check_input, conv_block, tag_head
+from ._blocks import as_image, as_sequence, check_input, conv_block, tag_head
 
 # (filters, pooling over (mels, frames), dropout)
 _CONV = (
@@ -53,10 +53,7 @@ def musicnet_crnn(
     x = as_image(log_mel)
     for index, (filters, pool, dropout) in enumerate(_CONV, start=1):
         x = conv_block(x, index, filters, pool, dropout)
-    # (4 mels, 5 frames, 128 channels) -> (5 frames, 4 * 128 features); the sequence axis must be time.
-    mels, time, channels = x.shape[1:]
-    x = layers.Permute((2, 1, 3), name="time_major")(x)
-    x = layers.Reshape((time, mels * channels), name="sequence")(x)
+    x = as_sequence(x)  # (4 mels, 5 frames, 128 channels) -> (5 frames, 4 * 128 features)
     for index, (units, dropout) in enumerate(_GRU, start=1):
         x = layers.GRU(units, return_sequences=index < len(_GRU), name=f"gru{index}")(x)
         x = layers.Dropout(dropout, name=f"gru_dropout{index}")(x)

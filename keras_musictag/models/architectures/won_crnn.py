@@ -11,7 +11,7 @@ import keras
 from keras import layers
 
 from ..registry import register_model
-from ._blocks import TORCH_NORM, as_image, check_input, conv_block, tag_head
+from ._blocks import TORCH_NORM, as_image, as_sequence, check_input, conv_block, tag_head
 
 _CONV = ((64, (2, 2)), (128, (3, 3)), (128, (4, 4)), (128, (4, 4)))  # (filters, pooling over (mels, frames))
 
@@ -47,9 +47,7 @@ def won_crnn(
     x = layers.BatchNormalization(**TORCH_NORM, name="bn_input")(as_image(log_mel))
     for index, (filters, pool) in enumerate(_CONV, start=1):
         x = conv_block(x, index, filters, pool, dropout=0.1, **TORCH_NORM)
-    mels, time, channels = x.shape[1:]
-    x = layers.Permute((2, 1, 3), name="time_major")(x)  # the sequence axis must be time
-    x = layers.Reshape((time, mels * channels), name="sequence")(x)
+    x = as_sequence(x)
     x = layers.GRU(32, return_sequences=True, name="gru1")(x)
     x = layers.GRU(32, name="gru2")(x)
     x = layers.Dropout(0.5, name="dropout")(x)
