@@ -76,14 +76,23 @@ def collected(script, tmp_path, monkeypatch):
     music = [
         {
             "file": f"{i}.wav", "collection": "emotify", "artist": f"artist {i // 2}", "genre": "rock",
-            "licence": "some", "mtt_tags": "guitar|unknown" if i == 3 else "",
+            "label": "", "licence": "some", "mtt_tags": "guitar|unknown" if i == 3 else "",
         }
         for i in range(40)
     ]  # fmt: skip
     music += [
-        {"file": f"{i}.wav", "collection": "songs", "artist": "", "genre": "", "licence": "other", "mtt_tags": ""}
+        {
+            "file": f"{i}.wav",
+            "collection": "songs",
+            "artist": "",
+            "genre": "",
+            "label": "",
+            "licence": "other",
+            "mtt_tags": "",
+        }
         for i in range(40, 60)
     ]
+    music.append(music[-1] | {"file": "60.wav", "collection": "instruments10", "label": "Cello"})
     for number, row in enumerate(music):
         sound(tmp_path / "music" / row["file"], level=0.1 + number / 100)
     index = write_table(tmp_path / "music" / "index.csv", music)
@@ -142,6 +151,14 @@ def test_what_is_derived_holds_none_who_were_left_out(collected, script, monkeyp
     }
     for row in derived:  # `a-x0.900` is a at another speed, `a+b` both at once
         assert set(row.path.stem.partition("-x")[0].split("+")) <= known
+
+
+def test_labelled_recordings_are_for_evaluation(collected):
+    from keras_musictag.datasets import Manifest
+
+    manifest, out, _ = collected
+    ((row, *others),) = [Manifest.load(out / "instruments.csv").rows]
+    assert not others and row.tags == ("Cello",) and row.path not in {row.path for row in manifest}
 
 
 def test_human_tags_are_those_of_the_model(collected):

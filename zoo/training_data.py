@@ -10,7 +10,8 @@ stopped; `--limit` takes the first hours of it. `--derive` adds recordings made 
 `distillation_data.py`: other speeds and mixtures.
 
 Written are `OUT/manifest.csv` (splits train, valid, test), `OUT/genres.csv` (the main collection with its genres),
-`OUT/human.csv` (tracks with human tags) and `OUT/hours.csv` (hours by source and licence of what trains).
+`OUT/instruments.csv` (recordings with a label, which do not train), `OUT/human.csv` (tracks with human
+tags) and `OUT/hours.csv` (hours by source and licence of what trains).
 """
 
 from __future__ import annotations
@@ -92,6 +93,17 @@ def rendered(table: Table) -> list[Row]:
     ]  # fmt: skip
 
 
+def write_labelled(index: Path, file: Path) -> None:
+    """Recordings of `index` with the labels that it states."""
+    rows = [
+        Row(path=Path(entry["file"]), tags=(entry["label"],), source=entry["collection"])
+        for entry in read(index)
+        if entry.get("label")
+    ]
+    if rows:
+        Manifest(tuple(rows)).to_csv(file)
+
+
 def write_hours(rows: list[Row], file: Path) -> None:
     """Hours and tracks by source and licence, as CSV, and sums by source on the screen."""
     hours: collections.Counter[tuple[str, str]] = collections.Counter()
@@ -137,6 +149,7 @@ def main() -> None:
     genres = genres_of(given.music)
     with_genres = [dataclasses.replace(row, tags=(genres[row.path],)) for row in music if row.source == MAIN]
     Manifest(tuple(with_genres)).to_csv(given.out / "genres.csv")
+    write_labelled(given.music, given.out / "instruments.csv")
     write_hours([row for row in kept if row.split == "train"], given.out / "hours.csv")
 
 
