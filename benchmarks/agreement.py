@@ -85,13 +85,16 @@ def on_genres(name: str, own: np.ndarray, manifest: Manifest, given: argparse.Na
     genres = Manifest.load(given.genres).split(given.split)
     if [row.path for row in genres] != [row.path for row in manifest]:
         raise SystemExit(f"{given.genres} and {given.manifest} have other tracks in {given.split}.")
-    columns = [kmt.model_info(name).tags.index(tag) for tag in genres.tags]
+    names = kmt.model_info(name).vocabulary.names
+    known = [tag for tag in genres.tags if tag in names]
+    dataset = "Emotify, genres" if len(known) == len(genres.tags) else f"Emotify, {len(known)} of 4 genres"
+    truth = genres.targets()[:, [genres.tags.index(tag) for tag in known]]
     areas = evaluate_scores(
-        genres.targets(), own[:, columns], genres.tags, dataset="Emotify, genres", split=given.split,
+        truth, own[:, [names.index(tag) for tag in known]], known, dataset=dataset, split=given.split,
         groups=np.asarray([row.group for row in genres]), grouped_by="artist", n_bootstrap=RESAMPLES, model=name,
     )  # fmt: skip
     print(f"\n{areas}")
-    return entry(areas, given.command, f"Tags {', '.join(genres.tags)} against the genres stated by the data set.")
+    return entry(areas, given.command, f"Tags {', '.join(known)} against the genres stated by the data set.")
 
 
 def write(name: str, entries: list[dict]) -> None:

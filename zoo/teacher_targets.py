@@ -2,6 +2,8 @@
 
     python zoo/teacher_targets.py MANIFEST.csv FOLDER --teacher musicnn_mtt [--teacher vgg_mtt ...]
 
+Recipes keep them in `teachers`, in the folder of log-mels (`--cache`, by default `log-mels` in this package's cache):
+fill that one with several processes before a recipe does it with one.
 Distillation reads these files (`teacher_folder`): one per track and teacher, named by the content of the track. What is
 there already is skipped, so a killed run goes on where it stopped, and several manifests may share a folder. Unreadable
 files are listed at the end.
