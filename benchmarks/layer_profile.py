@@ -5,7 +5,9 @@
 One batch, the log-mel of a clip of 29.12 s, goes through the network again and again; times are means over the calls,
 so that they add up. Nodes are what the runtime made of the layers: it fuses biases and activations into convolutions,
 and adds changes of layout. OpenVINO and ONNX Runtime measure their nodes themselves, of Keras TensorFlow's trace is
-read. Measuring costs time, so calls are also timed without. Wants a machine that does nothing else.
+read. Measuring costs time, so calls are also timed without. The roofline says what can be had at all: no layer is
+faster than its operations at the speed of a matrix product, or than its numbers take to and from memory. Wants a
+machine that does nothing else.
 """
 
 from __future__ import annotations
@@ -20,12 +22,14 @@ import argparse
 import dataclasses
 import functools
 import json
+import math
 import re
 import statistics
 import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -146,6 +150,7 @@ class Profile:
         plain_ms: median of calls without measuring, as taggers make them.
         layers: name -> operations in GFLOP of each layer that multiplies matrices, for the batch.
         windows: in the batch.
+        moved: name -> MB that each of these layers and each pooling reads and writes, for the batch.
     """
 
     nodes: Nodes
@@ -153,6 +158,7 @@ class Profile:
     plain_ms: float
     layers: dict[str, float]
     windows: int
+    moved: dict[str, float] = dataclasses.field(default_factory=dict)
 
 
 def profile(model: str, runtime: str, precision: str, threads: int, calls: int) -> Profile:
@@ -174,7 +180,44 @@ def profile(model: str, runtime: str, precision: str, threads: int, calls: int) 
             content = (path / MODEL_FILES["onnx"][0]).read_bytes()
         measure = {"openvino": openvino, "onnxruntime": onnxruntime}[runtime]
         nodes, spent = measure(content, log_mel, threads, precision != "float16", calls)
-    return Profile(nodes, spent, plain["median_ms"], layers, len(log_mel))
+    return Profile(nodes, spent, plain["median_ms"], layers, len(log_mel), megabytes(tagger.core, layers, len(log_mel)))
+
+
+# === Roofline ===
+
+
+def megabytes(core: Any, layers: Iterable[str], windows: int) -> dict[str, float]:
+    """MB of float32 that layers read and write; biases, batch norms and activations go along with other layers."""
+    moving = {*layers, *(layer.name for layer in core.layers if "Pooling" in type(layer).__name__)}
+    return {
+        layer.name: 4e-6
+        * (windows * sum(math.prod(each.shape[1:]) for each in (layer.input, layer.output)) + layer.count_params())
+        for layer in core.layers
+        if layer.name in moving
+    }
+
+
+def bandwidth(threads: int, size: float, rounds: int = 50) -> float:
+    """GB/s, read and written, of copying `size` MB within as many MB, in parts of one per thread; the best round."""
+    source = np.ones(round(size * 1e6 / 8), "float32")
+    target = np.zeros_like(source)
+    parts = list(zip(np.array_split(source, threads), np.array_split(target, threads), strict=True))
+    best = float("inf")
+    with ThreadPoolExecutor(threads) as pool:
+        for _ in range(rounds):
+            started = time.perf_counter()
+            list(pool.map(lambda pair: np.copyto(pair[1], pair[0]), parts))
+            best = min(best, time.perf_counter() - started)
+    return 2e-9 * source.nbytes / best
+
+
+def roofline(found: Profile, matmul: float, speed: float) -> tuple[float, float, float]:
+    """Milliseconds of all operations, of all moving, and of the longer of both layer by layer."""
+    names = {*found.layers, *found.moved}
+    operations = {name: 1000 * found.layers.get(name, 0.0) / matmul for name in names}
+    moving = {name: found.moved.get(name, 0.0) / speed for name in names}
+    longer = sum(max(operations[name], moving[name]) for name in names)
+    return sum(operations.values()), sum(moving.values()), longer
 
 
 def layer_of(name: str, layers: Iterable[str]) -> str:
@@ -251,6 +294,13 @@ def main() -> None:
         f"{processor()}, {given.calls} calls.\n"
         f"A call: {found.plain_ms:.2f} ms, {speed:.0f} GFLOP/s, {speed / matmul:.0%} of the {matmul:.0f} GFLOP/s of a "
         f"matrix product.\nMeasured node by node: {found.profiled_ms:.2f} ms, of which the nodes are {total:.2f} ms.\n"
+    )
+    copied = bandwidth(given.threads, max(found.moved.values()))
+    operations, moving, longer = roofline(found, matmul, copied)
+    print(
+        f"Roofline: operations {operations:.2f} ms; {sum(found.moved.values()):.0f} MB at {copied:.1f} GB/s "
+        f"{moving:.2f} ms; the longer of both, layer by layer, {longer:.2f} ms: {longer / found.plain_ms:.0%} of a "
+        f"call, and at best {operations / longer:.0%} of a matrix product.\n"
     )
     result = table(found, matmul, given.least)
     print(result.markdown() if given.markdown else result)

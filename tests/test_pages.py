@@ -58,6 +58,10 @@ def test_operations_of_nodes(monkeypatch):
     text = module.table(found, 200.0, 0.1).markdown()
     assert "| network/relu2_nchwc | FusedConv | 3.000 | 25.0% | 0.400 | 133 | 67% |" in text
     assert "| 2 others |  | 2.000 | 16.7% | 0.010 |" in text and "| sum |  | 12.000 | 100.0% | 0.510 |" in text
+    moved = dataclasses.replace(found, moved={"conv1": 40.0, "pool1": 30.0, "conv2": 10.0})
+    assert module.roofline(moved, 200.0, 20.0) == pytest.approx(
+        (0.5 + 2.0 + 0.05, 2.0 + 1.5 + 0.5, 2.0 + 1.5 + 2.0 + 0.05)
+    )
     with pytest.raises(SystemExit, match=r"which of the layers \['conv2', 'gru1', 'gru2'\] are which"):
         module.gflop_of(dataclasses.replace(found, layers=found.layers | {"gru2": 0.1}))
 
