@@ -61,6 +61,17 @@ def as_sequence(x: Any) -> Any:
     return layers.Reshape((time, mels * channels), name="sequence")(x)
 
 
+def grus(x: Any, stack: tuple[tuple[int, float], ...]) -> Any:
+    """Apply GRUs, each with `(units, dropout of the output)`, to a sequence; the result is the last one's last output.
+
+    Layers are named `gru<index>` and `gru_dropout<index>`.
+    """
+    for index, (units, dropout) in enumerate(stack, start=1):
+        x = layers.GRU(units, return_sequences=index < len(stack), name=f"gru{index}")(x)
+        x = layers.Dropout(dropout, name=f"gru_dropout{index}")(x)
+    return x
+
+
 def tag_head(x: Any, num_tags: int, activation: str | None) -> Any:
     """Apply the classifier, in float32 also under mixed precision. `embed` and fine-tuning find it by its name."""
     return layers.Dense(num_tags, activation=activation, dtype="float32", name="head")(x)

@@ -7,10 +7,9 @@ networks for music classification", ICASSP 2017 (https://arxiv.org/abs/1609.0424
 from __future__ import annotations
 
 import keras
-from keras import layers
 
 from ..registry import register_model
-from ._blocks import as_image, as_sequence, check_input, conv_block, tag_head
+from ._blocks import as_image, as_sequence, check_input, conv_block, grus, tag_head
 
 # (filters, pooling over (mels, frames), dropout)
 _CONV = (
@@ -53,8 +52,5 @@ def musicnet_crnn(
     x = as_image(log_mel)
     for index, (filters, pool, dropout) in enumerate(_CONV, start=1):
         x = conv_block(x, index, filters, pool, dropout)
-    x = as_sequence(x)  # (4 mels, 5 frames, 128 channels) -> (5 frames, 4 * 128 features)
-    for index, (units, dropout) in enumerate(_GRU, start=1):
-        x = layers.GRU(units, return_sequences=index < len(_GRU), name=f"gru{index}")(x)
-        x = layers.Dropout(dropout, name=f"gru_dropout{index}")(x)
+    x = grus(as_sequence(x), _GRU)  # (4 mels, 5 frames, 128 channels) -> (5 frames, 4 * 128 features)
     return keras.Model(log_mel, tag_head(x, num_tags, classifier_activation), name=name)

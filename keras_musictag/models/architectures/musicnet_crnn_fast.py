@@ -10,7 +10,7 @@ import keras
 from keras import layers
 
 from ..registry import register_model
-from ._blocks import as_image, as_sequence, check_input, conv_block, tag_head
+from ._blocks import as_image, as_sequence, check_input, conv_block, grus, tag_head
 
 _FIRST = {"filters": 32, "kernel_size": (5, 7), "strides": (2, 4)}  # over (mels, frames)
 # (filters, pooling over (mels, frames), dropout)
@@ -59,8 +59,5 @@ def musicnet_crnn_fast(
     x = layers.Dropout(0.10, name="dropout1")(x)
     for index, (filters, pool, dropout) in enumerate(_CONV, start=2):
         x = conv_block(x, index, filters, pool, dropout)
-    x = as_sequence(x)
-    for index, (units, dropout) in enumerate(_GRU, start=1):
-        x = layers.GRU(units, return_sequences=index < len(_GRU), name=f"gru{index}")(x)
-        x = layers.Dropout(dropout, name=f"gru_dropout{index}")(x)
+    x = grus(as_sequence(x), _GRU)
     return keras.Model(log_mel, tag_head(x, num_tags, classifier_activation), name=name)
