@@ -40,7 +40,7 @@ def scores(name: str, manifest: Manifest) -> np.ndarray:
     """Mean probabilities of every track, float32 `(tracks, tags)`."""
     tagger = kmt.load(name)
     found = [tagger.tag(row.path, offset=row.start, duration=row.duration) for row in tqdm(manifest, desc=name)]
-    return np.asarray([[tags[tag] for tag in tagger.tags] for tags in found], "float32")
+    return np.asarray([[tags[tag] for tag in tagger.spec.vocabulary.names] for tags in found], "float32")
 
 
 def pooled(kind: str) -> Score:

@@ -63,9 +63,9 @@ def test_a_published_tagger_hears_each_section(section, expected, published_weig
         assert tags[tag] >= least, tag
 
 
-# Measured with musicnet_crnn: classical 0.60, strings 0.52, violin 0.52; guitar 0.50; techno 0.60, electronic 0.44.
+# Measured with musicnet_crnn: strings 0.44, violin 0.44, classical 0.37; guitar 0.56; techno 0.75, electronic 0.46.
 @pytest.mark.parametrize(
-    ("section", "first"), list(zip(SECTIONS, ("classical", "guitar", "techno"), strict=True)), ids=NAMES
+    ("section", "first"), list(zip(SECTIONS, ("strings", "guitar", "techno"), strict=True)), ids=NAMES
 )
 def test_the_default_model_hears_each_section(section, first):
     tags = kmt.load("musicnet_crnn").tag(kmt.demo_clip(), offset=section.offset, duration=section.duration)

@@ -92,7 +92,7 @@ def teachers_heard(held_out):
 
 def scores(tagger, tracks):
     results = [tagger.tag(path) for path, _ in tracks]
-    return np.asarray([[tags[tag] for tag in tagger.tags] for tags in results])
+    return np.asarray([[tags[tag] for tag in tagger.spec.vocabulary.names] for tags in results])
 
 
 @pytest.mark.parametrize("name", STUDENTS)

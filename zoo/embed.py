@@ -34,7 +34,7 @@ def largest_change(original: Path, rounded: Path, name: str) -> float:
     for path in (original, rounded):
         load_weights(tagger.core, path)
         found = [tagger.tag(sound, spec.audio.sr) for sound in sounds]
-        outputs.append([[tags[tag] for tag in spec.tags] for tags in found])
+        outputs.append([[tags[tag] for tag in spec.vocabulary.names] for tags in found])
     return float(np.abs(np.subtract(*outputs)).max())
 
 
