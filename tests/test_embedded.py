@@ -99,7 +99,7 @@ def scores(tagger, tracks):
 def test_students_hear_what_their_teacher_hears(name, held_out, teachers_heard):
     """A guard against broken weights or front ends, which would give about 0; `benchmarks/agreement.py` measures."""
     heard = scores(kmt.load(name), held_out)
-    assert agreement(heard, teachers_heard[TEACHERS[name]], kmt.model_info(name).tags).correlation > 0.75
+    assert agreement(heard, teachers_heard[TEACHERS[name]], kmt.model_info(name).tags).correlation > 0.65
 
 
 def test_genres_come_first(held_out):
