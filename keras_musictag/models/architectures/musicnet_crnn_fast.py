@@ -12,7 +12,7 @@ from keras import layers
 from ..registry import register_model
 from ._blocks import as_image, as_sequence, check_input, conv_block, grus, tag_head
 
-_FIRST = {"filters": 32, "kernel_size": (5, 7), "strides": (2, 4)}  # over (mels, frames)
+_FILTERS, _KERNEL, _STRIDES = 32, (5, 7), (2, 4)  # of the first convolution, over (mels, frames)
 # (filters, pooling over (mels, frames), dropout)
 _CONV = (
     (48, (2, 4), 0.15),
@@ -51,9 +51,10 @@ def musicnet_crnn_fast(
     check_input("musicnet_crnn_fast", input_shape, (32, 128))
     log_mel = keras.Input(input_shape, name="log_mel")
     x = as_image(log_mel)
-    pad = tuple(length // 2 for length in _FIRST["kernel_size"])
-    x = layers.ZeroPadding2D(pad, data_format="channels_last", name="pad1")(x)
-    x = layers.Conv2D(**_FIRST, data_format="channels_last", kernel_initializer="he_normal", name="conv1")(x)
+    x = layers.ZeroPadding2D((_KERNEL[0] // 2, _KERNEL[1] // 2), data_format="channels_last", name="pad1")(x)
+    x = layers.Conv2D(
+        _FILTERS, _KERNEL, _STRIDES, data_format="channels_last", kernel_initializer="he_normal", name="conv1"
+    )(x)
     x = layers.BatchNormalization(name="bn1")(x)
     x = layers.ReLU(name="relu1")(x)
     x = layers.Dropout(0.10, name="dropout1")(x)
