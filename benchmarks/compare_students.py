@@ -15,7 +15,7 @@ from pathlib import Path
 
 import click
 import numpy as np
-from tqdm import tqdm
+from agreement import scores
 
 import keras_musictag as kmt
 from keras_musictag.datasets import Manifest
@@ -34,13 +34,6 @@ MEANING = {
     "Snare_drum": ("drums",),
     "Violin_or_fiddle": ("violin", "strings"),
 }
-
-
-def scores(name: str, manifest: Manifest) -> np.ndarray:
-    """Mean probabilities of every track, float32 `(tracks, tags)`."""
-    tagger = kmt.load(name)
-    found = [tagger.tag(row.path, offset=row.start, duration=row.duration) for row in tqdm(manifest, desc=name)]
-    return np.asarray([[tags[tag] for tag in tagger.spec.vocabulary.names] for tags in found], "float32")
 
 
 def pooled(kind: str) -> Score:
@@ -63,9 +56,7 @@ def mean_area(own: np.ndarray, truth: np.ndarray) -> float:
     from sklearn.metrics import roc_auc_score
 
     both = [column for column in range(truth.shape[1]) if 0 < truth[:, column].sum() < len(truth)]
-    return (
-        float(np.mean([roc_auc_score(truth[:, column], own[:, column]) for column in both])) if both else float("nan")
-    )
+    return float(roc_auc_score(truth[:, both], own[:, both])) if both else float("nan")
 
 
 def compare(label: str, old: np.ndarray, new: np.ndarray, truth: np.ndarray, groups: np.ndarray, score: Score) -> None:

@@ -27,7 +27,6 @@ from pathlib import Path
 import av
 import numpy as np
 import soundfile
-import soxr
 from tqdm import tqdm
 
 import keras_musictag as kmt
@@ -137,8 +136,7 @@ def measure(path: Path, rounds: int, tagger: kmt.Tagger) -> dict[str, tuple[floa
 
 def probabilities(tagger: kmt.Tagger, samples: np.ndarray, rate: int) -> np.ndarray:
     """Of all tags."""
-    target = tagger.spec.audio.sr
-    found = tagger.tag(samples if rate == target else soxr.resample(samples, rate, target), target)
+    found = tagger.tag(samples, rate)
     return np.asarray([found[tag] for tag in tagger.tags])
 
 

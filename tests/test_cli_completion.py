@@ -93,13 +93,14 @@ def test_in_bash():
     if bash is None or not program.is_file():
         pytest.skip("wants bash and the installed command")
     code = (
-        'eval "$(keras-musictag completion bash)"; COMP_WORDS=(keras-musictag tag --model musicnn_); COMP_CWORD=3; '
+        'eval "$(keras-musictag completion bash)"; COMP_WORDS=(keras-musictag tag --model musicn); COMP_CWORD=3; '
         '_keras_musictag_completion keras-musictag 2>/dev/null; echo "${COMPREPLY[@]}"; complete -p keras-musictag'
     )
     env = {**os.environ, "PATH": f"{program.parent}:{os.environ['PATH']}"}
     result = subprocess.run([bash, "-c", code], capture_output=True, text=True, env=env, check=True)
     models, registered = result.stdout.splitlines()
-    assert models == "musicnn_msd musicnn_mtt" and "_keras_musictag_completion" in registered
+    expected = "musicnet_crnn musicnet_crnn_fast musicnet_crnn_jamendo musicnet_crnn_msd musicnn_msd musicnn_mtt"
+    assert models == expected and "_keras_musictag_completion" in registered
 
 
 # === Speed ===

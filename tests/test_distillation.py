@@ -145,6 +145,9 @@ def test_a_student_of_two_vocabularies(tracks, teacher, other_vocabulary, tmp_pa
     assert state.step == 4 and len(tagger.tags) == 8
     header = (tmp_path / "run" / "log.csv").read_text().splitlines()[0]
     assert "score_tiny" in header and f"score_{other_vocabulary.spec.name}" in header
+    namesake = dataclasses.replace(other_vocabulary.spec, name="tiny")
+    with pytest.raises(TrainingError, match="must have different names; got tiny, tiny"):
+        student_tags([teacher, kmt.Tagger(namesake, core=other_vocabulary.core)])
     with pytest.raises(TrainingError, match="same tags in the same order; got 5 and 8"):
         distil(
             kmt.load("tiny", weights=None), teachers, tracks[:9], tracks[9:], tmp_path / "other run",

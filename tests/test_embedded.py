@@ -22,6 +22,8 @@ TEACHERS = {
     "large_cnn": "musicnn_mtt",
 }
 STUDENTS = tuple(TEACHERS)
+JOINT = ("musicnn_mtt", "won_fcn_jamendo", "won_fcn_msd")  # teachers of one training that made three models
+LEAST = {"musicnet_crnn_msd": 0.65}  # correlation; measured 0.743, the others have more than 0.75
 GOLDEN = Path(__file__).parent / "golden" / "embedded.json"
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 # Measured: TensorFlow, JAX and PyTorch differ by at most 1e-6.
@@ -54,8 +56,9 @@ def test_recipes_are_complete():
 
     for name, teacher in TEACHERS.items():
         recipe = Recipe.load(f"{name}/recipe")
-        assert recipe.task == "distil" and recipe.model == kmt.model_info(name).architecture
-        assert teacher in recipe.teachers
+        alone = name in ("musicnet_crnn_fast", "baseline_cnn", "large_cnn")
+        expected = ("distil", kmt.model_info(name).architecture, (teacher,) if alone else JOINT)
+        assert (recipe.task, recipe.model, recipe.teachers) == expected
         header = (zoo_folder() / name / "recipe.toml").read_text().split("task =")[0]
         for line in ("# Command:", "# Time:", "# Score:"):
             assert line in header and "@" not in header
@@ -99,7 +102,9 @@ def scores(tagger, tracks):
 def test_students_hear_what_their_teacher_hears(name, held_out, teachers_heard):
     """A guard against broken weights or front ends, which would give about 0; `benchmarks/agreement.py` measures."""
     heard = scores(kmt.load(name), held_out)
-    assert agreement(heard, teachers_heard[TEACHERS[name]], kmt.model_info(name).tags).correlation > 0.65
+    assert agreement(heard, teachers_heard[TEACHERS[name]], kmt.model_info(name).tags).correlation > LEAST.get(
+        name, 0.75
+    )
 
 
 def test_genres_come_first(held_out):

@@ -113,11 +113,19 @@ class TeacherTargets:
 
 
 def by_vocabulary(teachers: Sequence[NetworkTagger]) -> dict[str, list[NetworkTagger]]:
-    """Return the teachers that have the same tags in the same order, by the name of the first of them."""
+    """Return the teachers that have the same tags in the same order, by the name of the first of them.
+
+    Raises:
+        TrainingError: two vocabularies have the same name.
+    """
     groups: dict[tuple[str, ...], list[NetworkTagger]] = {}
     for teacher in teachers:
         groups.setdefault(teacher.tags, []).append(teacher)
-    return {members[0].spec.name: members for members in groups.values()}
+    named = {members[0].spec.name: members for members in groups.values()}
+    if len(named) < len(groups):
+        names = ", ".join(members[0].spec.name for members in groups.values())
+        raise TrainingError(f"Teachers with different tags must have different names; got {names}. Rename a folder.")
+    return named
 
 
 def student_tags(teachers: Sequence[NetworkTagger]) -> tuple[str, ...]:
