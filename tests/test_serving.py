@@ -365,6 +365,22 @@ def test_live_waits_for_a_slow_connection(page, served):
     page.wait_for_selector("#live .result .fill", timeout=60_000)
 
 
+def test_live_waits_for_an_encoder_that_is_loaded_and_not_yet_registered(page, served):
+    """Its registration is a message to a worker, here half a second late."""
+    page.evaluate("""() => {
+        const post = Worker.prototype.postMessage;
+        Worker.prototype.postMessage = function (message, ...rest) {
+            const late = message.method === "register";
+            window.registered = late ? "late" : window.registered;
+            setTimeout(() => post.call(this, message, ...rest), late ? 500 : 0);
+        };
+    }""")
+    page.get_by_text("Live: tags while the microphone records").click()
+    page.wait_for_function("window.registered === 'late'")
+    page.locator("#microphone").get_by_role("button", name="Record", exact=True).click()
+    page.wait_for_selector("#live .result .fill", timeout=60_000)
+
+
 def test_a_file_is_deleted_when_its_page_is_closed(browser, served, tmp_path):
     path = tmp_path / "mine.wav"
     soundfile.write(path, np.random.default_rng(1).uniform(-0.5, 0.5, 16_000), 16_000)

@@ -160,10 +160,12 @@ function follow() {
 }
 
 // Gradio loads its encoder of streamed sound when the microphone appears. Record, pressed before it is there, throws
-// "... is not a constructor" and leaves a recording of nothing; so it is pressed once more, until the encoder is there.
+// "... is not a constructor", or "... 'MediaRecorder' ... is not supported" when it is there and not yet registered, and
+// leaves a recording of nothing; so it is pressed once more, until the encoder is ready.
 function recordAgain(event) {
   const button = () => document.querySelector("#microphone .stop-button, #microphone .record-button");
-  if (!/not a constructor/.test(event.reason?.message) || !button()?.matches(".stop-button")) return;
+  const early = /not a constructor|MediaRecorder.*not supported/.test(event.reason?.message);
+  if (!early || !button()?.matches(".stop-button")) return;
   event.preventDefault();
   button().click();
   setTimeout(() => button()?.matches(".record-button") && button().click(), 300);
