@@ -76,6 +76,12 @@ def test_musicnet_crnn(format, tmp_path):
     assert info.mean_change < 3e-3
 
 
+def test_musicnet_crnn_fast_at_int8(tmp_path):
+    """Its first convolution has no pooling; OpenVINO was off by 0.16 with the ONNX file, see `onnx._keep_apart`."""
+    info = kmt.load("musicnet_crnn_fast").export(tmp_path / "fast", precision="int8").info
+    assert info.size <= 0.23e6 and info.max_change < 0.05 and info.mean_change < 3e-3
+
+
 def test_float16_of_musicnet_crnn_is_half_the_size(tmp_path):
     info = kmt.load("musicnet_crnn").export(tmp_path / "crnn", precision="float16").info
     assert info.size <= 0.85e6 and info.max_change < 5e-3  # measured 0.822 MB, 7e-4
