@@ -129,6 +129,16 @@ def test_so_does_the_command(exports, song, command):
     assert "tone" in result.stdout and result.stderr == ""
 
 
+def test_so_does_a_library(exports, song, tmp_path):
+    code = (
+        "import sys\nfrom keras_musictag.cli import main\n"
+        "main(['library', sys.argv[2], '--out', sys.argv[3], '--model', sys.argv[1]], standalone_mode=False)"
+    )
+    last, result = imported(code, exports["onnx"], song, tmp_path / "tags.csv")
+    assert last == "imported []"
+    assert "1 tagged now" in result.stdout
+
+
 def test_nor_does_a_model_that_was_exported_before(song):
     assert run("tag", song, "-m", "tiny", "--runtime", "onnxruntime").exit_code == 0
     code = "import sys, keras_musictag as kmt\nkmt.load('tiny', runtime='onnxruntime').tag(sys.argv[1])"

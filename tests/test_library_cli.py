@@ -36,6 +36,15 @@ def test_library(music, tmp_path):
     assert run("music/001.wav", "--out", "tags.jsonl", "--no-resume", "--embeddings", "--timeout", 60).exit_code == 0
 
 
+def test_a_library_on_another_runtime_is_of_the_same_model(music, tmp_path):
+    pytest.importorskip("onnxruntime"), pytest.importorskip("onnx")
+    one = ("music/001.wav", "--out", "tags.jsonl", "--workers", 1)
+    assert "1 tagged now" in run(*one, "--runtime", "onnxruntime").stdout
+    assert "1 files, 0 tagged now" in run(*one).stdout
+    (row,) = map(json.loads, (tmp_path / "tags.jsonl").read_text().splitlines())
+    assert row["tags"] == pytest.approx(kmt.load("tiny").tag(music / "001.wav"), abs=1e-4)
+
+
 def test_write_tags(music):
     pytest.importorskip("mutagen")
     write = ("music", "--out", "tags.jsonl", "--top", 2, "--write-tags", "--most", 1, "--min-prob", 0)

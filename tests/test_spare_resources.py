@@ -129,5 +129,6 @@ def test_the_command(tmp_path, monkeypatch):
     assert CliRunner().invoke(main, words, catch_exceptions=False).exit_code == 0 and called == [1, 10]
     words = ["library", "-m", "tiny", "music", "-o", "b.jsonl", "--import", "a.jsonl"]
     assert "1 rows were imported" in CliRunner().invoke(main, words, catch_exceptions=False).stdout
-    words = ["library", "-m", "tiny", "music", "-o", "b", "--engine", "ray", "--nice"]
-    assert "work on this machine only" in CliRunner().invoke(main, words).stderr
+    for option in (["--nice"], ["--runtime", "auto"]):
+        words = ["library", "-m", "tiny", "music", "-o", "b", "--engine", "ray", *option]
+        assert "work on this machine only" in CliRunner().invoke(main, words).stderr

@@ -15,7 +15,7 @@ from .common import (
     check_output,
     check_plot,
     json_file_option,
-    load_tagger,
+    load_tagger_on,
     main,
     print_json,
     printable,
@@ -138,7 +138,8 @@ def _load_or_measure(
         if data is None:
             raise UsageProblem(f"--data is missing: name the labelled data to measure {fresh[0]} on. {DATA_HELP}")
         manifest, name, grouped_by = load_data(data)
-        taggers = {name: load_tagger(name) for name in fresh}  # load all before the work: the second may be missing
+        # Load all before the work: the second may be missing.
+        taggers = {name: load_tagger_on(name, None, None) for name in fresh}
         title = dataset or next((scores.dataset for scores in loaded.values()), name)
         from ..evaluation.measuring import score
 

@@ -16,11 +16,12 @@ from .common import (
     import_backend,
     json_flag,
     kind_option,
-    load_tagger,
+    load_tagger_on,
     main,
     model_option,
     print_json,
     progress_only,
+    runtime_option,
     suggest,
     threshold_option,
     unsure_option,
@@ -45,6 +46,7 @@ _NICE = 10  # niceness; 19 is the lowest priority
     help="Table to write: .parquet, .jsonl or .csv; on Ray a folder of Parquet files.",
 )
 @model_option
+@runtime_option
 @click.option("--top", "-n", type=click.IntRange(min=1), help="Number of tags per file.  [default: all]")
 @threshold_option
 @unsure_option
@@ -125,6 +127,7 @@ def library(
     \b
     keras-musictag library ~/Music --out tags.parquet
     keras-musictag library ~/Music --out tags.parquet --update
+    keras-musictag library ~/Music --out tags.parquet --runtime auto
     keras-musictag library ~/Music --out genres.csv --model mn04_audioset --kind genre --top 3
     keras-musictag library ~/Music --out tags.parquet --write-tags --no-dry-run
     keras-musictag library --out tags.parquet --undo
@@ -145,11 +148,11 @@ def library(
     options["kinds"] = kinds or None
     check_unsure(options["unsure"], options["threshold"])
     if engine == "ray":
-        local_options = [options.pop(name) for name in ("max_cores", "nice", "pause_on_load", "imports", "chapters")]
-        if any(local_options):
+        names = ("max_cores", "nice", "pause_on_load", "imports", "chapters", "runtime")
+        if any([options.pop(name) for name in names]):
             raise UsageProblem(
-                "--max-cores, --nice, --pause-on-load, --import and --chapters work on this machine only. Leave them "
-                "out, or --engine ray."
+                "--max-cores, --nice, --pause-on-load, --import, --chapters and --runtime work on this machine only. "
+                "Leave them out, or --engine ray."
             )
     try:
         if engine == "ray":
@@ -182,7 +185,7 @@ def _tag_here(sources: tuple[str, ...], out: str, model: str, options: dict[str,
     if nice:
         spare_resources.lower_priority(_NICE)
     options["pause_on_load"] = spare_resources.half_the_cores() if options["pause_on_load"] else None
-    tagger = load_tagger(model)
+    tagger = load_tagger_on(model, options.pop("runtime"), None)
     with progress_only():
         return tag_library(sources, out, tagger, progress=True, **options)
 
