@@ -59,7 +59,8 @@ of three tasks, in cross-validation; [all methods](small-data.md). Brackets: 95 
 {speed}
 
 MB: weight file. ms: one window from samples in memory to tags with Keras, median, two threads, on the processor named;
-compare times on the same processor only. x real time: length of the window divided by that.
+compare times on the same processor only. window by ms: seconds of sound per second of computing.
+The weights of our own models but `musicnet_crnn` are stored as float16, all others as float32.
 """
 
 
@@ -177,7 +178,7 @@ def speed(specs: list[ModelSpec]) -> str:
         size = f"{spec.weights.size / 1e6:.1f}" if spec.weights and spec.weights.size else ""
         cells = (f"{spec.window_seconds:.1f}", f"{milliseconds(spec):.0f}", f"{real_time(spec):,.0f}", machine(spec))
         rows.append((f"`{spec.name}`", f"{spec.claims['parameters']:,}", size, *cells))
-    titles = ("model", "parameters", "MB", "window, s", "ms", "x real time", "on")
+    titles = ("model", "parameters", "MB", "window, s", "ms", "window by ms", "on")
     return Table(titles, rows, "<>>>>><").markdown()
 
 

@@ -33,10 +33,11 @@ HEADER = (
     "ROC-AUC on genres", "published ROC-AUC, PR-AUC",
 )  # fmt: skip
 NOTES = (
-    "MB: ONNX files; one figure alone is the size of the weights. "
-    "ms: samples of a clip of {seconds:g} s in memory to tags, median, on {cores} cores ({processor}, "
-    "{date}), with Keras and with the fastest runtime, both at float32. x real time: seconds of sound that the fastest "
-    "tags per second at its best batch. `docs/benchmark.md` has the command, the spread, memory, bfloat16 and int8.",
+    "MB: ONNX files with log-mels as input; one figure alone is the size of the weights where none was written "
+    "(float16 for our own), or of float32 where int8 was refused. ms: samples of a clip of {seconds:g} s in memory to "
+    "tags, median, on {cores} cores ({processor}, {date}), with Keras and with the fastest runtime, both at float32. "
+    "x real time: seconds of sound that the fastest tags per second at its best batch. `docs/benchmark.md` has the "
+    "command, the spread, memory, bfloat16 and int8.",
     "ROC-AUC on genres: {genres} (split {split}, n = {n}, of artists that only `vgg_mtt` and `musicnn_mtt` may know), "
     "tags classical, electronic, pop and rock against the data set's labels; macro average, 95 % interval with artists "
     "resampled. Published by the authors, not measured here: on {published}. On MagnaTagATune `won_*` "
