@@ -25,6 +25,7 @@ RESULTS = ROOT / "benchmarks" / "results" / "small_data.json"
 SHOWN = 3  # methods of each task
 ENOUGH = 5  # tags of a kind that make a vocabulary worth naming for it
 FINE_TUNED = ", fine-tuned, "
+GENRES = "Emotify, genres"  # tags against the data set's labels, in the cards of the models
 TASKS = {"emotify-genres": "genre", "emotify-emotions": "mood", "instruments10": "instrument"}
 
 TEXT = """# Which model for what
@@ -78,6 +79,13 @@ def page() -> str:
 
 def short(tasks: dict[str, Any], specs: list[ModelSpec]) -> Iterator[tuple[str, str, str]]:
     """Rows of the overview."""
+    scored = [(score, spec) for spec in specs for score in spec.metrics if score["dataset"] == GENRES]
+    best, spec = max(scored, key=lambda pair: pair[0]["roc_auc"])
+    yield (
+        "genre tags as they come", f"`{spec.name}`",
+        f"ROC-AUC {best['roc_auc']:.3f} [{best['roc_auc_low']:.3f}, {best['roc_auc_high']:.3f}] on {GENRES} "
+        f"({best['split']}, n = {best['n']}), of {len(scored)} that were measured there",
+    )  # fmt: skip
     for task, kind in TASKS.items():
         if kind == "instrument":
             continue
@@ -85,17 +93,17 @@ def short(tasks: dict[str, Any], specs: list[ModelSpec]) -> Iterator[tuple[str, 
         row = next(row for row in linear(tasks[task]) if model_of(row) in able)
         spec = kmt.model_info(model_of(row))
         yield (
-            f"{kind}s", f"`{spec.name}`",
-            f"{count(spec, kind)} {kind} tags ({spec.vocabulary.title}); with a linear classifier, "
-            f"{figure(tasks[task], row)} on {tasks[task]['dataset']}",
+            f"{kind}s of your own", f"`{spec.name}`",
+            f"with a linear classifier on its embeddings, {figure(tasks[task], row)} on {tasks[task]['dataset']}; "
+            f"has {count(spec, kind)} {kind} tags ({spec.vocabulary.title})",
         )  # fmt: skip
     ranks = collections.Counter[str]()
     for task in TASKS:
         for place, name in enumerate(dict.fromkeys(map(model_of, linear(tasks[task])))):
             ranks[name] += place
     least = min(ranks, key=lambda name: (ranks[name], name))
-    best = {task: next(row for row in linear(tasks[task]) if model_of(row) == least) for task in TASKS}
-    figures = "; ".join(f"{tasks[task]['dataset']} {figure(tasks[task], row)}" for task, row in best.items())
+    rows = {task: next(row for row in linear(tasks[task]) if model_of(row) == least) for task in TASKS}
+    figures = "; ".join(f"{tasks[task]['dataset']} {figure(tasks[task], row)}" for task, row in rows.items())
     yield "embeddings for your own tags", f"`{least}`", f"best mean rank over three tasks: {figures}"
     smallest = min(specs, key=lambda spec: spec.weights.size if spec.weights and spec.weights.size else 1e12)
     assert smallest.weights is not None and smallest.weights.size is not None
