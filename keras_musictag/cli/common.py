@@ -283,7 +283,7 @@ def load_tagger(model: str) -> Tagger:
     return load(model)
 
 
-def load_tagger_on(model: str, runtime: str | None, threads: int | None) -> BaseTagger:
+def load_tagger_on(model: str, runtime: str | None = None, threads: int | None = None) -> BaseTagger:
     """Load the tagger named by `--model` on the runtime named by `--runtime`; an export imports no Keras."""
     from ..tagging.exported import is_export
 

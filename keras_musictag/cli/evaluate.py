@@ -139,7 +139,7 @@ def _load_or_measure(
             raise UsageProblem(f"--data is missing: name the labelled data to measure {fresh[0]} on. {DATA_HELP}")
         manifest, name, grouped_by = load_data(data)
         # Load all before the work: the second may be missing.
-        taggers = {name: load_tagger_on(name, None, None) for name in fresh}
+        taggers = {name: load_tagger_on(name) for name in fresh}
         title = dataset or next((scores.dataset for scores in loaded.values()), name)
         from ..evaluation.measuring import score
 

@@ -185,7 +185,7 @@ def _tag_here(sources: tuple[str, ...], out: str, model: str, options: dict[str,
     if nice:
         spare_resources.lower_priority(_NICE)
     options["pause_on_load"] = spare_resources.half_the_cores() if options["pause_on_load"] else None
-    tagger = load_tagger_on(model, options.pop("runtime"), None)
+    tagger = load_tagger_on(model, options.pop("runtime"))
     with progress_only():
         return tag_library(sources, out, tagger, progress=True, **options)
 
