@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from keras_musictag.apps.benchmarking.benchmark_results import (
     MODEL_COLUMNS,
     ROW_COLUMNS,
@@ -12,6 +15,7 @@ from keras_musictag.apps.benchmarking.benchmark_results import (
     table,
 )
 from keras_musictag.apps.benchmarking.score_plot import shared_data
+from keras_musictag.utils.tables import Table
 
 TEXT = """# Benchmark
 
@@ -52,16 +56,30 @@ intervals before you believe a difference.
 - of matmul: operations per second of the network, as a share of what NumPy reaches in a float32 product of 2048 x 2048
   matrices here ({matmul}). Reduced precision may pass 100 %.
 - load s: from the start of the process to a loaded tagger; again: a second one in the same process.
+- tag MB: peak memory of the process once it has tagged the file; peak MB: at the end, after batches of up to 120 s of
+  sound.
 - mean |dp|: mean change of probabilities by the export, against Keras at float32, on windows of the bundled clip.
 
 ## Where the time goes
 
 {profile}
-{errors}"""
+{memory}{errors}"""
+MEMORY = """
+## Memory
+
+```bash
+{command}
+```
+
+Peak MB of all processes of a command together, each page counted once: `tag` and `serve` with one MP3 of {seconds:g} s,
+`library` with {files} of them, which has decoding processes of its own. {machine}, {date}.
+
+{rows}
+"""
 
 
-def page(run: BenchmarkRun) -> str:
-    """Return the page of a run, in Markdown."""
+def page(run: BenchmarkRun, memory: Mapping[str, Any] | None = None) -> str:
+    """Return the page of a run, in Markdown, with the results of `memory.py` if there are any."""
     machine = run.machine
     about = (
         f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gb']:.0f} GB, {machine['system']}, Python "
@@ -83,6 +101,22 @@ def page(run: BenchmarkRun) -> str:
         rows=table(ROW_COLUMNS, [run.derived(row) for row in good]).markdown(),
         profile=table(STAGE_COLUMNS, [{**row, **stages(row)} for row in good]).markdown(),
         matmul=matmul,
+        memory=_memory(memory) if memory else "",
         errors="\n## Failed\n\n" + "\n".join(errors) + "\n" if errors else "",
         shared=f"those that have one on {named[0]}, split {named[1]}" if named else "none",
     )
+
+
+def _memory(found: Mapping[str, Any]) -> str:
+    """Return the section on memory: a line per model, and for each command a column per runtime."""
+    runtimes = list(dict.fromkeys(row["runtime"] for row in found["rows"]))
+    columns = [(command, runtime) for command in ("tag", "library", "serve") for runtime in runtimes]
+    lines: dict[str, dict[tuple[str, str], str]] = {}
+    for row in found["rows"]:
+        line = lines.setdefault(row["model"], {})
+        line |= {(command, row["runtime"]): f"{row[command]:,.0f}" for command in ("tag", "library", "serve")}
+    rows = [[model, *(line.get(column, "") for column in columns)] for model, line in lines.items()]
+    titles = ["model", *(f"{command}, {runtime}" for command, runtime in columns)]
+    machine = f"{found['machine']['processor']}, {found['machine']['cores']} cores"
+    about = {key: found[key] for key in ("command", "date", "seconds", "files")}
+    return MEMORY.format(machine=machine, rows=Table(titles, rows, "<>").markdown(), **about)

@@ -9,6 +9,7 @@ Wants a machine that does nothing else. Published weights are found in KERAS_MUS
 from __future__ import annotations
 
 import argparse
+import json
 import shlex
 import sys
 from pathlib import Path
@@ -23,6 +24,7 @@ from keras_musictag.utils.files import write_atomically
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "benchmark.json"
+MEMORY = RESULTS.with_name("memory.json")  # of memory.py
 PAGE, PICTURE = ROOT / "docs" / "benchmark.md", ROOT / "docs" / "images" / "pareto.png"
 
 
@@ -58,7 +60,8 @@ def main() -> int:
         run.to_json(RESULTS)
         run.to_csv(RESULTS.with_suffix(".csv"))
     run = BenchmarkRun.from_json(RESULTS)
-    write_atomically(PAGE, page(run).encode())
+    memory = json.loads(MEMORY.read_text(encoding="utf-8")) if MEMORY.is_file() else None
+    write_atomically(PAGE, page(run, memory).encode())
     save_figure(plot_scores(run), PICTURE)
     return int(bool(run.failed))
 

@@ -129,14 +129,33 @@ def test_so_does_the_command(exports, song, command):
     assert "tone" in result.stdout and result.stderr == ""
 
 
-def test_so_does_a_library(exports, song, tmp_path):
+def test_so_do_a_library_and_a_search_in_it(exports, song, tmp_path):
+    pytest.importorskip("duckdb")
+    pytest.importorskip("pyarrow")
     code = (
         "import sys\nfrom keras_musictag.cli import main\n"
-        "main(['library', sys.argv[2], '--out', sys.argv[3], '--model', sys.argv[1]], standalone_mode=False)"
+        "model, song, table = sys.argv[1:]\n"
+        "main(['library', song, '--out', table, '--model', model, '--embeddings'], standalone_mode=False)\n"
+        "main(['search', table, '--like', song, '--model', model], standalone_mode=False)"
     )
-    last, result = imported(code, exports["onnx"], song, tmp_path / "tags.csv")
+    last, result = imported(code, exports["onnx"], song, tmp_path / "tags.parquet")
     assert last == "imported []"
-    assert "1 tagged now" in result.stdout
+    assert "1 tagged now" in result.stdout and "1.000  " in result.stdout
+
+
+def test_so_does_the_page(exports, song):
+    code = (
+        "import contextlib, sys\nfrom keras_musictag.apps import serving\nfrom keras_musictag.cli import main\n"
+        "@contextlib.contextmanager\n"
+        "def served(service, **options):\n"
+        "    print(service.answer(sys.argv[2], service.models))\n"
+        "    raise KeyboardInterrupt\n"
+        "    yield\n"
+        "serving.serving = served\n"
+        "main(['serve', '--model', sys.argv[1]], standalone_mode=False)"
+    )
+    last, result = imported(code, exports["onnx"], song)
+    assert last == "imported []" and "tone" in result.stdout
 
 
 def test_nor_does_a_model_that_was_exported_before(song):

@@ -14,7 +14,7 @@ import pkgutil
 import shlex
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeVar
 
@@ -285,18 +285,23 @@ def load_tagger(model: str) -> Tagger:
 
 def load_tagger_on(model: str, runtime: str | None = None, threads: int | None = None) -> BaseTagger:
     """Load the tagger named by `--model` on the runtime named by `--runtime`; an export imports no Keras."""
-    from ..tagging.exported import is_export
-
-    if runtime in (None, "keras") and not is_export(model):
-        import_backend()
+    import_backend_for([model], runtime)
     from ..loading import load
 
-    os.environ.setdefault(_LOG_LEVEL, _QUIET)  # in case the model has to be exported first
     with progress_only():
         tagger = load(model, runtime=runtime, threads=threads)
     if runtime == "auto":
         click.echo(f"{model} runs on {tagger.runtime}.", err=True)
     return tagger
+
+
+def import_backend_for(models: Iterable[str], runtime: str | None = None) -> None:
+    """Import Keras as `import_backend` does, but only if one of the models runs on it."""
+    from ..tagging.exported import is_export
+
+    os.environ.setdefault(_LOG_LEVEL, _QUIET)  # in case a model has to be exported first
+    if runtime in (None, "keras") and not all(map(is_export, models)):
+        import_backend()
 
 
 def import_backend() -> None:

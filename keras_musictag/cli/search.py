@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ..models.registry import DEFAULT_MODEL
 from ..utils.tables import Table, echo
 from .common import (
     UsageProblem,
     check_output,
     csv_option,
     format_option,
-    import_backend,
+    import_backend_for,
     json_option,
     main,
     print_json,
@@ -103,7 +104,7 @@ def search(
     if m3u is not None:
         check_output("--m3u", m3u, (".m3u8", ".m3u"))
     if like or unlike:
-        import_backend()
+        import_backend_for([model or DEFAULT_MODEL])
     with progress_only():
         found = search(table, where, like=like, unlike=unlike, tagger=model, limit=limit)
     if m3u is not None:

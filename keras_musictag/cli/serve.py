@@ -10,7 +10,7 @@ import webbrowser
 import click
 
 from ..models.registry import DEFAULT_MODEL
-from .common import import_backend, main, progress_only, runtime_option
+from .common import import_backend_for, main, progress_only, runtime_option
 from .completers import complete_model
 
 
@@ -60,7 +60,7 @@ def serve(
     The page compares models, shows the tags at the player's position, and offers JSON and CSV. Uploads are deleted when
     the page is closed. It works without internet, except for models that are not on this machine yet.
     """
-    import_backend()
+    import_backend_for(models or [DEFAULT_MODEL], runtime)
     from ..apps.serving import Limits, TaggingService, serving
 
     service = TaggingService(models, runtime=runtime, limits=Limits(megabytes=max_mb, minutes=max_minutes))

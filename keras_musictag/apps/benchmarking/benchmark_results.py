@@ -36,8 +36,8 @@ class BenchmarkRun:
             set, split, n, AUCs and their intervals; it was `measured` in this run, with a runtime and precision, or is
             recorded in the spec. A score that failed has an `error` instead of AUCs.
         rows: one mapping per model, runtime, precision and number of threads: times in milliseconds as
-            `{"median_ms", "p10_ms", "p90_ms", "calls"}`, clips per second, seconds to load, peak memory in MB; or an
-            `error`.
+            `{"median_ms", "p10_ms", "p90_ms", "calls"}`, clips per second, seconds to load, peak memory in MB once
+            a file is tagged and at the end; or an `error`.
     """
 
     machine: Mapping[str, Any]
@@ -260,6 +260,7 @@ ROW_COLUMNS: tuple[Column, ...] = (
     ("of matmul", _number("of_matmul", ".0%")),
     ("load s", _number("load_cold_s", ".1f")),
     ("again", _number("load_warm_s", ".2f")),
+    ("tag MB", _number("tag_memory_mb", ",.0f")),
     ("peak MB", _number("peak_memory_mb", ",.0f")),
     ("mean |dp|", _number("mean_change", ".1e")),
 )

@@ -98,7 +98,7 @@ def measure(job: Job) -> dict[str, Any]:
     tagger = load(job.source, **options)
     cold = time.time() - job.started
     tagger.tag(job.clip)
-    first_tags = time.time() - job.started
+    first_tags, tag_memory = time.time() - job.started, _peak_memory_mb()
     started = time.perf_counter()
     load(job.source, **options)
     warm = time.perf_counter() - started
@@ -107,6 +107,7 @@ def measure(job: Job) -> dict[str, Any]:
         "load_cold_s": round(cold, 3),
         "load_warm_s": round(warm, 3),
         "first_tags_s": round(first_tags, 3),
+        "tag_memory_mb": tag_memory,
         **_latency(tagger, job),
         **_throughput(tagger, job),
         "peak_memory_mb": _peak_memory_mb(),

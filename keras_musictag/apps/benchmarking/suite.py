@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -194,17 +195,10 @@ class _Suite:
     def measure(self, name: str, step: Any) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         """Measure a model; return the model and its rows."""
         model: dict[str, Any] = {"model": name, "sizes": {}}
-        exported: dict[tuple[str, str], dict[str, Any]] = {}
-        for file_format, precision in self._exports():
-            folder = self.folder / name.replace("/", "_") / f"{file_format}-{precision}"
-            job = Job(
-                kind="export", model=name, source=name, format=file_format, precision=precision, folder=str(folder),
-                threads=self.threads[-1], calibration=self.calibration,
-            )  # fmt: skip
-            exported[file_format, precision] = self._run(job) | {"folder": str(folder)}
-            if file_format == _SIZES_OF and "size" in exported[file_format, precision]:
-                model["sizes"][precision] = exported[file_format, precision]["size"]
-            step()
+        exported = self._export_all(name, step)
+        for (file_format, precision), export in exported.items():
+            if file_format == _SIZES_OF and "size" in export:
+                model["sizes"][precision] = export["size"]
         rows, scores = [], []
         for runtime, precision in self.variants:
             export = exported.get((_format_for(runtime), precision), {})
@@ -224,6 +218,26 @@ class _Suite:
             model["multiply_adds"] = windows * model["multiply_adds_per_window"]
         model["scores"] = scores or _recorded(name)
         return model, rows
+
+    def _export_all(self, name: str, step: Any) -> dict[tuple[str, str], dict[str, Any]]:
+        """Write the exports of a model, as many at a time as there are cores, because nothing is timed."""
+
+        def write(wanted: tuple[str, str]) -> dict[str, Any]:
+            folder = self.folder / name.replace("/", "_") / "-".join(wanted)
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            job = Job(
+                kind="export", model=name, source=name, format=wanted[0], precision=wanted[1], folder=str(folder),
+                threads=self.threads[-1], calibration=self.calibration,
+            )  # fmt: skip
+            with tempfile.TemporaryDirectory(dir=folder.parent) as requests:
+                return run_job(job, Path(requests)) | {"folder": str(folder)}
+
+        wanted, exported = list(self._exports()), {}
+        with ThreadPoolExecutor(self.threads[-1]) as pool:
+            for key, found in zip(wanted, pool.map(write, wanted), strict=True):
+                exported[key] = found
+                step()
+        return exported
 
     def _row(self, name: str, runtime: str, export: dict[str, Any], threads: int) -> dict[str, Any]:
         if "error" in export:
