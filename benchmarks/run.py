@@ -1,7 +1,7 @@
 """The benchmark of the zoo: writes `results/benchmark.json`, `.csv`, `docs/benchmark.md` and a picture.
 
     python benchmarks/run.py [MODEL...] [--calibration FOLDER] [--data TABLE --dataset NAME]
-    python benchmarks/run.py --page          # only the page and the picture, from the results that are there
+    python benchmarks/run.py --page    # only page and picture, from the results that are there and the specs' scores
 
 Wants a machine that does nothing else. Published weights are found in KERAS_MUSICTAG_MIRROR or downloaded.
 """
@@ -9,6 +9,7 @@ Wants a machine that does nothing else. Published weights are found in KERAS_MUS
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import shlex
 import sys
@@ -19,6 +20,7 @@ from benchmark_page import page
 import keras_musictag as kmt
 from keras_musictag.apps.benchmarking import BenchmarkRun, benchmark
 from keras_musictag.apps.benchmarking.score_plot import plot_scores
+from keras_musictag.apps.benchmarking.suite import recorded_scores
 from keras_musictag.plots import save_figure
 from keras_musictag.utils.files import write_atomically
 
@@ -58,12 +60,23 @@ def main() -> int:
         print(run)
         RESULTS.parent.mkdir(exist_ok=True)
         run.to_json(RESULTS)
-        run.to_csv(RESULTS.with_suffix(".csv"))
-    run = BenchmarkRun.from_json(RESULTS)
+    run = with_recorded_scores(BenchmarkRun.from_json(RESULTS))
+    run.to_json(RESULTS)
+    run.to_csv(RESULTS.with_suffix(".csv"))
     memory = json.loads(MEMORY.read_text(encoding="utf-8")) if MEMORY.is_file() else None
     write_atomically(PAGE, page(run, memory).encode())
     save_figure(plot_scores(run), PICTURE)
     return int(bool(run.failed))
+
+
+def with_recorded_scores(run: BenchmarkRun) -> BenchmarkRun:
+    """Return a run with the scores that the specs have now, except for models that it measured itself."""
+    models = [
+        model if any(score.get("measured") for score in model["scores"])
+        else {**model, "scores": recorded_scores(model["model"])}
+        for model in run.models
+    ]  # fmt: skip
+    return dataclasses.replace(run, models=tuple(models))
 
 
 if __name__ == "__main__":

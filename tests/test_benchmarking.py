@@ -260,7 +260,7 @@ def test_tables(made):
     assert small["gflops"] == pytest.approx(50.0) and small["of_matmul"] == pytest.approx(0.5)
     assert small["times_real_time"] == 3000
     assert made.derived(made.rows[2])["of_matmul"] is None  # its multiply-adds are not known
-    assert "0.900 (recorded)" in text and "0.950" in text and "0.950 (recorded)" not in text
+    assert "0.900 (recorded)" in text and "0.950 [0.940, 0.960]" in text and "0.960] (recorded)" not in text
     assert "big songs test 10 0.950 [0.940, 0.960] keras float32" in " ".join(text.split())
     profile = str(made.profile()).splitlines()
     assert profile[1].split()[4:] == ["4.0", "3.0", "2.0", "10.0", "1.0", "20.0"]
@@ -271,6 +271,7 @@ def test_files(made, tmp_path):
     with (tmp_path / "run.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert [entry["log_mel.median_ms"] for entry in rows] == ["10.0", "8.0", "20.0", ""]
+    assert {entry["processor"] for entry in rows} == {"abacus"}
     assert rows[0]["sizes.float32"] == "4000000.0" and rows[3]["error"] == "no such luck"
     assert [entry["score.roc_auc"] for entry in rows] == ["0.9", "0.9", "0.95", ""] and rows[2]["score.n"] == "10"
     assert [entry["score.measured"] for entry in rows] == ["", "", "True", ""]

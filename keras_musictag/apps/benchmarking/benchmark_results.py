@@ -86,8 +86,15 @@ class BenchmarkRun:
             raise BenchmarkError(f"{path} does not hold results of a benchmark: {error!r}.") from error
 
     def to_csv(self, path: str | os.PathLike[str]) -> Path:
-        """Write a line per row, with the values of its model and the score at its precision; return the path."""
-        rows = [_flat({**self.model(row["model"]), **row, "score": self._score_of(row)}) for row in self.rows]
+        """Write a line per row, with the processor, the values of its model and the score at its precision.
+
+        Returns:
+            The path.
+        """
+        machine = {"processor": self.machine["processor"]}
+        rows = [
+            _flat({**self.model(row["model"]), **row, **machine, "score": self._score_of(row)}) for row in self.rows
+        ]
         keys = list(dict.fromkeys(key for row in rows for key in row))
         text = io.StringIO()
         writer = csv.DictWriter(text, keys, lineterminator="\n")
@@ -205,12 +212,22 @@ def _size(precision: str) -> Callable[[Row], str]:
     return lambda row: _number(precision, ".2f", 1e-6)(row.get("sizes", {}))
 
 
-def auc(row: Row) -> str:
-    """Return the first ROC-AUC of a model; one not measured in this run is marked as recorded."""
+def _interval(key: str) -> Callable[[Row], str]:
+    """Format a value with its interval, `0.912 [0.901, 0.922]`; empty if missing."""
+
+    def show(row: Row) -> str:
+        ends = f" [{row[f'{key}_low']:.3f}, {row[f'{key}_high']:.3f}]" if f"{key}_low" in row else ""
+        return f"{row[key]:.3f}{ends}" if key in row else ""
+
+    return show
+
+
+def _auc(row: Row) -> str:
+    """Return the first ROC-AUC of a model with its interval; one not measured in this run is marked as recorded."""
     scores = [score for score in row.get("scores", ()) if "roc_auc" in score]
     if not scores:
         return ""
-    return f"{scores[0]['roc_auc']:.3f}" + ("" if scores[0].get("measured") else " (recorded)")
+    return _interval("roc_auc")(scores[0]) + ("" if scores[0].get("measured") else " (recorded)")
 
 
 MODEL_COLUMNS: tuple[Column, ...] = (
@@ -222,18 +239,8 @@ MODEL_COLUMNS: tuple[Column, ...] = (
     ("MB float32", _size("float32")),
     ("float16", _size("float16")),
     ("int8", _size("int8")),
-    ("ROC-AUC", auc),
+    ("ROC-AUC", _auc),
 )
-
-
-def _interval(key: str) -> Callable[[Row], str]:
-    """Format a value with its interval, `0.912 [0.901, 0.922]`; empty if missing."""
-
-    def show(row: Row) -> str:
-        ends = f" [{row[f'{key}_low']:.3f}, {row[f'{key}_high']:.3f}]" if f"{key}_low" in row else ""
-        return f"{row[key]:.3f}{ends}" if key in row else ""
-
-    return show
 
 
 SCORE_COLUMNS: tuple[Column, ...] = (

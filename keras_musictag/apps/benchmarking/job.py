@@ -55,7 +55,7 @@ class Job:
     threads: int = 1
     clip: str = ""
     clip_seconds: float = 0.0
-    budget: float = 1.5
+    budget: float = 1.0
     least: int = 15
     folder: str = ""
     data: str = ""

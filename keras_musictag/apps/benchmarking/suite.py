@@ -216,7 +216,7 @@ class _Suite:
         windows = next((row["windows"] for row in rows if "windows" in row), 0)
         if "multiply_adds_per_window" in model:
             model["multiply_adds"] = windows * model["multiply_adds_per_window"]
-        model["scores"] = scores or _recorded(name)
+        model["scores"] = scores or recorded_scores(name)
         return model, rows
 
     def _export_all(self, name: str, step: Any) -> dict[tuple[str, str], dict[str, Any]]:
@@ -245,7 +245,7 @@ class _Suite:
         job = Job(
             kind="measure", model=name, source=name if runtime == "keras" else export["folder"], runtime=runtime,
             threads=threads, clip=str(self.clip), clip_seconds=CLIP_SECONDS,
-            budget=0.1 if self.quick else 1.5, least=3 if self.quick else 15,
+            budget=0.1 if self.quick else 1.0, least=3 if self.quick else 15,
         )  # fmt: skip
         changes = {key: export[key] for key in ("mean_change", "max_change") if key in export}
         return self._run(job) | changes
@@ -333,8 +333,8 @@ def _clip(folder: Path) -> Path:
     return path
 
 
-def _recorded(name: str) -> list[dict[str, Any]]:
-    """Return the scores recorded in the spec."""
+def recorded_scores(name: str) -> list[dict[str, Any]]:
+    """Return the scores recorded in the spec of a model, none if it is not registered."""
     if name not in registry.list_models():
         return []
     return [dict(metric) for metric in registry.model_info(name).metrics]
