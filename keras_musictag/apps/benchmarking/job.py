@@ -56,7 +56,7 @@ class Job:
     clip: str = ""
     clip_seconds: float = 0.0
     budget: float = 1.0
-    least: int = 15
+    least: int = 10
     folder: str = ""
     data: str = ""
     dataset: str = ""

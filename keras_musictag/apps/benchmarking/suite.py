@@ -245,7 +245,7 @@ class _Suite:
         job = Job(
             kind="measure", model=name, source=name if runtime == "keras" else export["folder"], runtime=runtime,
             threads=threads, clip=str(self.clip), clip_seconds=CLIP_SECONDS,
-            budget=0.1 if self.quick else 1.0, least=3 if self.quick else 15,
+            budget=0.1 if self.quick else 1.0, least=3 if self.quick else 10,
         )  # fmt: skip
         changes = {key: export[key] for key in ("mean_change", "max_change") if key in export}
         return self._run(job) | changes
