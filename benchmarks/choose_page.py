@@ -82,10 +82,12 @@ def short(tasks: dict[str, Any], specs: list[ModelSpec]) -> Iterator[tuple[str, 
     """Rows of the overview."""
     scored = [(score, spec) for spec in specs for score in spec.metrics if is_genres(score)]
     best, spec = max(scored, key=lambda pair: pair[0]["roc_auc"])
+    known = any((data.role, data.name[:13]) == ("labelled", "MagnaTagATune") for data in spec.training_data)
+    familiar = "; it may know the artists, as all that were trained on MagnaTagATune may" if known else ""
     yield (
         "genre tags as they come", f"`{spec.name}`",
         f"ROC-AUC {best['roc_auc']:.3f} [{best['roc_auc_low']:.3f}, {best['roc_auc_high']:.3f}] on {best['dataset']} "
-        f"({best['split']}, n = {best['n']}), of {len(scored)} that were measured there",
+        f"({best['split']}, n = {best['n']}), of {len(scored)} that were measured there{familiar}",
     )  # fmt: skip
     for task, kind in TASKS.items():
         if kind == "instrument":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _LARGEST, _SMALLEST = 900.0, 20.0  # areas in points squared
+_FEW = 8  # names that fit into a small figure
+_DISTANCES = (0.0, 14.0, 28.0, 42.0)  # points between a circle and its name; beyond the first a line joins them
 
 
 def plot_pareto(
@@ -57,7 +60,7 @@ def plot_pareto(
     known = {number: interval for number, interval in enumerate(intervals or ()) if interval is not None}
     _check_intervals(names, scores, known, intervals)
     if ax is None:
-        ax = new_axes(7, 4.5)
+        ax = new_axes(7, 4.5) if len(names) <= _FEW else new_axes(10, 6)
     from matplotlib.ticker import LogLocator
 
     front = _front(milliseconds, scores)
@@ -117,7 +120,8 @@ Box = tuple[float, float, float, float]  # left, bottom, right, top in points
 
 
 def _label(ax: Axes, names: Sequence[str], points: np.ndarray, radii: np.ndarray) -> None:
-    """Write each name beside its circle, where it covers the least of other circles and names."""
+    """Write each name where it covers the least of other circles and names, as near to its circle as that allows."""
+    ax.figure.draw_without_rendering()  # the layout decides where the circles are
     scale = 72 / ax.figure.get_dpi()
     centres = ax.transData.transform(points) * scale
     frame = ax.get_window_extent()
@@ -126,25 +130,33 @@ def _label(ax: Axes, names: Sequence[str], points: np.ndarray, radii: np.ndarray
     for number, name in enumerate(map(short, names)):
         others = taken[:number] + taken[number + 1 :]
         places = list(_places(name, centres[number], radii[number]))
-        dx, dy, align, box = min(places, key=lambda place: _covered(place[3], others, edges))
+        away, offset, align, box = min(places, key=lambda place: place[0] + _covered(place[3], others, edges))
         taken.append(box)
+        joined = {
+            "arrowstyle": "-",
+            "color": INK,
+            "alpha": 0.5,
+            "linewidth": 0.6,
+            "shrinkA": 0,
+            "shrinkB": radii[number],
+        }
         ax.annotate(
-            name, points[number], (dx, dy), textcoords="offset points", fontsize=SMALL, ha=align, va="center",
-            zorder=4, parse_math=False,
+            name, points[number], offset, textcoords="offset points", fontsize=SMALL, ha=align, va="center", zorder=4,
+            parse_math=False, arrowprops=joined if away else None,
         )  # fmt: skip
 
 
-def _places(name: str, centre: np.ndarray, radius: float) -> Iterator[tuple[float, float, str, Box]]:
-    """Yield offsets, alignment and box of a name at the right, left, top and bottom of a circle."""
-    width, height, away = 0.6 * SMALL * len(name), 1.3 * SMALL, radius + 4
-    for dx, dy, align, share in (
-        (away, 0.0, "left", 0.0),
-        (-away, 0.0, "right", 1.0),
-        (0.0, away + height / 2, "center", 0.5),
-        (0.0, -away - height / 2, "center", 0.5),
-    ):
-        left, middle = centre[0] + dx - share * width, centre[1] + dy
-        yield dx, dy, align, (left, middle - height / 2, left + width, middle + height / 2)
+def _places(name: str, centre: np.ndarray, radius: float) -> Iterator[tuple[float, tuple[float, float], str, Box]]:
+    """Yield distance, offset, alignment and box of a name around a circle, the nearest first."""
+    width, height = 0.66 * SMALL * len(name) + 4, 1.3 * SMALL
+    for distance in _DISTANCES:
+        away = radius + 4 + distance
+        for right, up in ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1)):
+            shorter = math.sqrt(0.5) if right and up else 1.0
+            dx, dy = shorter * away * right, shorter * away * up + up * height / 2
+            align, share = {1: ("left", 0.0), -1: ("right", 1.0), 0: ("center", 0.5)}[right]
+            left, middle = centre[0] + dx - share * width, centre[1] + dy
+            yield distance, (dx, dy), align, (left, middle - height / 2, left + width, middle + height / 2)
 
 
 def _covered(box: Box, others: Sequence[Box], edges: Box) -> float:
