@@ -66,6 +66,9 @@ def torch_calls(core: Any, log_mel: np.ndarray) -> Calls:
     import torch
     from torch_networks import network
 
+    # Otherwise a GRU divides the graph, and so many layers are compiled one by one that PyTorch gives up.
+    torch._dynamo.config.allow_rnn = True
+    torch._dynamo.reset()
     given = torch.from_numpy(log_mel)
 
     def run(model: Any) -> Callable[[], np.ndarray]:
