@@ -27,6 +27,7 @@ RESULTS = ROOT / "benchmarks" / "results" / "small_data.json"
 SHOWN = 3  # methods of each task
 ENOUGH = 5  # tags of a kind that make a vocabulary worth naming for it
 FINE_TUNED = ", fine-tuned, "
+TWINS = {"musicnet_crnn_jamendo": "musicnet_crnn", "musicnet_crnn_msd": "musicnet_crnn"}  # one network, other heads
 TASKS = {"emotify-genres": "genre", "emotify-emotions": "mood", "instruments10": "instrument"}
 
 TEXT = """# Which model for what
@@ -52,7 +53,8 @@ Scores published by the authors; compare within a data set and split only:
 ## Embeddings for your own tags
 
 The best {shown} methods with a linear classifier (a probe of the embeddings, or the first stage of fine-tuning) on each
-of three tasks, in cross-validation; [all methods](small-data.md). Brackets: 95 % intervals.{missing}
+of three tasks, in cross-validation; [all methods](small-data.md). Brackets: 95 % intervals.
+{twins}{missing}
 
 {own}
 {tuned}
@@ -74,6 +76,7 @@ def page() -> str:
         short=Table(("for", "take", "because"), list(short(tasks, specs))).markdown(),
         kinds=kinds(specs), published=published(specs), shown=SHOWN, own=own(tasks), tuned=tuned(tasks),
         missing=missing(tasks, specs),
+        twins=" ".join(f"`{name}` has the embeddings of `{of}`." for name, of in TWINS.items()),
         speed=speed(specs),
     )  # fmt: skip
 
@@ -202,8 +205,9 @@ def count(spec: ModelSpec, kind: str) -> int:
 
 
 def linear(task: dict[str, Any]) -> list[dict[str, Any]]:
-    """Rows of models with a linear classifier, the best first."""
-    rows = [row for row in task["rows"] if row["model"] != "mfcc" and FINE_TUNED not in row["model"]]
+    """Rows of models with a linear classifier, the best first, one for models with the same embeddings."""
+    left_out = {"mfcc", *TWINS}
+    rows = [row for row in task["rows"] if model_of(row) not in left_out and FINE_TUNED not in row["model"]]
     return sorted(rows, key=lambda row: -row[task["metric"]])
 
 
