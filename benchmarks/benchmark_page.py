@@ -71,9 +71,9 @@ MEMORY = """
 {command}
 ```
 
-Peak MB of all processes of a command together, each page counted once: `tag` and `serve` with one MP3 of {seconds:g} s,
-`library` with {files} of them, which has decoding processes of its own. Models with the same network and other tags
-need as much. {machine}, {date}.
+Peak MB of all processes of a command together (the resident set of the largest, and what the others share with
+nobody): `tag` and `serve` with one MP3 of {seconds:g} s, `library` with {files} of them, which has decoding processes
+of its own. Models with the same network and other tags need as much. {machine}, {date}.
 
 {rows}
 """

@@ -3,9 +3,10 @@
     python benchmarks/memory.py [MODEL...] [--runtimes NAME...] [--work FOLDER] [--write]
 
 Each command runs as a user would start it: `tag` and `serve` with one MP3 of `--seconds`, `library` with `--files` of
-them. The memory is that of all its processes together, each page counted once (Linux's PSS), every 0.05 s. Exports are
-written before anything is measured. `--write` keeps the figures in `results/memory.json`, of which `run.py --page`
-makes a table. With `--work` the same command resumes. Other work on the machine does not matter much.
+them. The memory is that of all its processes together, looked at every 0.05 s: the resident set of the largest, and of
+the others what they share with nobody. Exports are written before anything is measured. `--write` keeps the figures in
+`results/memory.json`, of which `run.py --page` makes a table. With `--work` the same command resumes. Other work on the
+machine does not matter much.
 """
 
 from __future__ import annotations
@@ -56,12 +57,21 @@ def _processes(root: int) -> list[int]:
     return found
 
 
-def _proportional_mb(process: int) -> float:
+def _memory_mb(process: int) -> tuple[float, float]:
+    """Resident memory of a process, and the part of it that no other process has."""
     try:
-        (kilobytes,) = re.findall(r"^Pss: +(\d+) kB", Path(f"/proc/{process}/smaps_rollup").read_text(), re.MULTILINE)
-    except (OSError, ValueError):  # has ended
-        return 0.0
-    return int(kilobytes) / 1024
+        text = Path(f"/proc/{process}/smaps_rollup").read_text()
+    except OSError:  # has ended
+        return 0.0, 0.0
+    kilobytes = {name: int(value) for name, value in re.findall(r"^(\w+): +(\d+) kB", text, re.MULTILINE)}
+    own = kilobytes.get("Private_Clean", 0) + kilobytes.get("Private_Dirty", 0)
+    return kilobytes.get("Rss", 0) / 1024, own / 1024
+
+
+def _together_mb(root: int) -> float:
+    """Memory of a process and its descendants: all that the largest has, and what the others have for themselves."""
+    found = sorted(map(_memory_mb, _processes(root)))
+    return found[-1][0] + sum(own for _, own in found[:-1])
 
 
 class Watch:
@@ -76,7 +86,7 @@ class Watch:
     def _run(self) -> None:
         while not self._ended.wait(_PERIOD):
             try:
-                self.peak_mb = max(self.peak_mb, sum(map(_proportional_mb, _processes(self._process))))
+                self.peak_mb = max(self.peak_mb, _together_mb(self._process))
             except OSError:  # one ended in between
                 continue
 

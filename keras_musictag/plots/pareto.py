@@ -121,8 +121,9 @@ Box = tuple[float, float, float, float]  # left, bottom, right, top in points
 
 def _label(ax: Axes, names: Sequence[str], points: np.ndarray, radii: np.ndarray) -> None:
     """Write each name where it covers the least of other circles and names, as near to its circle as that allows."""
-    ax.figure.draw_without_rendering()  # the layout decides where the circles are
-    scale = 72 / ax.figure.get_dpi()
+    figure = ax.figure.canvas.figure  # also if the axes are in a subfigure
+    figure.draw_without_rendering()  # the layout decides where the circles are
+    scale = 72 / figure.get_dpi()
     centres = ax.transData.transform(points) * scale
     frame = ax.get_window_extent()
     edges = (frame.x0 * scale, frame.y0 * scale, frame.x1 * scale, frame.y1 * scale)
