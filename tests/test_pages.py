@@ -73,12 +73,12 @@ def test_of_the_benchmark(monkeypatch):
 
 
 def test_runtimes_are_listed_the_fastest_first():
-    """As the recorded run has it: geometric means over the zoo."""
+    """As the recorded run has it: geometric means over the zoo, from a file to tags."""
     run = BenchmarkRun.from_json(RESULTS / "benchmark.json")
     spent = {runtime: {} for runtime in FILE_RUNTIMES}
     for row in run.rows:
         if row["precision"] == "float32" and row["threads"] == run.machine["threads"] and row["runtime"] in spent:
-            spent[row["runtime"]][row["model"]] = row["log_mel"]["median_ms"]
+            spent[row["runtime"]][row["model"]] = row["file"]["median_ms"]
     assert all(len(times) == len(run.models) for times in spent.values())
     means = [statistics.geometric_mean(times.values()) for times in spent.values()]
     assert means == sorted(means)

@@ -243,8 +243,9 @@ class RuntimeEntry:
         return installed_version(*self.packages)
 
 
-# Fastest first, by geometric means over the zoo from log-mel to tags at float32 on two cores (docs/benchmark.md;
-# tests/test_pages.py compares). `load(path)` of an export takes the first that is installed and reads the format;
+# Fastest first, by geometric means over the zoo from a file to tags at float32 on two cores (docs/benchmark.md;
+# tests/test_pages.py compares): what a user waits for, with all that a runtime's threads do to the stages before it.
+# `load(path)` of an export takes the first that is installed and reads the format;
 # `load(name, runtime="auto")` measures on the user's machine.
 FILE_RUNTIMES: dict[str, RuntimeEntry] = {
     "openvino": RuntimeEntry(
