@@ -32,11 +32,13 @@ def test_the_runtime():
 def test_the_command(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     sound(tmp_path / "song.mp3", 2.5)
-    monkeypatch.setattr(main, "commands", dict(main.commands))
-    run_python(COMMAND, PAGE, {})
-    ((program, *words),) = commands(SHELL)
-    assert program == "keras-musictag" and invoke(words).stdout == "2.5 s  song.mp3\n"
-    assert "Print how long audio files are." in invoke(["--help"]).stdout
-    with pytest.raises(click.ClickException, match="does not exist") as error:
-        main.main(["duration", "missing.wav"], standalone_mode=False)
-    assert isinstance(error.value.__cause__, AudioError)
+    try:
+        run_python(COMMAND, PAGE, {})
+        ((program, *words),) = commands(SHELL)
+        assert program == "keras-musictag" and invoke(words).stdout == "2.5 s  song.mp3\n"
+        assert "Print how long audio files are." in invoke(["--help"]).stdout
+        with pytest.raises(click.ClickException, match="does not exist") as error:
+            main.main(["duration", "missing.wav"], standalone_mode=False)
+        assert isinstance(error.value.__cause__, AudioError)
+    finally:
+        main.commands.pop("duration", None)  # alone: commands that were imported meanwhile are not imported again
