@@ -30,7 +30,7 @@ IN_TESTS_OF_THEIR_OWN = {"add-a-runtime-or-command.md", "fine-tune.md", "index.m
 HOURS = "measures for minutes to hours; test_pages.py checks the page against its results"
 NOT_RUN = {
     "command-line.md": {"keras-musictag download": "needs the internet; see test_cli_download.py"},
-    "benchmark.md": {"python benchmarks/run.py": HOURS},
+    "benchmark.md": {"python benchmarks/run.py": HOURS, "python benchmarks/memory.py": HOURS},
     "peers.md": {"python benchmarks/peers.py": HOURS},
     "small-data.md": {"python benchmarks/small_data.py": HOURS},
     "reliability.md": {

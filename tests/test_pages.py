@@ -68,7 +68,8 @@ def test_operations_of_nodes(monkeypatch):
 
 def test_of_the_benchmark(monkeypatch):
     page = script("benchmark_page", monkeypatch).page
-    assert text_of("benchmark.md") == page(BenchmarkRun.from_json(RESULTS / "benchmark.json"))
+    memory = json.loads((RESULTS / "memory.json").read_text(encoding="utf-8"))
+    assert text_of("benchmark.md") == page(BenchmarkRun.from_json(RESULTS / "benchmark.json"), memory)
     assert (DOCS / "images" / "pareto.png").stat().st_size > 10_000
 
 
