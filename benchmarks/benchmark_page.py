@@ -64,6 +64,7 @@ intervals before you believe a difference.
 
 {profile}
 {memory}{errors}"""
+COMMANDS = ("tag", "library", "serve")  # whose memory is measured
 MEMORY = """
 ## Memory
 
@@ -111,11 +112,11 @@ def page(run: BenchmarkRun, memory: Mapping[str, Any] | None = None) -> str:
 def _memory(found: Mapping[str, Any]) -> str:
     """Return the section on memory: a line per model, and for each command a column per runtime."""
     runtimes = list(dict.fromkeys(row["runtime"] for row in found["rows"]))
-    columns = [(command, runtime) for command in ("tag", "library", "serve") for runtime in runtimes]
+    columns = [(command, runtime) for command in COMMANDS for runtime in runtimes]
     lines: dict[str, dict[tuple[str, str], str]] = {}
     for row in found["rows"]:
         line = lines.setdefault(row["model"], {})
-        line |= {(command, row["runtime"]): f"{row[command]:,.0f}" for command in ("tag", "library", "serve")}
+        line |= {(command, row["runtime"]): f"{row[command]:,.0f}" for command in COMMANDS}
     rows = [[model, *(line.get(column, "") for column in columns)] for model, line in lines.items()]
     titles = ["model", *(f"{command}, {runtime}" for command, runtime in columns)]
     machine = f"{found['machine']['processor']}, {found['machine']['cores']} cores"

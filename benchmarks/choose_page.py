@@ -85,7 +85,7 @@ def short(tasks: dict[str, Any], specs: list[ModelSpec]) -> Iterator[tuple[str, 
     """Rows of the overview."""
     scored = [(score, spec) for spec in specs for score in spec.metrics if is_genres(score)]
     best, spec = max(scored, key=lambda pair: pair[0]["roc_auc"])
-    known = any((data.role, data.name[:13]) == ("labelled", "MagnaTagATune") for data in spec.training_data)
+    known = any(data.role == "labelled" and data.name.startswith("MagnaTagATune") for data in spec.training_data)
     familiar = "; it may know the artists, as all that were trained on MagnaTagATune may" if known else ""
     yield (
         "genre tags as they come", f"`{spec.name}`",

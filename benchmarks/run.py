@@ -43,7 +43,9 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="a few calls of each, to see whether it works")
     parser.add_argument("--page", action="store_true", help="write the page from the results that are there")
     given = parser.parse_args()
-    if not given.page:
+    if given.page:
+        run = with_recorded_scores(BenchmarkRun.from_json(RESULTS))
+    else:
         words = [Path(word).name if "/" in word else word for word in sys.argv[1:]]
         sounds = sorted(path for path in given.calibration.rglob("*") if path.is_file()) if given.calibration else []
         run = benchmark(
@@ -58,9 +60,7 @@ def main() -> int:
             command=shlex.join(["python", "benchmarks/run.py", *words]),
         )
         print(run)
-        RESULTS.parent.mkdir(exist_ok=True)
-        run.to_json(RESULTS)
-    run = with_recorded_scores(BenchmarkRun.from_json(RESULTS))
+    RESULTS.parent.mkdir(exist_ok=True)
     run.to_json(RESULTS)
     run.to_csv(RESULTS.with_suffix(".csv"))
     memory = json.loads(MEMORY.read_text(encoding="utf-8")) if MEMORY.is_file() else None

@@ -36,6 +36,7 @@ from .machine import describe
 CLIP_SECONDS = 29.12  # a window of musicnet_crnn; ten of musicnn
 _RATE = 44_100
 _SIZES_OF = "onnx"  # format of the reported file sizes
+_QUICK: dict[str, Any] = {"budget": 0.1, "least": 3}  # instead of the defaults of a `Job`
 _TIMEOUT = 900.0  # seconds of a job, except evaluations, whose time depends on the data
 PRECISIONS = ("float32", "float16", "int8")
 
@@ -244,8 +245,7 @@ class _Suite:
             return {"error": f"the export failed: {export['error']}"}
         job = Job(
             kind="measure", model=name, source=name if runtime == "keras" else export["folder"], runtime=runtime,
-            threads=threads, clip=str(self.clip), clip_seconds=CLIP_SECONDS,
-            budget=0.1 if self.quick else 1.0, least=3 if self.quick else 10,
+            threads=threads, clip=str(self.clip), clip_seconds=CLIP_SECONDS, **(_QUICK if self.quick else {}),
         )  # fmt: skip
         changes = {key: export[key] for key in ("mean_change", "max_change") if key in export}
         return self._run(job) | changes
