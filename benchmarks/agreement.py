@@ -123,6 +123,8 @@ def main() -> None:
     parser.add_argument("--scores", type=Path, help="keep all scores in this .npz")
     parser.add_argument("--write", action="store_true", help="put the figures into the specs of the zoo")
     given = parser.parse_args()
+    if given.genres_only and not given.genres:
+        parser.error("--genres-only needs --genres, a table with the genres.")
     given.command = shlex.join(["python", "benchmarks/agreement.py", *(Path(word).name for word in sys.argv[1:])])
     manifest = Manifest.load(given.manifest, untagged=True).split(given.split)
     manifest = manifest.filter(lambda row: row.source == given.source)

@@ -110,7 +110,11 @@ def _of_command(*words: str | Path) -> float:
         [*_CLI, *map(str, words)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     ) as process:
         with Watch(process.pid) as watch:
-            _, errors = process.communicate(timeout=_TIMEOUT)
+            try:
+                _, errors = process.communicate(timeout=_TIMEOUT)
+            except BaseException:  # out of time, or interrupted: leaving the block waits for its end
+                process.kill()
+                raise
         if process.returncode:
             raise RuntimeError(f"{shlex.join(map(str, words))} failed: {errors.strip()}")
     return watch.peak_mb

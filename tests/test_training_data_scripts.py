@@ -152,6 +152,31 @@ def test_what_is_derived_holds_none_who_were_left_out(collected, script, monkeyp
         assert set(row.path.stem.partition("-x")[0].split("+")) <= known
 
 
+def test_a_second_manifest_trains_on_free_music_alone(collected):
+    from keras_musictag.datasets import Manifest
+
+    manifest, out, _ = collected
+    free = Manifest.load(out / "free.csv", untagged=True)
+    assert {row.path.name for row in free.split("train")} == {"p-mine-0.flac"}
+    for part in ("valid", "test"):
+        assert free.split(part).rows == manifest.split(part).rows
+
+
+@pytest.mark.parametrize(
+    ("source", "licence", "free"),
+    [
+        ("free music", "GPL-2+", True),
+        ("enigma_anthems, other speed", "CC BY 4.0", True),
+        ("free music", "freeware, may modify; NOT sold alone", False),
+        ("emotify, mixture", "Magnatune excerpts", False),
+    ],
+)
+def test_what_is_free_goes_by_collection_and_licence(script, source, licence, free):
+    from keras_musictag.datasets import Row
+
+    assert script("training_data").is_free(Row(path="a.flac", source=source, licence=licence)) is free
+
+
 def test_labelled_recordings_are_for_evaluation(collected):
     from keras_musictag.datasets import Manifest
 
@@ -185,3 +210,20 @@ def test_each_vocabulary_becomes_a_tagger_of_its_own(script, tmp_path, monkeypat
         assert part.tag(kmt.demo_clip()) == pytest.approx(expected, abs=1e-6)
     with pytest.raises(ValueError, match="has one vocabulary: its tag 'tone' names no teacher"):
         script("split_vocabularies").split(kmt.load(run / "b"))
+
+
+# === feature_teacher.py ===
+
+
+def test_features_are_whitened_components_of_the_embedding(script, tmp_path):
+    teacher = untrained("tiny", ("a", "b"), seed=1)
+    clips = [np.random.default_rng(n).uniform(-1, 1, 16_000).astype("float32") ** (1 + n) for n in range(12)]
+    vectors = np.stack([teacher.embed(clip, sr=16_000) for clip in clips])
+    made = kmt.load(script("feature_teacher").with_features(teacher, vectors, 3).save(tmp_path / "features"))
+    assert made.spec.name == "tiny-features" and made.tags == ("feature 00", "feature 01", "feature 02")
+    heard = np.array([[made.tag(clip, sr=16_000)[tag] for tag in made.tags] for clip in clips])
+    logits = np.log(heard / (1 - heard))
+    np.testing.assert_allclose(logits.mean(axis=0), 0, atol=1e-3)
+    np.testing.assert_allclose(np.cov(logits.T), np.eye(3), atol=1e-2)
+    with pytest.raises(ValueError, match="13 features need as many tracks; got 12"):
+        script("feature_teacher").with_features(teacher, vectors, 13)

@@ -1,7 +1,12 @@
-"""Compare teachers and their means on human tags: python zoo/choose_teachers.py human.csv musicnn_mtt vgg_mtt ...
+"""Compare teachers and their means on human labels.
 
-`human.csv` comes from `training_data.py`. Printed are, for every combination, the ROC-AUC and PR-AUC over all pairs of
-track and tag, of the mean of the probabilities and of the mean of the logits, with 95 % intervals (artists resampled).
+    python zoo/choose_teachers.py human.csv musicnn_mtt vgg_mtt ...
+    python zoo/choose_teachers.py genres.csv musicnn_msd won_fcn_msd --by-tag --split train --split valid
+
+The tables come from `training_data.py`. Printed are, for every combination, the ROC-AUC and PR-AUC of the mean of the
+probabilities and of the mean of the logits, with 95 % intervals (artists resampled): over all pairs of track and tag,
+or, with `--by-tag`, for each label of the table that is a tag of the teachers', averaged. A teacher is a zoo model or
+an export of one, which is faster.
 """
 
 from __future__ import annotations
@@ -12,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 from sklearn.metrics import average_precision_score, roc_auc_score
+from tqdm import tqdm
 
 import keras_musictag as kmt
 from keras_musictag.datasets import Manifest
@@ -19,11 +25,11 @@ from keras_musictag.datasets import Manifest
 RESAMPLES = 300
 
 
-def scores(name: str, manifest: Manifest) -> np.ndarray:
+def scores(tagger: kmt.BaseTagger, manifest: Manifest) -> np.ndarray:
     """Mean probabilities of every track, `(tracks, tags)`."""
-    tagger = kmt.load(name)
-    found = [tagger.tag(row.path, offset=row.start, duration=row.duration) for row in manifest]
-    return np.asarray([[tags[tag] for tag in tagger.tags] for tags in found])
+    rows = tqdm(manifest.rows, unit="track", desc=tagger.spec.name, delay=2)
+    found = [tagger.tag(row.path, offset=row.start, duration=row.duration) for row in rows]
+    return np.asarray([[tagged[tag] for tag in tagger.tags] for tagged in found])
 
 
 def logit(p: np.ndarray) -> np.ndarray:
@@ -32,40 +38,53 @@ def logit(p: np.ndarray) -> np.ndarray:
     return np.log(clipped / (1 - clipped))
 
 
-def measured(own: np.ndarray, truth: np.ndarray, groups: np.ndarray) -> str:
+def measured(own: np.ndarray, truth: np.ndarray, groups: np.ndarray, by_tag: bool) -> str:
     """Cells of a row: ROC-AUC and PR-AUC with intervals."""
+    if not by_tag:  # one column, which has all pairs; sklearn averages over columns
+        own, truth, groups = own.reshape(-1, 1), truth.reshape(-1, 1), np.repeat(groups, truth.shape[1])
     rng, members = np.random.default_rng(0), [np.flatnonzero(groups == group) for group in np.unique(groups)]
     cells = []
     for score in (roc_auc_score, average_precision_score):
         drawn = []
         for _ in range(RESAMPLES):
             chosen = np.concatenate([members[i] for i in rng.integers(len(members), size=len(members))])
-            drawn.append(score(truth[chosen].ravel(), own[chosen].ravel()))
+            drawn.append(score(truth[chosen], own[chosen]))
         low, high = np.percentile(drawn, [2.5, 97.5])
-        cells.append(f"{score(truth.ravel(), own.ravel()):.3f} [{low:.3f}, {high:.3f}]")
+        cells.append(f"{score(truth, own):.3f} [{low:.3f}, {high:.3f}]")
     return " | ".join(cells)
 
 
 def main() -> None:
     """Print a table."""
-    parser = argparse.ArgumentParser(description="Compare teachers and ensembles of them on human tags.")
-    parser.add_argument("human", type=Path)
+    parser = argparse.ArgumentParser(description="Compare teachers and ensembles of them on human labels.")
+    parser.add_argument("table", type=Path)
     parser.add_argument("teachers", nargs="+")
+    parser.add_argument("--by-tag", action="store_true", help="the mean of the areas of the table's labels")
+    parser.add_argument("--split", action="append", help="only this part of the table; may be given several times")
     given = parser.parse_args()
-    tags = kmt.model_info(given.teachers[0]).tags
-    if any(kmt.model_info(name).tags != tags for name in given.teachers):
+    taggers = {name: kmt.load(name) for name in given.teachers}
+    tags = taggers[given.teachers[0]].tags
+    if any(tagger.tags != tags for tagger in taggers.values()):
         raise SystemExit("The teachers must have the same tags in the same order.")
-    manifest = Manifest.load(given.human, tags=tags)
-    truth, groups = manifest.targets(), np.asarray([row.group for row in manifest])
-    known = {name: scores(name, manifest) for name in given.teachers}
-    print(f"{len(manifest)} tracks of {len(set(groups))} artists\n")
+    manifest = Manifest.load(given.table, tags=None if given.by_tag else tags)
+    if given.split:
+        manifest = manifest.filter(lambda row: row.split in given.split)
+    names = taggers[given.teachers[0]].spec.vocabulary.names if given.by_tag else tags  # "genre---rock" is named "rock"
+    known = [label for label in manifest.tags if label in names]
+    if not known:
+        raise SystemExit(f"None of the labels of {given.table} is a tag: {', '.join(manifest.tags)}.")
+    truth = manifest.targets()[:, [manifest.tags.index(label) for label in known]]
+    columns, groups = [names.index(label) for label in known], np.asarray([row.group for row in manifest])
+    heard = {tagger.spec.name: scores(tagger, manifest)[:, columns] for tagger in taggers.values()}
+    what = ", ".join(known) if given.by_tag else f"{len(known)} tags"
+    print(f"{len(manifest)} tracks of {len(set(groups))} artists, {what}\n")
     print("| teachers | mean of | ROC-AUC | PR-AUC |\n| --- | --- | --- | --- |")
-    for size in range(1, len(known) + 1):
-        for names in itertools.combinations(known, size):
-            every = np.stack([known[name] for name in names])
-            print(f"| {', '.join(names)} | probabilities | {measured(every.mean(axis=0), truth, groups)} |")
-            if size > 1:
-                print(f"| {', '.join(names)} | logits | {measured(logit(every).mean(axis=0), truth, groups)} |")
+    for size in range(1, len(heard) + 1):
+        for members in itertools.combinations(heard, size):
+            every = np.stack([heard[name] for name in members])
+            means = {"probabilities": every.mean(axis=0), "logits": logit(every).mean(axis=0)}
+            for kind in ("probabilities", "logits")[: 1 if size == 1 else 2]:
+                print(f"| {', '.join(members)} | {kind} | {measured(means[kind], truth, groups, given.by_tag)} |")
 
 
 if __name__ == "__main__":

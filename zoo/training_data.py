@@ -9,9 +9,10 @@ Free music is converted once to 16 kHz mono FLAC in `OUT/audio`, in an order tha
 stopped; `--limit` takes the first hours of it. `--derive` adds recordings made of the shared music that trains, as in
 `distillation_data.py`: other speeds and mixtures.
 
-Written are `OUT/manifest.csv` (splits train, valid, test), `OUT/genres.csv` (the main collection with its genres),
-`OUT/instruments.csv` (recordings with a label, which do not train), `OUT/human.csv` (tracks with human
-tags) and `OUT/hours.csv` (hours by source and licence of what trains).
+Written are `OUT/manifest.csv` (splits train, valid, test), `OUT/free.csv` (the same without training tracks whose
+licence is not free beyond doubt), `OUT/genres.csv` (the main collection with its genres), `OUT/instruments.csv`
+(recordings with a label, which do not train), `OUT/human.csv` (tracks with human tags) and `OUT/hours.csv` (hours by
+source and licence of what trains).
 """
 
 from __future__ import annotations
@@ -31,6 +32,10 @@ import keras_musictag as kmt
 from keras_musictag.audio import load
 from keras_musictag.datasets import Manifest, Row
 from keras_musictag.errors import AudioError
+
+# Collections all of whose tracks may be used, changed and sold by anybody, and a licence among them that says less.
+FREE = ("free music", "rendered scores", "enigma_anthems", "valyriatear")
+NOT_FREE = "NOT sold alone"
 
 Table = list[dict[str, str]]
 
@@ -93,6 +98,11 @@ def rendered(table: Table) -> list[Row]:
     ]  # fmt: skip
 
 
+def is_free(row: Row) -> bool:
+    """Whether the track, or the one that it was made of, is freely licensed beyond doubt."""
+    return (row.source or "").partition(", ")[0] in FREE and NOT_FREE not in (row.licence or "")
+
+
 def write_labelled(index: Path, file: Path) -> None:
     """Recordings of `index` with the labels that it states."""
     rows = [
@@ -145,6 +155,7 @@ def main() -> None:
         main_rows, others = ([row for row in train if (row.source == MAIN) == main] for main in (True, False))
         kept += derived(main_rows, others, given.out / "derived", given.seed)
     Manifest(tuple(kept)).to_csv(given.out / "manifest.csv")
+    Manifest(tuple(row for row in kept if row.split != "train" or is_free(row))).to_csv(given.out / "free.csv")
     Manifest(tuple(labelled), tags=kmt.model_info("musicnet_crnn").tags).to_csv(given.out / "human.csv")
     genres = genres_of(given.music)
     with_genres = [dataclasses.replace(row, tags=(genres[row.path],)) for row in music if row.source == MAIN]
