@@ -29,7 +29,7 @@ def scores(tagger: kmt.BaseTagger, manifest: Manifest) -> np.ndarray:
     """Mean probabilities of every track, `(tracks, tags)`."""
     rows = tqdm(manifest.rows, unit="track", desc=tagger.spec.name, delay=2)
     found = [tagger.tag(row.path, offset=row.start, duration=row.duration) for row in rows]
-    return np.asarray([[tagged[tag] for tag in tagger.tags] for tagged in found])
+    return np.asarray([[tagged[name] for name in tagger.spec.vocabulary.names] for tagged in found])
 
 
 def logit(p: np.ndarray) -> np.ndarray:
@@ -66,10 +66,10 @@ def main() -> None:
     tags = taggers[given.teachers[0]].tags
     if any(tagger.tags != tags for tagger in taggers.values()):
         raise SystemExit("The teachers must have the same tags in the same order.")
-    manifest = Manifest.load(given.table, tags=None if given.by_tag else tags)
+    names = taggers[given.teachers[0]].spec.vocabulary.names
+    manifest = Manifest.load(given.table, tags=None if given.by_tag else names)
     if given.split:
         manifest = manifest.filter(lambda row: row.split in given.split)
-    names = taggers[given.teachers[0]].spec.vocabulary.names if given.by_tag else tags  # "genre---rock" is named "rock"
     known = [label for label in manifest.tags if label in names]
     if not known:
         raise SystemExit(f"None of the labels of {given.table} is a tag: {', '.join(manifest.tags)}.")
