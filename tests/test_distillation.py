@@ -63,6 +63,24 @@ def test_the_teacher_hears_a_file_once(tracks, teacher, tmp_path, monkeypatch):
     assert again.fill() == [] and again.row_targets().shape == (12, 5)
 
 
+def test_an_export_is_a_teacher(tracks, teacher, tmp_path):
+    pytest.importorskip("onnxruntime")
+    teacher.export(tmp_path / "export", format="onnx")
+    exported = kmt.load(tmp_path / "export")
+    rows = []
+    for number, tagger in enumerate((teacher, exported)):
+        targets = TeacherTargets(tagger, tracks, tmp_path / f"teacher {number}", frame_seconds=0.016)
+        assert targets.fill() == []
+        rows.append(targets.row_targets())
+    np.testing.assert_allclose(rows[1], rows[0], atol=1e-4)
+    tagger, state = distil(
+        kmt.load("tiny", weights=None), exported, tracks[:9], tracks[9:], tmp_path / "run",
+        cache=FeatureCache(tmp_path / "mels", teacher.spec),
+        training=TrainingSpec(steps=2, validate_every=2, checkpoint_every=2), batch_size=4, progress=False,
+    )  # fmt: skip
+    assert state.step == 2 and tagger.spec.trained_on.startswith("Distilled from tiny on 9 tracks")
+
+
 @pytest.fixture
 def second_teacher(teacher, tmp_path):
     """One that mistakes: the tags' probabilities in reverse order."""

@@ -27,13 +27,14 @@ if TYPE_CHECKING:
     from ..datasets.augment import Augmentation
     from ..datasets.batches import EvaluationWindows, TargetsOf
     from ..datasets.log_mel_cache import FeatureCache
+    from ..tagging.base_tagger import BaseTagger
     from ..tagging.network_tagger import NetworkTagger
     from .losses import BalancedCrossentropy
 
 
 def distil(
     student: TaggerT,
-    teacher: NetworkTagger | Sequence[NetworkTagger],
+    teacher: BaseTagger | Sequence[BaseTagger],
     train: Manifest,
     validation: Manifest,
     folder: str | os.PathLike[str],
@@ -57,9 +58,9 @@ def distil(
 
     Args:
         student: usually `load(name, weights=None)`; trained in place.
-        teacher: tagger with the student's tags in the same order; or several, of which the mean probability is the
-            target. Of teachers with different tags the student learns all vocabularies at once: its tags are
-            `teacher_targets.student_tags(teachers)`.
+        teacher: tagger, also an exported one, with the student's tags in the same order; or several, of which the mean
+            probability is the target. Of teachers with different tags the student learns all vocabularies at once: its
+            tags are `teacher_targets.student_tags(teachers)`.
         train, validation: tracks; labels are ignored. They share no file and, unless `shared_groups`, no artist.
         folder: folder of the run.
         cache: log-mels of the student's front end.
@@ -130,7 +131,7 @@ def distil(
 
 def _check_task(
     student: NetworkTagger,
-    teachers: Sequence[NetworkTagger],
+    teachers: Sequence[BaseTagger],
     train: Manifest,
     validation: Manifest,
     shared_groups: bool,
@@ -150,7 +151,7 @@ def _check_task(
 
 
 def _cached_targets(
-    teachers: Sequence[NetworkTagger],
+    teachers: Sequence[BaseTagger],
     parts: dict[str, Manifest],
     folder: str | os.PathLike[str],
     *,

@@ -20,7 +20,7 @@ from .loop import TrainingError
 
 if TYPE_CHECKING:
     from ..datasets import Manifest
-    from ..tagging.network_tagger import NetworkTagger
+    from ..tagging.base_tagger import BaseTagger
 
 # A teacher with long windows hears every second at most this often.
 _OVERLAPS = 2
@@ -39,7 +39,7 @@ class TeacherTargets:
 
     def __init__(
         self,
-        teacher: NetworkTagger,
+        teacher: BaseTagger,
         manifest: Manifest,
         folder: str | os.PathLike[str],
         *,
@@ -112,13 +112,13 @@ class TeacherTargets:
         return self._known[path]
 
 
-def by_vocabulary(teachers: Sequence[NetworkTagger]) -> dict[str, list[NetworkTagger]]:
+def by_vocabulary(teachers: Sequence[BaseTagger]) -> dict[str, list[BaseTagger]]:
     """Return the teachers that have the same tags in the same order, by the name of the first of them.
 
     Raises:
         TrainingError: two vocabularies have the same name.
     """
-    groups: dict[tuple[str, ...], list[NetworkTagger]] = {}
+    groups: dict[tuple[str, ...], list[BaseTagger]] = {}
     for teacher in teachers:
         groups.setdefault(teacher.tags, []).append(teacher)
     named = {members[0].spec.name: members for members in groups.values()}
@@ -128,7 +128,7 @@ def by_vocabulary(teachers: Sequence[NetworkTagger]) -> dict[str, list[NetworkTa
     return named
 
 
-def student_tags(teachers: Sequence[NetworkTagger]) -> tuple[str, ...]:
+def student_tags(teachers: Sequence[BaseTagger]) -> tuple[str, ...]:
     """Return the tags that a student of these teachers has.
 
     They are the teachers' tags; of teachers with different tags, one vocabulary after the other, each tag written
@@ -153,7 +153,7 @@ class EnsembleTargets:
 
     def __init__(
         self,
-        teachers: Sequence[NetworkTagger],
+        teachers: Sequence[BaseTagger],
         manifest: Manifest,
         folder: str | os.PathLike[str],
         *,
