@@ -27,7 +27,7 @@ RESULTS = ROOT / "benchmarks" / "results" / "small_data.json"
 SHOWN = 3  # methods of each task
 ENOUGH = 5  # tags of a kind that make a vocabulary worth naming for it
 FINE_TUNED = ", fine-tuned, "
-TWINS = {"musicnet_crnn_jamendo": "musicnet_crnn", "musicnet_crnn_msd": "musicnet_crnn"}  # one network, other heads
+TWINS = {"musicnet_crnn_jamendo": "musicnet_crnn"}  # one network, another head
 TASKS = {"emotify-genres": "genre", "emotify-emotions": "mood", "instruments10": "instrument"}
 
 TEXT = """# Which model for what

@@ -298,8 +298,8 @@ In brackets: 95 % intervals, groups resampled. Differences are paired: an interv
 where the intervals of two methods overlap. A clip has an emotion if its listeners named it more often than those of the
 median clip. `musicnet_crnn` and its variants, `baseline_cnn` and `large_cnn` were distilled on sounds that include
 tracks of Emotify (without their labels); the models called `_mtt` were trained on tracks of the same catalogue. No
-model was trained on instruments10. `musicnet_crnn`, `musicnet_crnn_jamendo` and `musicnet_crnn_msd` are one network
-with three heads, so that their embeddings are the same.
+model was trained on instruments10. `musicnet_crnn` and `musicnet_crnn_jamendo` are one network
+with two heads, so that their embeddings are the same.
 
 ```bash
 {command}

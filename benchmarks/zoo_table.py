@@ -85,10 +85,12 @@ def on_genres(spec: ModelSpec) -> str:
 
 def source(spec: ModelSpec) -> str:
     """What a model learned from, in two words or three."""
-    teacher = next((data.name for data in spec.training_data if data.role == "teacher"), "")
-    return (
-        f"answers of `{teacher.split(',')[0]}`" if teacher else re.split(" with | by ", spec.training_data[0].name)[0]
-    )
+    teachers = [data.name.split(",")[0] for data in spec.training_data if data.role == "teacher"]
+    if not teachers:
+        return re.split(" with | by ", spec.training_data[0].name)[0]
+    zoo = kmt.list_models()  # a teacher of other tags had other outputs
+    own = [name for name in teachers if name in zoo and kmt.model_info(name).tags == spec.tags] or teachers[:1]
+    return "answers of " + " and ".join(f"`{name}`" for name in own)
 
 
 def size(spec: ModelSpec, run: BenchmarkRun) -> str:
