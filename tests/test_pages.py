@@ -35,6 +35,15 @@ def test_of_a_script(name, page, monkeypatch):
     assert text_of(page) == script(name, monkeypatch).page(results)
 
 
+@pytest.mark.parametrize(
+    ("change", "kept"),
+    [({"date": "2020-01-01"}, True), ({"roc_auc": 0.96002}, True), ({"roc_auc": 0.97}, False), ({"error": "x"}, False)],
+)
+def test_results_of_another_processor_are_kept(change, kept, monkeypatch):
+    row = {"model": "mfcc", "roc_auc": 0.96001, "difference": None, "error": "", "date": "2026-11-29"}
+    assert script("small_data", monkeypatch).same(row, [row | {"model": "other"}, row | change]) is kept
+
+
 def test_peers_with_musicnn_and_a_bound(monkeypatch):
     results = json.loads((RESULTS / "peers.json").read_text(encoding="utf-8"))
     del results["contests"]["log_mel"]["LiteRT"]["max_change"]  # as musicnn, which is another network

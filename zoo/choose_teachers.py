@@ -62,11 +62,10 @@ def main() -> None:
     parser.add_argument("--by-tag", action="store_true", help="the mean of the areas of the table's labels")
     parser.add_argument("--split", action="append", help="only this part of the table; may be given several times")
     given = parser.parse_args()
-    taggers = {name: kmt.load(name) for name in given.teachers}
-    tags = taggers[given.teachers[0]].tags
-    if any(tagger.tags != tags for tagger in taggers.values()):
+    taggers = [kmt.load(name) for name in given.teachers]
+    if any(tagger.tags != taggers[0].tags for tagger in taggers):
         raise SystemExit("The teachers must have the same tags in the same order.")
-    names = taggers[given.teachers[0]].spec.vocabulary.names
+    names = taggers[0].spec.vocabulary.names
     manifest = Manifest.load(given.table, tags=None if given.by_tag else names)
     if given.split:
         manifest = manifest.filter(lambda row: row.split in given.split)
@@ -75,16 +74,18 @@ def main() -> None:
         raise SystemExit(f"None of the labels of {given.table} is a tag: {', '.join(manifest.tags)}.")
     truth = manifest.targets()[:, [manifest.tags.index(label) for label in known]]
     columns, groups = [names.index(label) for label in known], np.asarray([row.group for row in manifest])
-    heard = {tagger.spec.name: scores(tagger, manifest)[:, columns] for tagger in taggers.values()}
+    heard = {tagger.spec.name: scores(tagger, manifest)[:, columns] for tagger in taggers}
     what = ", ".join(known) if given.by_tag else f"{len(known)} tags"
     print(f"{len(manifest)} tracks of {len(set(groups))} artists, {what}\n")
     print("| teachers | mean of | ROC-AUC | PR-AUC |\n| --- | --- | --- | --- |")
     for size in range(1, len(heard) + 1):
         for members in itertools.combinations(heard, size):
             every = np.stack([heard[name] for name in members])
-            means = {"probabilities": every.mean(axis=0), "logits": logit(every).mean(axis=0)}
-            for kind in ("probabilities", "logits")[: 1 if size == 1 else 2]:
-                print(f"| {', '.join(members)} | {kind} | {measured(means[kind], truth, groups, given.by_tag)} |")
+            means = {"probabilities": every.mean(axis=0)}
+            if size > 1:
+                means["logits"] = logit(every).mean(axis=0)
+            for kind, mean in means.items():
+                print(f"| {', '.join(members)} | {kind} | {measured(mean, truth, groups, given.by_tag)} |")
 
 
 if __name__ == "__main__":

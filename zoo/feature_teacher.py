@@ -14,11 +14,11 @@ from pathlib import Path
 
 import numpy as np
 from sklearn.decomposition import PCA
+from split_vocabularies import with_head
 from tqdm import tqdm
 
 import keras_musictag as kmt
 from keras_musictag.datasets import Manifest
-from keras_musictag.loading import untrained
 
 
 def embeddings(tagger: kmt.Tagger, manifest: Manifest, tracks: int, seconds: float, seed: int) -> np.ndarray:
@@ -38,12 +38,8 @@ def with_features(tagger: kmt.Tagger, vectors: np.ndarray, features: int) -> kmt
         raise ValueError(f"{features} features need as many tracks; got {len(vectors)}.")
     pca = PCA(features, svd_solver="full", whiten=True).fit(vectors)
     kernel = (pca.components_ / np.sqrt(pca.explained_variance_)[:, None]).T
-    made = untrained(tagger.spec.name, [f"feature {number:02}" for number in range(features)])
-    made.spec = made.spec.retrained(name=f"{tagger.spec.name}-features", tags=made.tags)
-    for layer in made.core.layers:
-        head = layer.name == "head"
-        layer.set_weights([kernel, -pca.mean_ @ kernel] if head else tagger.core.get_layer(layer.name).get_weights())
-    return made
+    tags = tuple(f"feature {number:02}" for number in range(features))
+    return with_head(tagger, [kernel, -pca.mean_ @ kernel], name=f"{tagger.spec.name}-features", tags=tags)
 
 
 def main() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -33,13 +34,16 @@ def with_outputs(tagger: kmt.Tagger, indices: list[int], teacher: str) -> kmt.Ta
     """The same network with some of its outputs."""
     tags = tuple(tagger.tags[index].removeprefix(f"{teacher}/") for index in indices)
     about = {name: getattr(tagger.spec, name) for name in ("description", "trained_on", "training_data")}
-    part = kmt.Tagger(tagger.spec.retrained(name=f"{tagger.spec.name}-{teacher}", tags=tags, **about), pretrained=False)
-    for layer in part.core.layers:
-        weights = tagger.core.get_layer(layer.name).get_weights()
-        if layer.name == "head":
-            weights = [np.take(array, indices, axis=-1) for array in weights]
-        layer.set_weights(weights)
-    return part
+    head = [np.take(array, indices, axis=-1) for array in tagger.core.get_layer("head").get_weights()]
+    return with_head(tagger, head, name=f"{tagger.spec.name}-{teacher}", tags=tags, **about)
+
+
+def with_head(tagger: kmt.Tagger, head: list[np.ndarray], **changes: Any) -> kmt.Tagger:
+    """The same network with another head, of kernel and bias `head`; `changes` to the spec name its tags."""
+    made = kmt.Tagger(tagger.spec.retrained(**changes), pretrained=False)
+    for layer in made.core.layers:
+        layer.set_weights(head if layer.name == "head" else tagger.core.get_layer(layer.name).get_weights())
+    return made
 
 
 def main() -> None:
