@@ -2,13 +2,13 @@
 
     python benchmarks/peers.py [--write] [--calibration FOLDER]
 
-Contests: from a log-mel to tags, from an MP3 file to tags, many files, from the shell. The reference of the first is
-`model.predict`, of the next two librosa with `model.predict`, the way such projects do it. musicnn takes part too, as
-it was published and as it is here. Models that others published for PyTorch have a contest each, from log-mels to
-tags: in PyTorch, and here. Ratios are of medians, with 95 % intervals from resamples of the rounds. For many
-files there is also a bound: what all cores could do if each did all stages, one after the other, as fast as one thread
-does them alone. `--write` puts it all into `results/peers.json` and `docs/peers.md`. PyTorch, ONNX Runtime, OpenVINO
-and LiteRT take part if they are installed. Wants a machine that does nothing else.
+Contests: from a log-mel to tags, from an MP3 file to tags, many files, a library, from the shell. The reference of the
+first is `model.predict`, of the next three librosa with `model.predict`, the way such projects do it. musicnn takes
+part too, as it was published and as it is here. Models that others published for PyTorch have a contest each, from
+log-mels to tags: in PyTorch, and here. Ratios are of medians, with 95 % intervals from resamples of the rounds. For a
+library there is also a bound: what all cores could do if each did all stages, one after the other, as fast as one
+thread does them alone. `--write` puts it all into `results/peers.json` and `docs/peers.md`. PyTorch, ONNX Runtime,
+OpenVINO and LiteRT take part if they are installed. Wants a machine that does nothing else.
 """
 
 from __future__ import annotations
@@ -55,6 +55,7 @@ PYTORCH_MODELS = ("won_fcn_mtt", "won_crnn_mtt", "won_musicnn_mtt", "mn04_audios
 SECONDS, RATE = 29.12, 44_100
 PAUSE = 0.02  # seconds between calls: worker threads of one library go on spinning for a while
 WARM_UP = 3
+LIBRARY_FILES = (10, 60)  # of the two runs
 # Runtime, precision, what it is called.
 EXPORTS = (
     ("onnxruntime", "float32", "ONNX Runtime"),
@@ -203,7 +204,7 @@ def from_file(
 def many_files(
     tagger: kmt.Tagger, other: kmt.Tagger, exports: dict[str, Any], clip: Path, rounds: int
 ) -> dict[str, Any]:
-    """Many MP3 files, milliseconds per file; `other` is musicnn."""
+    """Many MP3 files with `tag_many`, milliseconds per file; `other` is musicnn."""
     pipelines, taggers = contestants(tagger, other, exports)
     files = [clip] * 16
     calls: dict[str, Callable[[], object]] = {}
@@ -211,11 +212,38 @@ def many_files(
         calls[name] = lambda pipeline=pipeline: [pipeline(path) for path in files]  # type: ignore[misc]
     for name, each in taggers.items():
         calls[name] = lambda each=each: list(each.tag_many(files))  # type: ignore[misc]
-    rows = summary(in_turns(calls, rounds, "many files"), PIPELINE)
-    return {
-        name: {key: round(value / len(files), 3) if key.endswith("_ms") else value for key, value in row.items()}
-        for name, row in rows.items()
-    }
+    times = in_turns(calls, rounds, "many files")
+    return summary({name: [value / len(files) for value in values] for name, values in times.items()}, PIPELINE)
+
+
+def library(
+    tagger: kmt.Tagger, exports: dict[str, Any], clip: Path, folder: Path, rounds: int
+) -> dict[str, dict[str, float]]:
+    """A library of MP3 files, milliseconds per file, without starting: a long run of `tag_library` less a short one."""
+    few, many = LIBRARY_FILES
+    songs = copies(clip, folder / "songs", many)
+    pipeline = original(tagger)
+    calls: dict[str, Callable[[], object]] = {PIPELINE: lambda: [pipeline(path) for path in songs[:few]]}
+    taggers = {OURS: tagger, **{name: export for name, (export, _) in exports.items()}}
+    for name, each in taggers.items():
+        for count in LIBRARY_FILES:
+            table = folder / f"{count}.jsonl"
+            calls[f"{name}, {count}"] = functools.partial(kmt.tag_library, songs[:count], table, each, resume=False)
+    times = in_turns(calls, rounds, "a library")
+    per_file = {PIPELINE: [value / few for value in times[PIPELINE]]}
+    for name in taggers:
+        pairs = zip(times[f"{name}, {few}"], times[f"{name}, {many}"], strict=True)
+        per_file[name] = [(long - short) / (many - few) for short, long in pairs]
+    return summary(per_file, PIPELINE)
+
+
+def copies(clip: Path, folder: Path, count: int) -> list[Path]:
+    """The same sound in files of different content, by an ID3v1 tag at the end: a library reads no content twice."""
+    folder.mkdir()
+    paths = [folder / f"{number:04}{clip.suffix}" for number in range(count)]
+    for number, path in enumerate(paths):
+        path.write_bytes(clip.read_bytes() + b"TAG" + f"{number:<125}".encode())
+    return paths
 
 
 def contestants(tagger: kmt.Tagger, other: kmt.Tagger, exports: dict[str, Any]) -> tuple[dict[str, Any], ...]:
@@ -224,14 +252,14 @@ def contestants(tagger: kmt.Tagger, other: kmt.Tagger, exports: dict[str, Any]) 
     return pipelines, {OURS: tagger, **{name: export for name, (export, _) in exports.items()}, MUSICNN_OURS: other}
 
 
-def bounds(many: dict[str, Any], folder: Path, clip: Path) -> dict[str, Any]:
-    """How near to what the cores allow many files come: with Keras, the best float32 export and the best export.
+def bounds(reached: dict[str, Any], folder: Path, clip: Path) -> dict[str, Any]:
+    """How near to what the cores allow a library comes: with Keras, the best float32 export and the best export.
 
     Each stage is timed in a process of its own that is kept to one core, as `keras-musictag benchmark` does it. Cores
     by the sum of the stages are the clips per second that no arrangement of the same stages exceeds.
     """
-    titles = {title: (runtime, precision) for runtime, precision, title in EXPORTS if title in many}
-    fastest = sorted(titles, key=lambda title: many[title]["median_ms"])
+    titles = {title: (runtime, precision) for runtime, precision, title in EXPORTS if title in reached}
+    fastest = sorted(titles, key=lambda title: reached[title]["median_ms"])
     chosen = [OURS, *[title for title in fastest if titles[title][1] == "float32"][:1], *fastest[:1]]
     found = {}
     for title in tqdm(dict.fromkeys(chosen), desc="stages on one core", unit="tagger", delay=2):
@@ -243,10 +271,10 @@ def bounds(many: dict[str, Any], folder: Path, clip: Path) -> dict[str, Any]:
             raise SystemExit(f"The stages of {title} could not be timed: {measured['error']}")
         spent = {name: round(value, 3) for name, value in stages(measured).items() if name != "rest"}
         bound = 1000 * available_cores() / sum(spent.values())
-        reached = 1000 / many[title]["median_ms"]
+        rate = 1000 / reached[title]["median_ms"]
         found[title] = {
-            **spent, "bound_clips_per_s": round(bound, 2), "reached_clips_per_s": round(reached, 2),
-            "share": round(reached / bound, 4),
+            **spent, "bound_clips_per_s": round(bound, 2), "reached_clips_per_s": round(rate, 2),
+            "share": round(rate / bound, 4),
         }  # fmt: skip
     return found
 
@@ -270,7 +298,8 @@ def from_the_shell(folder: Path, clip: Path, rounds: int) -> dict[str, Any]:
 TITLES = {
     "log_mel": "From a log-mel to tags",
     "file": "From an MP3 file to tags",
-    "many": "Many MP3 files, per file",
+    "many": "Many MP3 files with tag_many, per file",
+    "library": "A library of MP3 files with tag_library, per file",
     "shell": "From the shell to tags, new process",
 }
 HEADER = """# musicnet_crnn and its peers
@@ -312,7 +341,7 @@ def page(results: dict[str, Any]) -> str:
                 cells += [f"{row['gflops']:.0f}", f"{share:.0%}", change, size]
             lines.append(line(cells))
         lines.append("")
-        if key == "many" and "bounds" in results:
+        if key == "library" and "bounds" in results:
             lines += [*table_of_bounds(results["bounds"], results["machine"]["cores"]), ""]
     for name, contest in results.get("published_for_pytorch", {}).items():
         windows = f"{contest['windows']} windows" if contest["windows"] > 1 else "one window"
@@ -372,9 +401,10 @@ def main() -> None:
             "log_mel": from_log_mel(tagger, other, exports, clip, given.rounds),
             "file": from_file(tagger, other, exports, clip, given.rounds),
             "many": many_files(tagger, other, exports, clip, few),
+            "library": library(tagger, exports, clip, folder, few),
             "shell": from_the_shell(folder, clip, few),
         }
-        bound = bounds(contests["many"], folder, clip)
+        bound = bounds(contests["library"], folder, clip)
         others = {name: published_for_pytorch(name, folder, clip, given.rounds // 2) for name in PYTORCH_MODELS}
     words = [Path(word).name if "/" in word else word for word in sys.argv[1:]]
     results = {

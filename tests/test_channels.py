@@ -75,6 +75,44 @@ def test_only_where_they_cancel(monkeypatch):
         np.testing.assert_allclose(np.concatenate(list(mixing.mix(iter(blocks), rate, []))), y, atol=1e-7)
 
 
+def test_sounds_mixed_at_once_do_not_share_memory():
+    """A thread keeps the memory of a mix for the next one; two that run in turns, and one that is left, have theirs."""
+    rate, rng = 8000, np.random.default_rng(0)
+    sounds = [rng.uniform(-1, 1, (2, 21 * rate)).astype("float32") for _ in range(3)]
+
+    def mixing_of(y):
+        return mixing.mix((y[:, at : at + 5000] for at in range(0, y.shape[1], 5000)), rate, [])
+
+    left = mixing_of(sounds[2])
+    next(left)
+    for _ in range(2):  # the second time in memory that was used
+        turns = zip(*(mixing_of(y) for y in sounds[:2]), strict=True)
+        mixed = [np.concatenate(blocks) for blocks in zip(*turns, strict=True)]
+        for y, expected in zip(mixed, sounds, strict=False):
+            np.testing.assert_allclose(y, expected.mean(axis=0), atol=1e-7)
+    rest = np.concatenate(list(left))
+    np.testing.assert_allclose(rest, sounds[2].mean(axis=0)[-len(rest) :], atol=1e-7)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "int32", "float32", "float64"])
+def test_types_of_samples_in_both_layouts(dtype):
+    """More than a stretch, an odd number of samples, and a type that changes on the way."""
+    rate, rng = 8001, np.random.default_rng(0)
+    y = rng.uniform(-1, 1, (25 * rate, 3))
+    if dtype[0] in "iu":
+        half = 2.0 ** (8 * np.dtype(dtype).itemsize - 1)
+        y = (y * (half - 1) + (half if dtype[0] == "u" else 0)).astype(dtype)
+        expected = (y.astype("float64") - (half if dtype[0] == "u" else 0)) / half
+    else:
+        expected = y = y.astype(dtype)
+    for samples in (y.T, np.ascontiguousarray(y.T)):
+        blocks = [samples[:, at : at + 70_001] for at in range(0, samples.shape[1], 70_001)]
+        tail = np.full((3, 100), 0.5)
+        mixed = np.concatenate(list(mixing.mix(iter([*blocks, tail]), rate, [])))
+        np.testing.assert_allclose(mixed[:-100], expected.mean(axis=1), atol=1e-6)
+        np.testing.assert_allclose(mixed[-100:], 0.5, atol=1e-7)
+
+
 def test_wide_and_one_sided_stereo_is_mixed():
     rng = np.random.default_rng(0)
     rate, y = 16_000, rng.uniform(-0.5, 0.5, (2, 32_000))

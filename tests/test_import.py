@@ -51,3 +51,12 @@ def test_help_answers_before_any_backend_could_load():
     )  # fmt: skip
     assert "taggram" in result.stdout
     assert time.perf_counter() - started < 3
+
+
+def test_the_commands_spare_the_garbage_collector_the_modules_of_keras():
+    code = (
+        "import gc; from keras_musictag.cli.common import import_backend; import_backend()\n"
+        "print(gc.isenabled(), gc.get_freeze_count() > 100_000)"
+    )
+    enabled, frozen = _run(code).stdout.split()
+    assert (enabled, frozen) == ("True", "True")

@@ -78,22 +78,23 @@ def cut(
         [(3, 48128)]
     """
     check_count("batch_size", batch_size)
-    windows: list[np.ndarray] = []
-    offsets: list[int] = []
     heard = spec if heard_frames is None else hearing(spec, heard_frames)
+    offsets: list[int] = []
     for offset, window in _windows(blocks, heard, _hop(spec, hop_frames, hop_samples), name):
-        windows.append(_fill(window, spec))  # a copy, because a view would keep its whole block in memory
+        if not offsets:
+            samples = np.empty((batch_size, spec.window_samples), "float32")
+        _fill(samples[len(offsets)], window, spec)
         offsets.append(offset)
-        if len(windows) == batch_size:
-            yield _batch(windows, offsets, spec)
-            windows, offsets = [], []
-    if windows:
-        yield _batch(windows, offsets, spec)
+        if len(offsets) == batch_size:
+            yield _batch(samples, offsets, spec)
+            offsets = []
+    if offsets:
+        yield _batch(samples, offsets, spec)
 
 
-def _batch(windows: list[np.ndarray], offsets: list[int], spec: ModelSpec) -> WindowBatch:
-    samples = np.asarray(offsets, "int64")
-    return WindowBatch(np.stack(windows), samples, samples // spec.mel.hop_length)
+def _batch(samples: np.ndarray, offsets: list[int], spec: ModelSpec) -> WindowBatch:
+    starts = np.asarray(offsets, "int64")
+    return WindowBatch(samples[: len(offsets)], starts, starts // spec.mel.hop_length)
 
 
 def _hop(spec: ModelSpec, hop_frames: int | None, hop_samples: int | None) -> int | None:
@@ -126,11 +127,12 @@ def hearing(spec: ModelSpec, frames: int) -> ModelSpec:
     return dataclasses.replace(spec, window=window, claims={})
 
 
-def _fill(window: np.ndarray, spec: ModelSpec) -> np.ndarray:
-    """Return a copy of a window, repeated or padded to `spec.window_samples`."""
-    if spec.window.short == "repeat":
-        return np.resize(window, spec.window_samples)
-    return np.pad(window, (0, spec.window_samples - len(window)))
+def _fill(row: np.ndarray, window: np.ndarray, spec: ModelSpec) -> None:
+    """Copy a window to a row `(spec.window_samples,)`, and repeat or pad it."""
+    row[: len(window)] = window
+    missing = len(row) - len(window)
+    if missing:
+        row[len(window) :] = np.resize(window, missing) if spec.window.short == "repeat" else 0
 
 
 def _windows(

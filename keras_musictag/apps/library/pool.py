@@ -26,6 +26,8 @@ _STREAM = "keras_musictag.audio.reading:stream"  # function that decodes, as mod
 _TICK = 0.1  # seconds between two checks for late processes
 _START_SECONDS = 120.0  # for a process to import this package on a busy machine
 _QUEUED = 16  # messages per worker that may wait for the network; with few, workers idle while it is busy
+# glibc gives freed memory back to the system at once by default, and gets it again, cleared, for the next block.
+_MALLOC = {"MALLOC_MMAP_THRESHOLD_": str(2**25), "MALLOC_TRIM_THRESHOLD_": str(2**26)}
 _QUEUED_BYTES = 2**26  # maximum size of these messages per worker, unless one alone is larger
 
 
@@ -211,6 +213,7 @@ class _Worker:
             "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
             "OMP_NUM_THREADS": "1",
             "OPENBLAS_NUM_THREADS": "1",
+            **_MALLOC,
         }
         command = [sys.executable, "-P", "-m", "keras_musictag.apps.library.worker"]
         self._late = False
