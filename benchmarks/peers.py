@@ -2,8 +2,8 @@
 
     python benchmarks/peers.py [--write] [--calibration FOLDER]
 
-Contests: from a log-mel to tags, from an MP3 file to tags, many files, a library, from the shell. The reference of the
-first is `model.predict`, of the next three librosa with `model.predict`, the way such projects do it. musicnn takes
+Contests: from a log-mel to tags, from an MP3 file to tags, a song, many files, a library, from the shell. The reference
+of the first is `model.predict`; of files and libraries librosa with `model.predict`, the way such projects do it. musicnn takes
 part too, as it was published and as it is here. Models that others published for PyTorch have a contest each, from
 log-mels to tags: in PyTorch, and here. Ratios are of medians, with 95 % intervals from resamples of the rounds. For a
 library there is also a bound: what all cores could do if each did all stages, one after the other, as fast as one
@@ -53,6 +53,7 @@ RESULTS, PAGE = ROOT / "benchmarks" / "results" / "peers.json", ROOT / "docs" / 
 MODEL = "musicnet_crnn"
 PYTORCH_MODELS = ("won_fcn_mtt", "won_crnn_mtt", "won_musicnn_mtt", "mn04_audioset")  # published for PyTorch
 SECONDS, RATE = 29.12, 44_100
+SONG_SECONDS = 240
 PAUSE = 0.02  # seconds between calls: worker threads of one library go on spinning for a while
 WARM_UP = 3
 LIBRARY_FILES = (10, 60)  # of the two runs
@@ -201,6 +202,16 @@ def from_file(
     return summary(in_turns(calls, rounds, "file to tags"), PIPELINE)
 
 
+def from_song(tagger: kmt.Tagger, exports: dict[str, Any], folder: Path, rounds: int) -> dict[str, Any]:
+    """From an MP3 of four minutes, whose channels differ, to tags."""
+    channels, rate = soundfile.read(str(kmt.demo_clip()), dtype="float32")
+    song = folder / "song.mp3"
+    soundfile.write(song, np.resize(channels, (SONG_SECONDS * rate, channels.shape[1])), rate, format="MP3")
+    taggers = {OURS: tagger, **{name: export for name, (export, _) in exports.items()}}
+    calls: dict[str, Callable[[], object]] = {name: functools.partial(each.tag, song) for name, each in taggers.items()}
+    return summary(in_turns(calls, rounds, "song to tags"), OURS)
+
+
 def many_files(
     tagger: kmt.Tagger, other: kmt.Tagger, exports: dict[str, Any], clip: Path, rounds: int
 ) -> dict[str, Any]:
@@ -298,6 +309,7 @@ def from_the_shell(folder: Path, clip: Path, rounds: int) -> dict[str, Any]:
 TITLES = {
     "log_mel": "From a log-mel to tags",
     "file": "From an MP3 file to tags",
+    "song": "From an MP3 of 4 minutes to tags",
     "many": "Many MP3 files with tag_many, per file",
     "library": "A library of MP3 files with tag_library, per file",
     "shell": "From the shell to tags, new process",
@@ -400,6 +412,7 @@ def main() -> None:
         contests = {
             "log_mel": from_log_mel(tagger, other, exports, clip, given.rounds),
             "file": from_file(tagger, other, exports, clip, given.rounds),
+            "song": from_song(tagger, exports, folder, few),
             "many": many_files(tagger, other, exports, clip, few),
             "library": library(tagger, exports, clip, folder, few),
             "shell": from_the_shell(folder, clip, few),

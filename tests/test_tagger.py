@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import json
+import threading
 
 import keras
 import numpy as np
@@ -24,6 +25,7 @@ from keras_musictag.errors import (
     WeightsMismatchError,
     WeightsUnavailableError,
 )
+from keras_musictag.tagging import base_tagger
 
 pytestmark = [pytest.mark.contract, pytest.mark.smoke]
 
@@ -342,6 +344,40 @@ def test_a_long_track_is_tagged_in_batches(tiny, song, monkeypatch):
     expected = tiny.tag(song, sr=16_000)
     monkeypatch.setattr(module, "BATCH_SECONDS", 2.0)
     assert tiny.tag(song, sr=16_000) == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_long_track_is_decoded_while_its_batches_are_predicted(tiny, song, monkeypatch):
+    """Its tags are the mean over all windows, and an error of either side ends it."""
+    monkeypatch.setattr(base_tagger, "BATCH_SECONDS", tiny.spec.window_seconds)
+    batches = list(tiny._windows(song, 16_000, 0.0, None))
+    assert len(batches) > 4
+    threads = []
+
+    class Recorder:
+        def __init__(self, last):
+            self.last = last
+
+        def predict(self, samples):
+            threads.append(threading.current_thread())
+            if len(threads) > self.last:
+                raise RuntimeError("out of memory")
+            return tiny.predict_waveforms(samples)
+
+    mean = tiny._mean(Recorder(99), iter(batches))
+    rows = np.concatenate([tiny.predict_waveforms(batch.samples) for batch in batches])
+    np.testing.assert_allclose(mean, rows.mean(axis=0), atol=1e-6)
+    assert threads[:2] == [threading.main_thread()] * 2
+    assert threading.main_thread() not in threads[2:]
+    threads.clear()
+    with pytest.raises(RuntimeError, match="out of memory"):
+        tiny._mean(Recorder(3), iter(batches))
+
+    def broken():
+        yield from batches[:4]
+        raise SilentAudioError("silent")
+
+    with pytest.raises(SilentAudioError):
+        tiny._mean(Recorder(99), broken())
 
 
 # === Found by review ===

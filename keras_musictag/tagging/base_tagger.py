@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import abc
 import collections
+import itertools
 import logging
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence, Sized
@@ -64,6 +65,21 @@ def _map_in_threads(function: Callable[[_T], _R], items: Iterable[_T], workers: 
         finally:  # also if the caller stops early
             for future in pending:
                 future.cancel()
+
+
+def _predictions(runtime: Runtime, batches: Iterable[windows.WindowBatch]) -> Iterator[np.ndarray]:
+    """Yield the outputs of each batch. In a long sound, one batch is in the network while the next one is decoded."""
+    batches = iter(batches)
+    for batch in itertools.islice(batches, 2):  # 48 s: not worth a thread
+        yield runtime.predict(batch.samples)
+    with ThreadPoolExecutor(1) as pool:
+        ahead: Future[np.ndarray] | None = None
+        for batch in batches:
+            if ahead is not None:
+                yield ahead.result()
+            ahead = pool.submit(runtime.predict, batch.samples)
+        if ahead is not None:
+            yield ahead.result()
 
 
 class BaseTagger(WindowPredictor):
@@ -379,8 +395,7 @@ class BaseTagger(WindowPredictor):
     def _mean(runtime: Runtime, batches: Iterable[windows.WindowBatch]) -> np.ndarray:
         """Return the mean output over all windows, summed in float64 for precision over hours of audio."""
         total, count = 0.0, 0
-        for batch in batches:
-            outputs = runtime.predict(batch.samples)
+        for outputs in _predictions(runtime, batches):
             total = total + outputs.sum(axis=0, dtype="float64")
             count += len(outputs)
         return np.asarray(total / count, "float32")
