@@ -3,12 +3,12 @@
     python benchmarks/peers.py [--write] [--calibration FOLDER]
 
 Contests: from a log-mel to tags, from an MP3 file to tags, a song, many files, a library, from the shell. The reference
-of the first is `model.predict`; of files and libraries librosa with `model.predict`, the way such projects do it. musicnn takes
-part too, as it was published and as it is here. Models that others published for PyTorch have a contest each, from
-log-mels to tags: in PyTorch, and here. Ratios are of medians, with 95 % intervals from resamples of the rounds. For a
-library there is also a bound: what all cores could do if each did all stages, one after the other, as fast as one
-thread does them alone. `--write` puts it all into `results/peers.json` and `docs/peers.md`. PyTorch, ONNX Runtime,
-OpenVINO and LiteRT take part if they are installed. Wants a machine that does nothing else.
+of the first is `model.predict`; of files and libraries librosa with `model.predict`, the way such projects do it.
+musicnn takes part too, as it was published and as it is here. Models that others published for PyTorch have a contest
+each, from log-mels to tags: in PyTorch, and here. Ratios are of medians, with 95 % intervals from resamples of the
+rounds. For a library there is also a bound: what all cores could do if each did all stages, one after the other, as
+fast as one thread does them alone. `--write` puts it all into `results/peers.json` and `docs/peers.md`. PyTorch, ONNX
+Runtime, OpenVINO and LiteRT take part if they are installed. Wants a machine that does nothing else.
 """
 
 from __future__ import annotations
