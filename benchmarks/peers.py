@@ -207,7 +207,7 @@ def from_song(tagger: kmt.Tagger, exports: dict[str, Any], folder: Path, rounds:
     channels, rate = soundfile.read(str(kmt.demo_clip()), dtype="float32")
     song = folder / "song.mp3"
     soundfile.write(song, np.resize(channels, (SONG_SECONDS * rate, channels.shape[1])), rate, format="MP3")
-    taggers = {OURS: tagger, **{name: export for name, (export, _) in exports.items()}}
+    taggers = ours(tagger, exports)
     calls: dict[str, Callable[[], object]] = {name: functools.partial(each.tag, song) for name, each in taggers.items()}
     return summary(in_turns(calls, rounds, "song to tags"), OURS)
 
@@ -235,7 +235,7 @@ def library(
     songs = copies(clip, folder / "songs", many)
     pipeline = original(tagger)
     calls: dict[str, Callable[[], object]] = {PIPELINE: lambda: [pipeline(path) for path in songs[:few]]}
-    taggers = {OURS: tagger, **{name: export for name, (export, _) in exports.items()}}
+    taggers = ours(tagger, exports)
     for name, each in taggers.items():
         for count in LIBRARY_FILES:
             table = folder / f"{count}.jsonl"
@@ -257,10 +257,15 @@ def copies(clip: Path, folder: Path, count: int) -> list[Path]:
     return paths
 
 
+def ours(tagger: kmt.Tagger, exports: dict[str, Any]) -> dict[str, Any]:
+    """Name -> tagger, with Keras and as exports."""
+    return {OURS: tagger, **{name: export for name, (export, _) in exports.items()}}
+
+
 def contestants(tagger: kmt.Tagger, other: kmt.Tagger, exports: dict[str, Any]) -> tuple[dict[str, Any], ...]:
     """From files: name -> pipeline as it was published, name -> tagger."""
     pipelines = {PIPELINE: original(tagger), MUSICNN_PIPELINE: original_musicnn(other)}
-    return pipelines, {OURS: tagger, **{name: export for name, (export, _) in exports.items()}, MUSICNN_OURS: other}
+    return pipelines, {**ours(tagger, exports), MUSICNN_OURS: other}
 
 
 def bounds(reached: dict[str, Any], folder: Path, clip: Path) -> dict[str, Any]:

@@ -13,19 +13,9 @@ from click.shell_completion import CompletionItem
 
 from ..tagging.runtimes import runtimes
 from ..utils.tables import echo
-from .common import (
-    STDOUT,
-    check_output,
-    check_plot,
-    json_file_option,
-    json_flag,
-    main,
-    print_json,
-    printable,
-    progress_only,
-    suggest,
-)
+from .common import STDOUT, check_output, check_plot, json_file_option, json_flag, main, print_json, printable, suggest
 from .completers import complete_file, complete_model
+from .standard_error import progress_only
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 

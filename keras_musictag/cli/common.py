@@ -15,10 +15,9 @@ import os
 import pkgutil
 import shlex
 import sys
-import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -29,19 +28,15 @@ from ..models.vocabulary import KINDS
 from ..tagging.runtimes import FILE_RUNTIMES, runtimes
 from ..utils.backend import backend_version, configured_backend, installed_version
 from .completers import complete_model
+from .standard_error import LOG_LEVEL, QUIET, progress_only, stderr_on_failure
 
 if TYPE_CHECKING:
     from ..tagger import Tagger
     from ..tagging.base_tagger import BaseTagger
 
 
-_Result = TypeVar("_Result")
-
 STOPPED = 130  # exit code after Ctrl-C
 STDOUT = Path("-")  # stands for standard output
-
-_LOG_LEVEL, _QUIET = "TF_CPP_MIN_LOG_LEVEL", "3"  # TensorFlow's variable; 3: fatal errors only
-_MESSAGES_WANTED = os.environ.get(_LOG_LEVEL, _QUIET) < _QUIET  # set by the user: read before JAX sets it
 
 
 class UsageProblem(click.ClickException):
@@ -301,14 +296,14 @@ def import_backend_for(models: Iterable[str], runtime: str | None = None) -> Non
     """Import Keras as `import_backend` does, but only if one of the models runs on it."""
     from ..tagging.exported import is_export
 
-    os.environ.setdefault(_LOG_LEVEL, _QUIET)  # in case a model has to be exported first
+    os.environ.setdefault(LOG_LEVEL, QUIET)  # in case a model has to be exported first
     if runtime in (None, "keras") and not all(map(is_export, models)):
         import_backend()
 
 
 def import_backend() -> None:
     """Import Keras without the notices that TensorFlow prints about drivers and instruction sets."""
-    os.environ.setdefault(_LOG_LEVEL, _QUIET)
+    os.environ.setdefault(LOG_LEVEL, QUIET)
     with stderr_on_failure(), _kept_objects():
         import keras  # noqa: F401
 
@@ -330,72 +325,3 @@ def _kept_objects() -> Iterator[None]:
     finally:
         gc.enable()
     atexit.register(gc.freeze)
-
-
-@contextlib.contextmanager
-def stderr_on_failure(expected: type[Exception] | tuple[()] = ()) -> Iterator[None]:
-    """Hold back what C libraries write to file descriptor 2, and show it only if the block fails unexpectedly.
-
-    Nothing is held back if the user has set `TF_CPP_MIN_LOG_LEVEL` to 0, 1 or 2.
-    """
-    if _MESSAGES_WANTED:
-        yield
-        return
-    try:
-        original = os.dup(2)
-    except OSError:  # there is no standard error
-        yield
-        return
-    held: IO[bytes]
-    with tempfile.TemporaryFile() as held:
-        sys.stderr.flush()
-        os.dup2(held.fileno(), 2)
-        try:
-            yield
-        except expected:
-            raise
-        except BaseException:
-            held.seek(0)
-            os.write(original, held.read())
-            raise
-        finally:
-            sys.stderr.flush()
-            os.dup2(original, 2)
-            os.close(original)
-
-
-def quietly(results: Iterator[_Result]) -> Iterator[_Result]:
-    """Yield results; while each is computed, hold back what C libraries write, as `stderr_on_failure` does."""
-    while True:
-        with stderr_on_failure():
-            try:
-                result = next(results)
-            except StopIteration:
-                return
-        yield result
-
-
-@contextlib.contextmanager
-def progress_only() -> Iterator[None]:
-    """Hold back what C libraries write to file descriptor 2, as `stderr_on_failure` does, but not Python's output.
-
-    For long work with a progress bar on standard error.
-    """
-    if _MESSAGES_WANTED:
-        yield
-        return
-    try:
-        ours = sys.stderr.fileno() == 2
-    except (AttributeError, OSError, ValueError):  # closed, or replaced by an object that is not a file
-        ours = False
-    if not ours:
-        with stderr_on_failure(expected=MusicTagError):
-            yield
-        return
-    sys.stderr.flush()
-    with (
-        os.fdopen(os.dup(2), "w", encoding=sys.stderr.encoding, errors="replace", buffering=1) as terminal,
-        stderr_on_failure(expected=MusicTagError),
-        contextlib.redirect_stderr(terminal),
-    ):
-        yield

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..utils.tables import Table, echo
-from .common import check_output, json_flag, main, print_json, printable, progress_only, suggest
+from .common import check_output, json_flag, main, print_json, printable, suggest
 from .completers import complete_dataset
+from .standard_error import progress_only
 
 if TYPE_CHECKING:
     from ..datasets.catalogue import Entry

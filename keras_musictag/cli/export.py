@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 import click
 
 from ..models.export_files import MODEL_FILES
-from .common import json_flag, load_tagger, main, print_json, printable, progress_only, suggest_tagging
+from .common import json_flag, load_tagger, main, print_json, printable, suggest_tagging
 from .completers import complete_file, complete_model
 from .data_options import DATA_HELP, load_data
+from .standard_error import progress_only
 
 if TYPE_CHECKING:
     from ..tagging.exported import Format, InputKind, Precision

@@ -23,11 +23,11 @@ from .common import (
     main,
     print_json,
     printable,
-    progress_only,
     suggest_tagging,
 )
 from .completers import complete_file, complete_model
 from .data_options import DATA_HELP, describe_plan
+from .standard_error import progress_only
 
 if TYPE_CHECKING:
     from ..tagger import Tagger

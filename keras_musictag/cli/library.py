@@ -20,12 +20,12 @@ from .common import (
     main,
     model_option,
     print_json,
-    progress_only,
     runtime_option,
     suggest,
     threshold_option,
     unsure_option,
 )
+from .standard_error import progress_only
 from .writing import as_record, print_changes, restore, take_options, write_options
 
 if TYPE_CHECKING:

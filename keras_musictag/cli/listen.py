@@ -17,10 +17,10 @@ from .common import (
     main,
     model_option,
     print_json,
-    quietly,
     runtime_option,
     threads_option,
 )
+from .standard_error import quietly
 
 if TYPE_CHECKING:
     import numpy as np

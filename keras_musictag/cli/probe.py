@@ -19,11 +19,11 @@ from .common import (
     main,
     print_json,
     printable,
-    progress_only,
     suggest,
 )
 from .completers import complete_file, complete_model
 from .data_options import DATA_HELP, load_data
+from .standard_error import progress_only
 
 if TYPE_CHECKING:
     from ..apps.probing.probe_result import Probing

@@ -24,10 +24,10 @@ from .common import (
     main,
     print_json,
     printable,
-    progress_only,
     suggest,
 )
 from .completers import complete_model
+from .standard_error import progress_only
 
 if TYPE_CHECKING:
     from ..apps.library import Found

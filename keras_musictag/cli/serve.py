@@ -10,8 +10,9 @@ import webbrowser
 import click
 
 from ..models.registry import DEFAULT_MODEL
-from .common import import_backend_for, main, progress_only, runtime_option
+from .common import import_backend_for, main, runtime_option
 from .completers import complete_model
+from .standard_error import progress_only
 
 
 @main.command(short_help="Serve a web page that tags audio.")

@@ -30,12 +30,12 @@ from .common import (
     print_json,
     printable,
     runtime_option,
-    stderr_on_failure,
     suggest,
     threads_option,
     threshold_option,
     unsure_option,
 )
+from .standard_error import stderr_on_failure
 from .writing import restore_files, tag_and_write, take_options, write_options
 
 if TYPE_CHECKING:

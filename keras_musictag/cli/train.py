@@ -12,19 +12,10 @@ import click
 
 from ..training.training_spec import PRECISIONS
 from ..utils.files import slug
-from .common import (
-    STOPPED,
-    UsageProblem,
-    import_backend,
-    json_flag,
-    main,
-    print_json,
-    printable,
-    progress_only,
-    suggest_tagging,
-)
+from .common import STOPPED, UsageProblem, import_backend, json_flag, main, print_json, printable, suggest_tagging
 from .completers import complete_file, complete_model, complete_recipe
 from .data_options import DATA_HELP, describe_plan
+from .standard_error import progress_only
 
 if TYPE_CHECKING:
     from ..apps.recipes import Plan, Recipe

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .common import UsageProblem, print_json, printable, progress_only
+from .common import UsageProblem, print_json, printable
+from .standard_error import progress_only
 
 if TYPE_CHECKING:
     from ..apps.library import WriteOptions

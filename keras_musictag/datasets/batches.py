@@ -13,9 +13,7 @@ import dataclasses
 import functools
 import math
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +23,7 @@ import numpy as np
 from ..errors import AudioTooShortError, SpecError
 from ..models.spec import ModelSpec
 from ..utils.checks import check_count
+from ..utils.parallel import map_in_threads
 from .augment import Augmentation, Domain, check_mixup, from_power, limit_range, mixup
 from .log_mel_cache import FeatureCache as FeatureCache
 from .log_mel_cache import front_end_digest
@@ -286,7 +285,8 @@ class TimedBatches:
 
     def __iter__(self) -> Iterator[Any]:
         """Yield the batches in order."""
-        batches = self._ahead() if self.workers else (self.dataset[i] for i in self._indices())
+        read, indices = self.dataset.__getitem__, range(self.start, len(self.dataset))
+        batches = map_in_threads(read, indices, self.workers, self.ahead) if self.workers else map(read, indices)
         while True:
             asked = time.perf_counter()
             try:
@@ -298,19 +298,3 @@ class TimedBatches:
                 self.waiting += got - asked
             yield batch
             self.working += time.perf_counter() - got
-
-    def _indices(self) -> range:
-        return range(self.start, len(self.dataset))
-
-    def _ahead(self) -> Iterator[Any]:
-        pending: deque[Future[Any]] = deque()
-        pool = ThreadPoolExecutor(self.workers)
-        try:
-            for index in self._indices():
-                pending.append(pool.submit(self.dataset.__getitem__, index))
-                if len(pending) > self.ahead:
-                    yield pending.popleft().result()
-            while pending:
-                yield pending.popleft().result()
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)

@@ -6,13 +6,11 @@
 from __future__ import annotations
 
 import abc
-import collections
 import itertools
 import logging
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence, Sized
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, TypeVar
+from collections.abc import Collection, Iterable, Iterator, Sequence, Sized
+from typing import Any
 
 import numpy as np
 
@@ -23,6 +21,7 @@ from ..models import windows
 from ..models.spec import ModelSpec
 from ..utils.checks import check_count
 from ..utils.cores import available_cores
+from ..utils.parallel import map_in_threads
 from .choosing import Threshold, check_threshold, chosen_columns
 from .runtimes import Runtime
 from .tag_result import TagResult
@@ -44,42 +43,11 @@ def windows_per_batch(spec: ModelSpec) -> int:
     return max(1, round(BATCH_SECONDS / spec.window_seconds))
 
 
-_T = TypeVar("_T")
-_R = TypeVar("_R")
-
-
-def _map_in_threads(function: Callable[[_T], _R], items: Iterable[_T], workers: int) -> Iterator[_R]:
-    """Like `map`, in threads: yields results in order and reads at most `workers + 1` items ahead."""
-    if workers == 1:
-        yield from map(function, items)
-        return
-    pending: collections.deque[Future[_R]] = collections.deque()
-    with ThreadPoolExecutor(workers) as pool:
-        try:
-            for item in items:
-                pending.append(pool.submit(function, item))
-                if len(pending) > workers:
-                    yield pending.popleft().result()
-            while pending:
-                yield pending.popleft().result()
-        finally:  # also if the caller stops early
-            for future in pending:
-                future.cancel()
-
-
 def _predictions(runtime: Runtime, batches: Iterable[windows.WindowBatch]) -> Iterator[np.ndarray]:
     """Yield the outputs of each batch. In a long sound, one batch is in the network while the next one is decoded."""
-    batches = iter(batches)
-    for batch in itertools.islice(batches, 2):  # 48 s: not worth a thread
-        yield runtime.predict(batch.samples)
-    with ThreadPoolExecutor(1) as pool:
-        ahead: Future[np.ndarray] | None = None
-        for batch in batches:
-            if ahead is not None:
-                yield ahead.result()
-            ahead = pool.submit(runtime.predict, batch.samples)
-        if ahead is not None:
-            yield ahead.result()
+    samples = (batch.samples for batch in batches)
+    yield from map(runtime.predict, itertools.islice(samples, 2))  # 48 s: not worth a thread
+    yield from map_in_threads(runtime.predict, samples, 1)
 
 
 class BaseTagger(WindowPredictor):
@@ -216,7 +184,7 @@ class BaseTagger(WindowPredictor):
                 return TagResult(source, error=error)
 
         self.prepare()
-        results = _map_in_threads(tag_one, sources, workers)
+        results = map(tag_one, sources) if workers == 1 else map_in_threads(tag_one, sources, workers)
         if not progress:
             return results
         from tqdm.auto import tqdm
